@@ -1,0 +1,149 @@
+//! Settings as typed values. They are read from flags and environment in `cli` only.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::domain::limits::Limits;
+
+/// A value that never shows itself in logs.
+#[derive(Clone)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps a secret.
+    pub fn new(value: impl Into<String>) -> Self {
+        Self(value.into())
+    }
+
+    /// The value, for the one place that needs it.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+impl serde::Serialize for Secret {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_str("[redacted]")
+    }
+}
+
+/// Everything that a running engine needs to know.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Config {
+    /// Where PostgreSQL is.
+    pub database: Database,
+    /// Where to listen.
+    pub http: Http,
+    /// What clients may send.
+    pub limits: Limits,
+    /// How runs are given to workers.
+    pub scheduling: Scheduling,
+    /// How long things are kept.
+    pub retention: Retention,
+    /// Fence every other node at the start instead of waiting until its lease has run out. Only safe
+    /// where no other engine can be alive: `helve dev` with its private database.
+    pub takeover: bool,
+}
+
+/// Where PostgreSQL is and how it is used.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Database {
+    /// A `postgres://` URL, with `sslmode` up to `verify-full`.
+    pub url: Secret,
+    /// Connections for reads and everything that is not a lane. Lanes and the lease have their own.
+    pub pool_size: u32,
+    /// The longest that a read may take.
+    pub statement_timeout: Duration,
+}
+
+impl Database {
+    /// The database at `url` with every default.
+    pub fn at(url: impl Into<String>) -> Self {
+        Self { url: Secret::new(url), pool_size: 8, statement_timeout: Duration::from_secs(10) }
+    }
+}
+
+/// The HTTP entry.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Http {
+    /// Address and port; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Connections at once, sockets included.
+    pub connections: usize,
+    /// How long a stop waits for requests and workers before it cuts them.
+    pub drain: Duration,
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 7733)), connections: 20_000, drain: Duration::from_secs(10) }
+    }
+}
+
+/// How runs are given to workers.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Scheduling {
+    /// Off: every trigger is written queued and taken by the polling scheduler.
+    pub optimistic: bool,
+    /// Uncommitted optimistic assignments of the process; past it a trigger is written queued.
+    pub optimistic_slots: usize,
+    /// Queued runs of one action that memory holds; the rest waits in the database.
+    pub window: usize,
+    /// Triggers that wait for a commit, over all tenants; past it a trigger is refused with 429.
+    pub pending: usize,
+    /// How long a lost worker keeps its attempts.
+    pub grace: Duration,
+    /// An assignment that was not confirmed is sent again after this time, and after twice of it; after
+    /// three times of it, it is taken back.
+    pub ack: Duration,
+    /// How long a cancelled or timed-out attempt may hold its slot.
+    pub cancel_grace: Duration,
+    /// Times that a run may be taken back from lost workers before it fails as `worker_lost`.
+    pub redeliveries: i32,
+    /// Silence on a socket after which the worker counts as gone.
+    pub silence: Duration,
+    /// What workers are told as the longest time between two frames.
+    pub heartbeat: Duration,
+    /// How long one node's lease lasts without renewal.
+    pub lease: Duration,
+}
+
+impl Default for Scheduling {
+    fn default() -> Self {
+        Self {
+            optimistic: true,
+            optimistic_slots: 1_000,
+            window: 4_096,
+            pending: 20_000,
+            grace: Duration::from_secs(15),
+            ack: Duration::from_secs(2),
+            cancel_grace: Duration::from_secs(5),
+            redeliveries: 25,
+            silence: Duration::from_secs(25),
+            heartbeat: Duration::from_secs(10),
+            lease: Duration::from_secs(4),
+        }
+    }
+}
+
+/// How long things are kept.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Retention {
+    /// Finished runs and events. Whole weeks are dropped, so a run may stay a week longer.
+    pub history: Duration,
+    /// Idempotency keys.
+    pub idempotency: Duration,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        let day = Duration::from_secs(24 * 3_600);
+        Self { history: day * 30, idempotency: day }
+    }
+}

@@ -1,0 +1,390 @@
+//! Workflow definitions: the document of a client, its checks, and the compiled form that runs use.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::domain::duration::Span;
+use crate::domain::event::Pattern;
+use crate::domain::limits::Limits;
+use crate::domain::name;
+use crate::domain::retry::{ErrorRule, RetryPolicy};
+use crate::domain::run::Priority;
+use crate::error::{Error, Result};
+
+/// What a workflow is, as a client writes it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WorkflowDefinition {
+    /// For people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 1024)]
+    pub description: Option<String>,
+    /// Its tasks: one, until workflows of several tasks come.
+    #[schema(min_items = 1, max_items = 1)]
+    pub tasks: Vec<TaskDefinition>,
+    /// Patterns of event keys that start a run, with `*` for any characters: `image.*`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(max_items = 100)]
+    pub events: Vec<String>,
+}
+
+/// A definition with its name, as it stands in a worker's `hello`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NamedDefinition {
+    /// The workflow's name.
+    pub name: String,
+    /// For people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// Its tasks.
+    pub tasks: Vec<TaskDefinition>,
+    /// Patterns of event keys that start a run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub events: Vec<String>,
+}
+
+impl NamedDefinition {
+    /// The name and the definition apart.
+    pub fn split(self) -> (String, WorkflowDefinition) {
+        let Self { name, description, tasks, events } = self;
+        (name, WorkflowDefinition { description, tasks, events })
+    }
+}
+
+/// One step of a workflow.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TaskDefinition {
+    /// Its name, unique in the workflow.
+    pub name: String,
+    /// What a worker must offer to get it; the task's name if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub action: Option<String>,
+    /// Retries after a failed attempt: a count, or a policy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retries: Option<Retries>,
+    /// How long an attempt may take from the worker's `received`. Default `5m`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub execution_timeout: Option<Span>,
+    /// How long the run may wait in the queue before it is cancelled with `schedule_timeout`. No limit if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule_timeout: Option<Span>,
+    /// Priority of its runs, 1 (lowest) to 4, where the trigger gives none. Default 2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 4)]
+    pub priority: Option<i64>,
+    /// What it takes of a worker: one kind of slot and how many. Default `{"default": 1}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slots: Option<BTreeMap<String, u32>>,
+}
+
+/// `3`, or `{"count": 3, "base": "1s", "factor": 2, "cap": "5m", "jitter": true}`.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[serde(untagged)]
+pub enum Retries {
+    /// That many, with the default back-off.
+    Count(u32),
+    /// All of it.
+    Policy(RetryDefinition),
+}
+
+impl<'de> Deserialize<'de> for Retries {
+    /// By hand: an untagged enum would not say which field of a policy is wrong.
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl<'de> serde::de::Visitor<'de> for Visitor {
+            type Value = Retries;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a number of retries, or an object {count, base, factor, cap, jitter, rules}")
+            }
+            fn visit_u64<E: serde::de::Error>(self, v: u64) -> Result<Retries, E> {
+                u32::try_from(v)
+                    .map(Retries::Count)
+                    .map_err(|_| E::invalid_value(serde::de::Unexpected::Unsigned(v), &self))
+            }
+            fn visit_map<A: serde::de::MapAccess<'de>>(self, map: A) -> Result<Retries, A::Error> {
+                RetryDefinition::deserialize(serde::de::value::MapAccessDeserializer::new(map)).map(Retries::Policy)
+            }
+        }
+        d.deserialize_any(Visitor)
+    }
+}
+
+/// A retry policy as a client writes it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RetryDefinition {
+    /// Retries after the first attempt, 0 to 10000.
+    #[schema(minimum = 0, maximum = 10000)]
+    pub count: u32,
+    /// Wait before the first retry. Default `1s`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<Span>,
+    /// What each further wait is multiplied by, 1 to 100. Default 2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 100)]
+    pub factor: Option<f64>,
+    /// The longest wait. Default `5m`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cap: Option<Span>,
+    /// Full jitter: the wait is drawn evenly from zero to the computed one. Default true.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jitter: Option<bool>,
+    /// What is different for some error codes; the first rule that names the code decides.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(max_items = 32)]
+    pub rules: Vec<RuleDefinition>,
+}
+
+/// A rule for some error codes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RuleDefinition {
+    /// Codes of a worker's failure, or `timeout`.
+    #[schema(min_items = 1, max_items = 32)]
+    pub codes: Vec<String>,
+    /// False: such an error is final. Default true.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<bool>,
+    /// Retries allowed for it, if not the policy's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub count: Option<u32>,
+    /// First wait for it, if not the policy's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<Span>,
+}
+
+/// The compiled form of a version: what the scheduler needs of it. Shared by all its runs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Spec {
+    /// The workflow's name.
+    pub workflow: Arc<str>,
+    /// The version's number, from 1.
+    pub version: i32,
+    /// What a worker must offer.
+    pub action: Arc<str>,
+    /// The kind of slot that it takes.
+    pub slot_kind: Arc<str>,
+    /// How many of them.
+    pub slot_cost: u32,
+    /// How long an attempt may take.
+    pub execution_timeout: Duration,
+    /// How long a run may wait in the queue.
+    pub schedule_timeout: Option<Duration>,
+    /// What happens after a failure.
+    pub retry: RetryPolicy,
+    /// Priority of runs whose trigger gives none.
+    pub priority: Priority,
+}
+
+/// Execution timeout of a task that gives none.
+pub const DEFAULT_EXECUTION_TIMEOUT: Duration = Duration::from_secs(300);
+/// The kind of slot of a task or worker that names none.
+pub const DEFAULT_SLOT_KIND: &str = "default";
+
+const MAX_RETRIES: u32 = 10_000;
+
+impl WorkflowDefinition {
+    /// Checks everything that the types do not, with the JSON pointer of what is wrong under `at`.
+    pub fn check(&self, at: &str, limits: &Limits) -> Result<()> {
+        if self.description.as_ref().is_some_and(|d| d.len() > 1_024 || d.contains('\0')) {
+            return Err(Error::field(format!("{at}/description"), "at most 1024 bytes, without NUL"));
+        }
+        let [task] = self.tasks.as_slice() else {
+            return Err(Error::field(
+                format!("{at}/tasks"),
+                format!("a workflow has exactly one task; got {}", self.tasks.len()),
+            ));
+        };
+        task.check(&format!("{at}/tasks/0"), limits)?;
+        if self.events.len() > 100 {
+            return Err(Error::field(
+                format!("{at}/events"),
+                format!("at most 100 event patterns are allowed; got {}", self.events.len()),
+            ));
+        }
+        self.patterns(at, limits).map(drop)
+    }
+
+    /// Its event patterns, compiled.
+    pub fn patterns(&self, at: &str, limits: &Limits) -> Result<Vec<Pattern>> {
+        let parse = |(i, text): (usize, &String)| Pattern::parse(&format!("{at}/events/{i}"), text, limits);
+        self.events.iter().enumerate().map(parse).collect()
+    }
+
+    /// The one text of this definition: registrations with equal text are the same version.
+    pub fn canonical(&self) -> Vec<u8> {
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+
+    /// The compiled form; `None` for a definition that [`WorkflowDefinition::check`] refuses.
+    pub fn compile(&self, workflow: &str, version: i32) -> Option<Spec> {
+        let task = self.tasks.first()?;
+        let (slot_kind, slot_cost) = match task.slots.as_ref().and_then(|s| s.first_key_value()) {
+            Some((kind, cost)) => (kind.as_str(), *cost),
+            None => (DEFAULT_SLOT_KIND, 1),
+        };
+        Some(Spec {
+            workflow: workflow.into(),
+            version,
+            action: task.action.as_deref().unwrap_or(&task.name).into(),
+            slot_kind: slot_kind.into(),
+            slot_cost,
+            execution_timeout: task.execution_timeout.map_or(DEFAULT_EXECUTION_TIMEOUT, |s| s.0),
+            schedule_timeout: task.schedule_timeout.map(|s| s.0),
+            retry: task.retries.as_ref().map_or_else(RetryPolicy::none, Retries::compile),
+            priority: task.priority.and_then(Priority::new).unwrap_or(Priority::DEFAULT),
+        })
+    }
+}
+
+impl TaskDefinition {
+    fn check(&self, at: &str, limits: &Limits) -> Result<()> {
+        name::check(&format!("{at}/name"), &self.name, limits)?;
+        if let Some(action) = &self.action {
+            name::check(&format!("{at}/action"), action, limits)?;
+        }
+        for (field, span) in
+            [("execution_timeout", self.execution_timeout), ("schedule_timeout", self.schedule_timeout)]
+        {
+            if span.is_some_and(|s| s.0 < Duration::from_millis(1)) {
+                return Err(Error::field(format!("{at}/{field}"), "a timeout is at least 1ms"));
+            }
+        }
+        if let Some(priority) = self.priority
+            && Priority::new(priority).is_none()
+        {
+            return Err(Error::field(format!("{at}/priority"), format!("a priority is 1 to 4; got {priority}")));
+        }
+        if let Some(slots) = &self.slots {
+            let one = slots.len() == 1 && slots.values().all(|n| (1..=limits.slots).contains(n));
+            if !one {
+                return Err(Error::field(
+                    format!("{at}/slots"),
+                    format!(
+                        "expected one kind of slot with a cost of 1 to {}, such as {{\"default\": 1}}",
+                        limits.slots
+                    ),
+                ));
+            }
+            for kind in slots.keys() {
+                name::check(&format!("{at}/slots"), kind, limits)?;
+            }
+        }
+        self.retries.as_ref().map_or(Ok(()), |r| r.check(&format!("{at}/retries"), limits))
+    }
+}
+
+impl Retries {
+    fn check(&self, at: &str, limits: &Limits) -> Result<()> {
+        let count = |pointer: String, n: u32| match n <= MAX_RETRIES {
+            true => Ok(()),
+            false => Err(Error::field(pointer, format!("at most {MAX_RETRIES} retries are allowed; got {n}"))),
+        };
+        let policy = match self {
+            Self::Count(n) => return count(at.to_owned(), *n),
+            Self::Policy(policy) => policy,
+        };
+        count(format!("{at}/count"), policy.count)?;
+        if let Some(factor) = policy.factor
+            && !(1.0..=100.0).contains(&factor)
+        {
+            return Err(Error::field(format!("{at}/factor"), format!("a factor is 1 to 100; got {factor}")));
+        }
+        if policy.rules.len() > 32 {
+            return Err(Error::field(format!("{at}/rules"), "at most 32 rules are allowed"));
+        }
+        for (i, rule) in policy.rules.iter().enumerate() {
+            let at = format!("{at}/rules/{i}");
+            if rule.codes.is_empty() || rule.codes.len() > 32 {
+                return Err(Error::field(format!("{at}/codes"), "a rule names 1 to 32 error codes"));
+            }
+            for (j, code) in rule.codes.iter().enumerate() {
+                name::check_text(&format!("{at}/codes/{j}"), code, limits)?;
+            }
+            if let Some(n) = rule.count {
+                count(format!("{at}/count"), n)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn compile(&self) -> RetryPolicy {
+        let default = RetryPolicy::none();
+        match self {
+            Self::Count(count) => RetryPolicy { count: *count, ..default },
+            Self::Policy(p) => RetryPolicy {
+                count: p.count,
+                base: p.base.map_or(default.base, |s| s.0),
+                factor: p.factor.unwrap_or(default.factor),
+                cap: p.cap.map_or(default.cap, |s| s.0),
+                jitter: p.jitter.unwrap_or(default.jitter),
+                rules: p
+                    .rules
+                    .iter()
+                    .map(|r| ErrorRule {
+                        codes: r.codes.clone(),
+                        retry: r.retry.unwrap_or(true),
+                        count: r.count,
+                        base: r.base.map(|s| s.0),
+                    })
+                    .collect(),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<WorkflowDefinition, String> {
+        let definition: WorkflowDefinition = serde_json::from_str(text).map_err(|e| e.to_string())?;
+        definition.check("", &Limits::default()).map_err(|e| e.to_string())?;
+        Ok(definition)
+    }
+
+    #[test]
+    fn the_documented_example_compiles() {
+        let text = r#"{"tasks":[{"name":"resize","action":"resize","retries":3,"execution_timeout":"30s"}],"events":["image.*"]}"#;
+        let spec = parse(text).unwrap().compile("resize", 1).unwrap();
+        assert_eq!((&*spec.action, spec.retry.count, spec.slot_cost), ("resize", 3, 1));
+        assert_eq!(spec.execution_timeout, Duration::from_secs(30));
+        assert_eq!(spec.priority, Priority::DEFAULT);
+    }
+
+    #[test]
+    fn a_policy_keeps_what_it_says_and_fills_in_the_rest() {
+        let text = r#"{"tasks":[{"name":"a","retries":{"count":2,"base":"5s","rules":[{"codes":["x"],"retry":false}]},"slots":{"gpu":2}}]}"#;
+        let spec = parse(text).unwrap().compile("w", 7).unwrap();
+        assert_eq!((spec.retry.base, spec.retry.factor), (Duration::from_secs(5), 2.0));
+        assert!(!spec.retry.rules[0].retry);
+        assert_eq!((&*spec.slot_kind, spec.slot_cost, spec.version), ("gpu", 2, 7));
+    }
+
+    #[test]
+    fn wrong_definitions_name_the_field() {
+        for (text, part) in [
+            (r#"{"tasks":[]}"#, "exactly one task"),
+            (r#"{"tasks":[{"name":"a"},{"name":"b"}]}"#, "exactly one task"),
+            (r#"{"tasks":[{"name":""}]}"#, "a name has 1 to 255 bytes"),
+            (r#"{"tasks":[{"name":"a","retrys":3}]}"#, "unknown field `retrys`"),
+            (r#"{"tasks":[{"name":"a","retries":10001}]}"#, "at most 10000 retries"),
+            (r#"{"tasks":[{"name":"a","retries":{"count":1,"factor":0.5}}]}"#, "a factor is 1 to 100"),
+            (r#"{"tasks":[{"name":"a","retries":{"base":"1s"}}]}"#, "missing field `count`"),
+            (r#"{"tasks":[{"name":"a","execution_timeout":"soon"}]}"#, "a number of seconds, or text"),
+            (r#"{"tasks":[{"name":"a","execution_timeout":0}]}"#, "at least 1ms"),
+            (r#"{"tasks":[{"name":"a","priority":5}]}"#, "1 to 4"),
+            (r#"{"tasks":[{"name":"a","slots":{"a":1,"b":1}}]}"#, "one kind of slot"),
+            (r#"{"tasks":[{"name":"a"}],"events":["a b"]}"#, "a name has"),
+        ] {
+            let err = parse(text).unwrap_err();
+            assert!(err.contains(part), "{text}: {err}");
+        }
+    }
+}

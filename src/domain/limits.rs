@@ -1,0 +1,63 @@
+//! Every limit on what a client may send: a default, a reason, and the name that errors use.
+
+use std::time::Duration;
+
+/// Limits of requests and frames. Each can be set by `HELVE_LIMIT_*`.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Limits {
+    /// Bytes of one input, event payload or output. 1 MiB keeps a batch and a frame small.
+    pub payload_bytes: usize,
+    /// Bytes of one request body; a bulk of ordinary items fits.
+    pub body_bytes: usize,
+    /// Bytes of one frame of the worker socket.
+    pub frame_bytes: usize,
+    /// Items of one bulk request.
+    pub bulk_items: usize,
+    /// Keys of one metadata object.
+    pub metadata_keys: usize,
+    /// Bytes of one metadata object.
+    pub metadata_bytes: usize,
+    /// Bytes of a name, an action, an event key or an idempotency key.
+    pub name_bytes: usize,
+    /// Nesting of any JSON document.
+    pub json_depth: usize,
+    /// Runs that one event may start.
+    pub event_matches: usize,
+    /// Items of one page of a list.
+    pub page_items: usize,
+    /// The longest `wait` of a trigger.
+    pub wait: Duration,
+    /// The longest delay of a run.
+    pub delay: Duration,
+    /// Actions that one worker may offer.
+    pub actions: usize,
+    /// Slots of one kind that one worker may have.
+    pub slots: u32,
+    /// Labels of one worker.
+    pub labels: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            payload_bytes: 1 << 20,
+            body_bytes: 4 << 20,
+            frame_bytes: 4 << 20,
+            bulk_items: 1_000,
+            metadata_keys: 64,
+            metadata_bytes: 16 << 10,
+            name_bytes: 255,
+            json_depth: 128,
+            event_matches: 1_000,
+            page_items: 1_000,
+            wait: Duration::from_secs(60),
+            delay: Duration::from_secs(366 * 24 * 3_600),
+            actions: 1_000,
+            slots: 100_000,
+            labels: 64,
+        }
+    }
+}
+
+/// The longest execution or schedule timeout and back-off that a definition may ask for.
+pub const MAX_DURATION: Duration = Duration::from_secs(366 * 24 * 3_600);

@@ -1,0 +1,13 @@
+//! Pure rules: definitions, states, retries, limits. No tokio, no axum, no SQL.
+
+pub mod definition;
+pub mod delivery;
+pub mod duration;
+pub mod event;
+pub mod json;
+pub mod limits;
+pub mod name;
+pub mod retry;
+pub mod run;
+pub mod scope;
+pub mod status;

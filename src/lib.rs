@@ -1,0 +1,18 @@
+//! Helve: a durable task and workflow engine over PostgreSQL.
+
+pub mod api;
+pub mod app;
+pub mod cli;
+pub mod client;
+pub mod clock;
+pub mod config;
+pub mod db;
+pub mod domain;
+pub mod error;
+pub mod hub;
+pub mod id;
+pub mod ops;
+pub mod sched;
+pub mod supervisor;
+pub mod telemetry;
+pub mod ws;

@@ -1,0 +1,3 @@
+//! The `helve` program.
+
+fn main() {}

@@ -1,0 +1,295 @@
+//! The scheduler's handle: what the entries call. Everything behind it is one owner of state.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::clock::{Clock, Timestamp};
+use crate::domain::definition::Spec;
+use crate::domain::delivery::{Attempt, Outcome, Welcome, WorkerInfo};
+use crate::domain::json::Payload;
+use crate::domain::run::{Priority, Run};
+use crate::error::{Error, Result};
+use crate::hub::Outbox;
+use crate::id::{EventId, RunId, SessionId, TenantId, TokenId};
+
+/// How long a caller waits for a commit before it is told that the outcome is unknown.
+const ANSWER: Duration = Duration::from_secs(10);
+/// Requests that may wait for the owner.
+const INTAKE: usize = 8_192;
+
+/// Calls the owner of the scheduler's state. Cheap to clone.
+#[derive(Clone)]
+pub struct Scheduler {
+    intake: mpsc::Sender<Request>,
+    clock: Clock,
+}
+
+/// A trigger, checked.
+#[derive(Debug, Clone)]
+pub struct NewRun {
+    /// Whose it is.
+    pub tenant: TenantId,
+    /// What to run.
+    pub spec: Arc<Spec>,
+    /// As given.
+    pub input: Payload,
+    /// As given: a flat object of strings.
+    pub metadata: Payload,
+    /// The trigger's, or the workflow's.
+    pub priority: Priority,
+    /// Not before this time.
+    pub run_at: Option<Timestamp>,
+    /// Two creates with one key give one run. The scope is the workflow.
+    pub idempotency: Option<Idempotency>,
+    /// W3C trace context.
+    pub traceparent: Option<String>,
+    /// Also tell when it has ended.
+    pub watch: bool,
+}
+
+/// A key under which a create happens once.
+#[derive(Debug, Clone)]
+pub struct Idempotency {
+    /// The client's key.
+    pub key: String,
+    /// SHA-256 of what the client sent: another body under the same key is a conflict.
+    pub body_hash: [u8; 32],
+}
+
+/// What became of a trigger.
+#[derive(Debug)]
+pub enum Created {
+    /// The run is committed.
+    New {
+        /// As it was committed.
+        run: Box<Run>,
+        /// Resolves with the ended run, if the trigger asked to watch.
+        finished: Option<oneshot::Receiver<Arc<Run>>>,
+    },
+    /// The key was used before with the same body.
+    Existing(RunId),
+}
+
+/// An event, checked, with the workflows that match it.
+#[derive(Debug, Clone)]
+pub struct NewEvent {
+    /// Whose it is.
+    pub tenant: TenantId,
+    /// Its key.
+    pub key: String,
+    /// Where it comes from, with its id there: together they make it happen once.
+    pub source: Option<(String, String)>,
+    /// SHA-256 of what the client sent.
+    pub body_hash: [u8; 32],
+    /// As given. The input of its runs.
+    pub payload: Payload,
+    /// As given; also the metadata of its runs.
+    pub metadata: Payload,
+    /// Current versions of the matching workflows.
+    pub specs: Vec<Arc<Spec>>,
+    /// W3C trace context.
+    pub traceparent: Option<String>,
+}
+
+/// What became of an event.
+#[derive(Debug)]
+pub enum EventCreated {
+    /// The event and its runs are committed.
+    New {
+        /// Its id.
+        id: EventId,
+        /// The runs that it started, in the order of `specs`.
+        runs: Vec<RunId>,
+    },
+    /// It was pushed before.
+    Existing(EventId),
+}
+
+/// What a worker says first.
+#[derive(Debug, Clone)]
+pub struct Hello {
+    /// Whose worker it is.
+    pub tenant: TenantId,
+    /// The token by which it came.
+    pub token: TokenId,
+    /// How it describes itself.
+    pub info: WorkerInfo,
+    /// The session that it wants to go on with.
+    pub resume: Option<Resume>,
+}
+
+/// A session to go on with.
+#[derive(Debug, Clone)]
+pub struct Resume {
+    /// The session.
+    pub session: SessionId,
+    /// Its secret, as `welcome` gave it.
+    pub secret: String,
+    /// Attempts that the worker still works on, or whose results were not confirmed.
+    pub holding: Vec<Attempt>,
+}
+
+/// One transport of a session. A later one of the same session replaces it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Connection {
+    /// The session.
+    pub session: SessionId,
+    /// Counts transports of this process.
+    pub transport: u64,
+}
+
+/// What a worker says after its hello.
+#[derive(Debug)]
+pub enum FromWorker {
+    /// These attempts arrived.
+    Received(Vec<Attempt>),
+    /// These attempts ended.
+    Results(Vec<(Attempt, Outcome)>),
+    /// More time for an attempt: from now on it may take this long.
+    Extend(Attempt, Duration),
+    /// New slot totals.
+    Capacity(BTreeMap<Arc<str>, u32>),
+    /// Assign nothing more.
+    Drain,
+    /// The worker leaves for good: its work goes to others at once.
+    Goodbye,
+    /// The socket is gone; the worker may come back within the grace.
+    Lost,
+    /// The outbox has room again.
+    CaughtUp,
+}
+
+pub(crate) enum Request {
+    Create { run: NewRun, reply: oneshot::Sender<Result<Created>> },
+    CreateMany { runs: Vec<NewRun>, reply: oneshot::Sender<Vec<Result<Created>>> },
+    Event { event: NewEvent, reply: oneshot::Sender<Result<EventCreated>> },
+    Cancel { tenant: TenantId, run: RunId, reply: oneshot::Sender<Result<()>> },
+    Watch { run: RunId, reply: oneshot::Sender<Arc<Run>> },
+    Connect { hello: Hello, outbox: Outbox, reply: oneshot::Sender<Result<(Welcome, Connection)>> },
+    Worker { from: Connection, message: FromWorker },
+    Snapshot { tenant: TenantId, reply: oneshot::Sender<Vec<WorkerState>> },
+    Stats { reply: oneshot::Sender<Stats> },
+}
+
+/// A worker as it stands in memory.
+#[derive(Debug, Clone)]
+pub struct WorkerState {
+    /// Its id.
+    pub id: crate::id::WorkerId,
+    /// How it describes itself.
+    pub info: WorkerInfo,
+    /// Slots in use, by kind.
+    pub used: BTreeMap<Arc<str>, u32>,
+    /// Whether a socket is open.
+    pub connected: bool,
+    /// Whether it takes no more work.
+    pub draining: bool,
+    /// When its socket was lost.
+    pub lost_at: Option<Timestamp>,
+}
+
+/// Counters of the process since its start.
+#[derive(Debug, Clone, Copy, Default, serde::Serialize)]
+pub struct Stats {
+    /// Runs created.
+    pub created: u64,
+    /// Runs that were created already assigned.
+    pub optimistic: u64,
+    /// Runs ended.
+    pub finished: u64,
+    /// Statements of the lanes.
+    pub batches: u64,
+    /// Statements whose answer was lost.
+    pub unknown: u64,
+    /// Assignments sent again.
+    pub resent: u64,
+    /// Attempts taken back.
+    pub taken_back: u64,
+}
+
+impl Scheduler {
+    async fn ask<T>(&self, request: Request, answer: oneshot::Receiver<T>) -> Result<T> {
+        self.intake
+            .send_timeout(request, Duration::from_secs(2))
+            .await
+            .map_err(|_| Error::unavailable("the scheduler takes no more requests now"))?;
+        match tokio::time::timeout(ANSWER, answer).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(_)) | Err(_) => Err(Error::OutcomeUnknown),
+        }
+    }
+
+    /// Creates a run: committed when this returns. Dropping the call drops only its answer.
+    pub async fn create(&self, run: NewRun) -> Result<Created> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Request::Create { run, reply }, answer).await?
+    }
+
+    /// Creates many runs, each with its own outcome, in the order given.
+    pub async fn create_many(&self, runs: Vec<NewRun>) -> Result<Vec<Result<Created>>> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Request::CreateMany { runs, reply }, answer).await
+    }
+
+    /// Stores an event and the runs that it starts, in one statement.
+    pub async fn push_event(&self, event: NewEvent) -> Result<EventCreated> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Request::Event { event, reply }, answer).await?
+    }
+
+    /// Cancels a run: committed when this returns. A cancelled run is cancelled again with success.
+    pub async fn cancel(&self, tenant: TenantId, run: RunId) -> Result<()> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Request::Cancel { tenant, run, reply }, answer).await?
+    }
+
+    /// Resolves with the run when it ends. Read the run *after* this call: it may have ended before.
+    pub async fn watch(&self, run: RunId) -> Result<oneshot::Receiver<Arc<Run>>> {
+        let (reply, answer) = oneshot::channel();
+        self.intake
+            .send_timeout(Request::Watch { run, reply }, Duration::from_secs(2))
+            .await
+            .map_err(|_| Error::unavailable("the scheduler takes no more requests now"))?;
+        Ok(answer)
+    }
+
+    /// Opens or resumes a session: committed when this returns. The socket must write the welcome
+    /// before anything of the outbox.
+    pub async fn connect(&self, hello: Hello, outbox: Outbox) -> Result<(Welcome, Connection)> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Request::Connect { hello, outbox, reply }, answer).await?
+    }
+
+    /// Passes on what a worker says. Waits while the owner is busy: the socket is read more slowly.
+    pub async fn worker(&self, from: Connection, message: FromWorker) {
+        // The owner ends only with the process: nobody is left who could take the message.
+        let _ = self.intake.send(Request::Worker { from, message }).await;
+    }
+
+    /// The tenant's workers as they stand in memory.
+    pub async fn workers(&self, tenant: TenantId) -> Result<Vec<WorkerState>> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Request::Snapshot { tenant, reply }, answer).await
+    }
+
+    /// Counters since the start.
+    pub async fn stats(&self) -> Result<Stats> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Request::Stats { reply }, answer).await
+    }
+
+    /// The engine's clock.
+    pub const fn clock(&self) -> &Clock {
+        &self.clock
+    }
+}
+
+impl Scheduler {
+    pub(crate) fn new(clock: Clock) -> (Self, mpsc::Receiver<Request>) {
+        let (intake, requests) = mpsc::channel(INTAKE);
+        (Self { intake, clock }, requests)
+    }
+}

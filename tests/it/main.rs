@@ -1,0 +1,6 @@
+//! Everything that is tested from outside: one binary.
+
+mod faults;
+mod rest;
+mod socket;
+mod support;
