@@ -1,1 +1,82 @@
-//! To come.
+//! Composition: builds every part of an engine once, and stops them in order.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpSocket;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::api::server::{Patience, Server};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::db::{Pool, migrate};
+use crate::error::{Error, Result};
+use crate::supervisor::Supervisor;
+
+/// Connections that may wait in the kernel to be accepted.
+const BACKLOG: u32 = 1_024;
+/// What the parts have to end, after the drain.
+const LAST: Duration = Duration::from_secs(5);
+
+/// A running engine.
+pub struct App {
+    /// Where it listens.
+    pub address: SocketAddr,
+    supervisor: Supervisor,
+    /// The entry accepts no more.
+    closing: CancellationToken,
+    drain: Duration,
+}
+
+impl App {
+    /// Starts an engine. It listens when this returns; `/readyz` says when it owns its shards.
+    ///
+    /// # Errors
+    /// `Internal` with a text for the operator: the schema is not up to date, or the address is taken;
+    /// `Unavailable` when the database does not answer.
+    pub async fn start(config: Config, clock: Clock) -> Result<Self> {
+        let pool = Pool::new(&config.database)?;
+        let pending = migrate::pending(&pool).await?;
+        if !pending.is_empty() {
+            let names = pending.join(", ");
+            return Err(Error::Internal(format!("the database lacks {names}: run `helve migrate`")));
+        }
+        let listener = listen(config.http.listen)?;
+        let address = listener.local_addr().map_err(|e| Error::Internal(format!("no address: {e}")))?;
+        let supervisor = Supervisor::default();
+        let closing = CancellationToken::new();
+        let _ = (clock, Arc::new(()));
+        let router = axum::Router::new();
+        let (connections, patience) = (config.http.connections, Patience::default());
+        let server = Server { listener, router, connections, patience, closing: closing.clone() };
+        server.start(&supervisor);
+        Ok(Self { address, supervisor, closing, drain: config.http.drain })
+    }
+
+    /// Resolves when something without which the engine is useless has died: it should be stopped.
+    pub async fn failed(&self) {
+        self.supervisor.failed().await;
+    }
+
+    /// Stops in order.
+    pub async fn stop(self) {
+        self.closing.cancel();
+        if !self.supervisor.shut_down(self.drain + LAST).await {
+            warn!("some tasks did not end in time and are cut off");
+        }
+        info!("stopped");
+    }
+}
+
+fn listen(address: SocketAddr) -> Result<tokio::net::TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
+    let bound = socket.and_then(|socket| {
+        // A restart must not wait for the connections of before.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    });
+    bound.map_err(|e| Error::Internal(format!("cannot listen on {address}: {e}")))
+}

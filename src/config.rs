@@ -78,11 +78,21 @@ pub struct Http {
     pub connections: usize,
     /// How long a stop waits for requests and workers before it cuts them.
     pub drain: Duration,
+    /// Worker sockets that one tenant may hold; one more is closed with 4429.
+    pub sockets_per_tenant: usize,
+    /// Values of `Origin` that may open a worker socket, compared exactly. Empty: no browser may.
+    pub origins: Vec<String>,
 }
 
 impl Default for Http {
     fn default() -> Self {
-        Self { listen: SocketAddr::from(([127, 0, 0, 1], 7733)), connections: 20_000, drain: Duration::from_secs(10) }
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 7733)),
+            connections: 20_000,
+            drain: Duration::from_secs(10),
+            sockets_per_tenant: 20_000,
+            origins: Vec::new(),
+        }
     }
 }
 

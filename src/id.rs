@@ -136,6 +136,8 @@ ids! {
     TenantId = "ten";
     /// One engine process.
     NodeId = "node";
+    /// One HTTP request, in its answer and in the logs.
+    RequestId = "req";
 }
 
 /// How many shards tenants are hashed to; fixed when the database is created.

@@ -1,3 +1,7 @@
 //! The `helve` program.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    helve::cli::main()
+}

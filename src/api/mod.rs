@@ -1,1 +1,111 @@
-//! To come.
+//! The REST interface: every route once, for the router and for the OpenAPI document.
+
+mod auth;
+mod document;
+mod events;
+mod health;
+mod json;
+mod metadata;
+mod page;
+mod path;
+mod problem;
+mod query;
+mod request;
+mod runs;
+pub mod server;
+mod time;
+mod trace;
+mod workers;
+mod workflows;
+
+use std::sync::Arc;
+
+use axum::extract::Request;
+use axum::middleware::from_fn_with_state;
+use axum::response::{IntoResponse, Response};
+use tokio_util::sync::CancellationToken;
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::clock::Clock;
+use crate::db::Pool;
+use crate::domain::limits::Limits;
+use crate::error::{Code, Error};
+use crate::ops::auth::Authenticator;
+use crate::ops::definitions::Definitions;
+use crate::sched::Scheduler;
+
+pub use document::text as openapi_text;
+pub use health::Readiness;
+
+/// What the handlers work with.
+#[derive(Clone)]
+pub struct ApiState {
+    /// Takes triggers, events and cancels.
+    pub scheduler: Scheduler,
+    /// The workflows.
+    pub definitions: Definitions,
+    /// Who is asking.
+    pub authenticator: Authenticator,
+    /// For reads.
+    pub pool: Pool,
+    /// What clients may send.
+    pub limits: Arc<Limits>,
+    /// The engine's clock.
+    pub clock: Clock,
+    /// Whether the engine can take work.
+    pub readiness: Readiness,
+    /// Cancelled when the engine stops: who waits for a run is answered at once.
+    pub stopping: CancellationToken,
+}
+
+/// Routes that need a token.
+fn tenant_routes() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::new()
+        .routes(routes!(workflows::list))
+        .routes(routes!(workflows::put, workflows::get, workflows::delete))
+        .routes(routes!(workflows::versions))
+        .routes(routes!(runs::create::create, runs::list::list))
+        .routes(routes!(runs::bulk::create_many))
+        .routes(routes!(runs::get::get))
+        .routes(routes!(runs::cancel::cancel))
+        .routes(routes!(events::push, events::list))
+        .routes(routes!(events::get))
+        .routes(routes!(workers::list))
+}
+
+/// Routes that are open to everybody.
+fn open_routes() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::with_openapi(document::Document::openapi())
+        .routes(routes!(health::health))
+        .routes(routes!(health::ready))
+        .routes(routes!(document::openapi))
+}
+
+/// Answers everything that REST has.
+pub fn router(state: ApiState) -> axum::Router {
+    let tenant = tenant_routes().route_layer(from_fn_with_state(state.clone(), auth::authenticate));
+    let (router, _) = open_routes().merge(tenant).split_for_parts();
+    router
+        .fallback(no_route)
+        .method_not_allowed_fallback(no_method)
+        .layer(from_fn_with_state(state.clone(), request::observe))
+        .with_state(state)
+}
+
+/// The document of everything that REST has.
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    let (_, document) = open_routes().merge(tenant_routes()).split_for_parts();
+    document::complete(document)
+}
+
+async fn no_route(request: Request) -> Response {
+    let path: String = request.uri().path().chars().take(255).collect();
+    problem::ApiError(Error::not_found("route", path)).into_response()
+}
+
+async fn no_method(request: Request) -> Response {
+    let message = format!("this route has no method {}; the header Allow names those it has", request.method());
+    problem::ApiError(Error::invalid(Code::MethodNotAllowed, None, message)).into_response()
+}

@@ -1,1 +1,148 @@
-//! To come.
+//! The command line: the only place that reads flags and the environment.
+
+pub mod bench;
+mod database;
+mod dev;
+mod internal;
+mod migrate;
+mod openapi;
+mod out;
+mod serve;
+mod settings;
+mod signals;
+mod tenant;
+mod token;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::error::{Error, Result};
+use crate::telemetry::{self, Format};
+
+/// A durable task and workflow engine over PostgreSQL
+#[derive(Debug, Parser)]
+#[command(name = "helve", version, propagate_version = true, arg_required_else_help = true)]
+struct Cli {
+    /// What to log: a level or directives such as `info,helve::sched=debug`
+    #[arg(long, env = "HELVE_LOG", default_value = "info", global = true, value_name = "FILTER")]
+    log: String,
+    /// How log lines look
+    #[arg(long, env = "HELVE_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text, global = true)]
+    log_format: LogFormat,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start everything on this machine: a private PostgreSQL, the engine, a tenant and a token
+    Dev(Box<dev::Args>),
+    /// Run the engine on your PostgreSQL
+    Serve(Box<serve::Args>),
+    /// Bring the database's schema up to this version
+    Migrate(migrate::Args),
+    /// Create and list tenants
+    #[command(subcommand)]
+    Tenant(tenant::Tenant),
+    /// Create, list and revoke API tokens
+    #[command(subcommand)]
+    Token(token::Token),
+    /// Print the OpenAPI document of the REST interface
+    Openapi,
+    /// Measure this machine, or a running engine
+    Bench(Box<bench::Args>),
+    /// What Helve starts itself with
+    #[command(subcommand, hide = true)]
+    Internal(internal::Internal),
+}
+
+/// Runs the program: 0 done, 1 failed, 2 wrong usage.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let command = match cli.command {
+        // Before anything else is started: it becomes another program.
+        Command::Internal(internal) => return finish(internal.run().map(|()| ExitCode::SUCCESS)),
+        command => command,
+    };
+    let format = match cli.log_format {
+        LogFormat::Text => Format::Text,
+        LogFormat::Json => Format::Json,
+    };
+    if let Err(wrong) = telemetry::start(&cli.log, format) {
+        usage(wrong);
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(e) => return finish(Err(Error::Internal(format!("no threads: {e}")))),
+    };
+    let code = finish(runtime.block_on(run(command)));
+    // A start that was interrupted may still be making a database: nobody waits for it.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    code
+}
+
+async fn run(command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Dev(args) => dev::run(*args).await?,
+        Command::Serve(args) => serve::run(*args).await?,
+        Command::Migrate(args) => migrate::run(args).await?,
+        Command::Tenant(tenant) => tenant.run().await?,
+        Command::Token(token) => token.run().await?,
+        Command::Openapi => openapi::run()?,
+        Command::Bench(args) => return bench::run(*args).await,
+        Command::Internal(internal) => internal.run()?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn finish(result: Result<ExitCode>) -> ExitCode {
+    match result {
+        Ok(code) => code,
+        Err(e) => {
+            eprintln!("helve: {}", text(&e));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What a person at a terminal should read. Here the operator is the caller: nothing is held back.
+fn text(e: &Error) -> String {
+    match e {
+        Error::Internal(text) => text.clone(),
+        other => other.client_text(),
+    }
+}
+
+/// Ends the program because of what was asked of it.
+fn usage(wrong: String) -> ! {
+    Cli::command().error(clap::error::ErrorKind::ValueValidation, wrong).exit()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn no_help_shows_a_secret_of_the_environment() {
+        for command in Cli::command().get_subcommands() {
+            for arg in command.get_arguments() {
+                let name = arg.get_env().map(|e| e.to_string_lossy().into_owned()).unwrap_or_default();
+                let secret = ["URL", "TOKEN"].iter().any(|word| name.contains(word));
+                assert!(!secret || arg.is_hide_env_values_set(), "{} shows {name}", command.get_name());
+            }
+        }
+    }
+}

@@ -1,25 +1,201 @@
 //! Connections: the pool for everything that is not a lane, and single ones for lanes and leases.
 
-use diesel_async::AsyncPgConnection;
-use diesel_async::pooled_connection::AsyncDieselConnectionManager;
-use diesel_async::pooled_connection::bb8;
+use std::sync::Arc;
+use std::time::Duration;
 
+use diesel::ConnectionError;
+use diesel::result::{DatabaseErrorKind, QueryResult};
+use diesel_async::pooled_connection::bb8::{self, RunError};
+use diesel_async::pooled_connection::{
+    AsyncDieselConnectionManager, ManagerConfig, PoolError, PoolableConnection, RecyclingMethod,
+};
+use diesel_async::{AsyncPgConnection, SimpleAsyncConnection};
+use futures_util::FutureExt;
+use tokio_postgres::NoTls;
+use tokio_postgres::config::SslMode;
+use tokio_postgres_rustls::MakeRustlsConnect;
+use tracing::{debug, warn};
+
+use super::failure::{is_disconnected, map_error};
+use super::target::Target;
 use crate::config::Database;
 use crate::error::{Error, Result};
 
-/// Connections for reads and transactions off the hot path.
+/// The longest that opening a connection, or waiting for one of the pool, may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Connections for reads and transactions off the hot path. Cheap to clone.
 #[derive(Clone)]
 pub struct Pool(bb8::Pool<AsyncPgConnection>);
 
+/// A connection of the pool.
+pub(in crate::db) type Pooled<'a> = bb8::PooledConnection<'a, AsyncPgConnection>;
+
+/// Opens a connection for one purpose; `name` appears in `pg_stat_activity` as `helve:<name>`.
+///
+/// # Errors
+/// `Unavailable` when the server cannot be reached, refuses, or does not answer in 5 s (the reason is
+/// logged); `Internal` when the URL or a certificate file cannot be read.
+pub async fn connect(database: &Database, name: &str) -> Result<AsyncPgConnection> {
+    let target = Target::new(database, name)?;
+    open(&target, database.statement_timeout).await.map_err(|e| {
+        warn!(error = %e, connection = name, "the database cannot be reached");
+        Error::unavailable("the database cannot be reached")
+    })
+}
+
+/// As [`connect`], with the server's or the driver's own words: for a person at a terminal.
+pub(in crate::db) async fn connect_verbosely(database: &Database, name: &str) -> Result<AsyncPgConnection> {
+    let target = Target::new(database, name)?;
+    let failed = |e| Error::Internal(format!("the database cannot be reached: {e}"));
+    open(&target, database.statement_timeout).await.map_err(failed)
+}
+
+async fn open(target: &Target, statement_timeout: Duration) -> Result<AsyncPgConnection, ConnectionError> {
+    let opened = async {
+        let mut conn = dial(target).await?;
+        // Only a superuser may set lc_messages; others have it from their database, and the check at
+        // the start warns when that is not English (deadlocks reach us as text).
+        let setup = format!(
+            "set statement_timeout = {}; set idle_in_transaction_session_timeout = '60s'; \
+             do $$ begin perform set_config('lc_messages', 'C', false); exception when others then null; end $$",
+            statement_timeout.as_millis()
+        );
+        conn.batch_execute(&setup).await.map_err(ConnectionError::CouldntSetupConfiguration)?;
+        Ok(conn)
+    };
+    let late = || ConnectionError::BadConnection(format!("no answer within {} s", PATIENCE.as_secs()));
+    tokio::time::timeout(PATIENCE, opened).await.unwrap_or_else(|_| Err(late()))
+}
+
+async fn dial(target: &Target) -> Result<AsyncPgConnection, ConnectionError> {
+    let bad = |e: &tokio_postgres::Error| ConnectionError::BadConnection(with_causes(e));
+    if let Some(tls) = &target.tls {
+        match target.config.connect(MakeRustlsConnect::new(tls.as_ref().clone())).await {
+            Ok((client, driver)) => return AsyncPgConnection::try_from_client_and_connection(client, driver).await,
+            Err(e) if target.fall_back && e.to_string().contains("TLS") => {
+                debug!(error = %with_causes(&e), "TLS failed, going on without as sslmode=prefer allows");
+            }
+            Err(e) => return Err(bad(&e)),
+        }
+    }
+    let mut config = target.config.clone();
+    let (client, driver) = config.ssl_mode(SslMode::Disable).connect(NoTls).await.map_err(|e| bad(&e))?;
+    AsyncPgConnection::try_from_client_and_connection(client, driver).await
+}
+
+/// The driver's errors say what failed, their sources why.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text = format!("{text}: {cause}");
+        next = cause.source();
+    }
+    text
+}
+
 impl Pool {
     /// A pool on `database`; connects when first used.
+    ///
+    /// # Errors
+    /// `Internal` when the URL or a certificate file cannot be read.
     pub fn new(database: &Database) -> Result<Self> {
-        let manager = AsyncDieselConnectionManager::<AsyncPgConnection>::new(database.url.reveal());
-        Ok(Self(bb8::Pool::builder().max_size(database.pool_size).test_on_check_out(false).build_unchecked(manager)))
+        let target = Arc::new(Target::new(database, "pool")?);
+        let statement_timeout = database.statement_timeout;
+        let mut config = ManagerConfig::default();
+        config.custom_setup = Box::new(move |_| {
+            let target = Arc::clone(&target);
+            async move { open(&target, statement_timeout).await }.boxed()
+        });
+        // The check at every checkout asks memory, not the server: it costs no round trip, and after a
+        // restart of the database no caller meets the dead connections of before.
+        config.recycling_method = RecyclingMethod::CustomFunction(Box::new(|conn| {
+            let broken = conn.is_broken();
+            async move { if broken { Err(closed()) } else { Ok(()) } }.boxed()
+        }));
+        let manager = AsyncDieselConnectionManager::<AsyncPgConnection>::new_with_config("", config);
+        let pool = bb8::Pool::builder()
+            .max_size(database.pool_size)
+            .connection_timeout(PATIENCE)
+            .test_on_check_out(true)
+            .error_sink(Box::new(LogErrors))
+            .build_unchecked(manager);
+        Ok(Self(pool))
     }
 
-    /// A connection.
-    pub(in crate::db) async fn get(&self) -> Result<bb8::PooledConnection<'_, AsyncPgConnection>> {
-        self.0.get().await.map_err(|e| Error::Internal(e.to_string()))
+    /// A connection. Hold it for one statement or one transaction.
+    ///
+    /// # Errors
+    /// `Unavailable` when there is none within 5 s.
+    pub(in crate::db) async fn get(&self) -> Result<Pooled<'_>> {
+        self.0.get().await.map_err(|e| match e {
+            RunError::TimedOut => Error::unavailable("no connection to the database is free"),
+            RunError::User(e) => {
+                warn!(error = %e, "the database cannot be reached");
+                Error::unavailable("the database cannot be reached")
+            }
+        })
+    }
+
+    /// Runs a read. One that meets a connection which has just died runs once more on a fresh one, so
+    /// `query` must not write.
+    pub(in crate::db) fn run<T, F>(&self, query: F) -> impl Future<Output = Result<T>> + Send
+    where
+        T: Send,
+        F: Send + Sync,
+        for<'c> F: AsyncFn(&'c mut AsyncPgConnection) -> QueryResult<T>
+            + Repeatable<&'c mut AsyncPgConnection, QueryResult<T>, Once: Send>,
+    {
+        async move {
+            let first = {
+                let mut conn = self.get().await?;
+                query(&mut *conn).await
+            };
+            match first {
+                Err(e) if is_disconnected(&e) => {
+                    debug!(error = %e, "connection lost, reading again");
+                    let mut conn = self.get().await?;
+                    query(&mut *conn).await.map_err(map_error)
+                }
+                other => other.map_err(map_error),
+            }
+        }
+    }
+}
+
+/// An asynchronous closure whose futures can be named, to demand that they are `Send`: the language
+/// cannot yet say that of an `AsyncFn`.
+pub(in crate::db) trait Repeatable<A, R>: Fn(A) -> <Self as Repeatable<A, R>>::Once {
+    /// The future of one call.
+    type Once: Future<Output = R>;
+}
+
+impl<F, A, R, Once> Repeatable<A, R> for F
+where
+    F: Fn(A) -> Once,
+    Once: Future<Output = R>,
+{
+    type Once = Once;
+}
+
+fn closed() -> diesel::result::Error {
+    diesel::result::Error::DatabaseError(DatabaseErrorKind::ClosedConnection, Box::new("closed".to_owned()))
+}
+
+/// Says why the pool cannot connect. bb8 backs off between attempts, so this is no flood.
+#[derive(Debug, Clone, Copy)]
+struct LogErrors;
+
+impl ::bb8::ErrorSink<PoolError> for LogErrors {
+    fn sink(&self, error: PoolError) {
+        match error {
+            PoolError::QueryError(e) => debug!(error = %e, "a dead connection left the pool"),
+            PoolError::ConnectionError(e) => warn!(error = %e, "the database cannot be reached"),
+        }
+    }
+
+    fn boxed_clone(&self) -> Box<dyn ::bb8::ErrorSink<PoolError>> {
+        Box::new(*self)
     }
 }

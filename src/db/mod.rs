@@ -1,5 +1,25 @@
 //! PostgreSQL: SQL in, domain values out. The only place that knows Diesel.
 
 pub mod connect;
+pub mod embedded;
+pub mod events;
+mod failure;
+pub mod health;
+pub mod lane;
+pub mod lease;
+pub mod migrate;
+pub mod page;
+pub mod partitions;
+pub mod plain;
+mod read;
+mod run_list;
+pub mod runs;
+pub mod scan;
+pub(crate) mod statement;
+mod target;
+pub mod tenants;
+mod tls;
+pub mod tokens;
+pub mod workflows;
 
 pub use connect::Pool;

@@ -17,6 +17,11 @@ impl Payload {
         Self(Bytes::from_static(b"null"))
     }
 
+    /// The document `{}`, what absent metadata are.
+    pub const fn empty_object() -> Self {
+        Self(Bytes::from_static(b"{}"))
+    }
+
     /// Bytes that are known to be JSON: they come from our own rows or encoder.
     pub const fn trusted(bytes: Bytes) -> Self {
         Self(bytes)

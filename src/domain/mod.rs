@@ -1,5 +1,6 @@
 //! Pure rules: definitions, states, retries, limits. No tokio, no axum, no SQL.
 
+pub mod change;
 pub mod definition;
 pub mod delivery;
 pub mod duration;

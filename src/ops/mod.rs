@@ -1,1 +1,7 @@
-//! To come.
+//! Use cases: what the entries and the command line do beside the scheduler.
+
+pub mod auth;
+pub mod definitions;
+pub mod secret;
+pub mod tenants;
+pub mod tokens;

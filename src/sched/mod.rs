@@ -1,7 +1,20 @@
 //! The scheduler's handle: what the entries call. Everything behind it is one owner of state.
 
+mod answers;
+mod batch;
+pub mod core;
+mod intake;
+mod lane;
+mod lease;
+mod owner;
+mod reads;
+mod start;
+
+pub use start::{Parts, start};
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
@@ -13,7 +26,7 @@ use crate::domain::json::Payload;
 use crate::domain::run::{Priority, Run};
 use crate::error::{Error, Result};
 use crate::hub::Outbox;
-use crate::id::{EventId, RunId, SessionId, TenantId, TokenId};
+use crate::id::{EventId, NodeId, RunId, SessionId, TenantId, TokenId};
 
 /// How long a caller waits for a commit before it is told that the outcome is unknown.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -25,6 +38,9 @@ const INTAKE: usize = 8_192;
 pub struct Scheduler {
     intake: mpsc::Sender<Request>,
     clock: Clock,
+    node: NodeId,
+    /// Set while this process owns its shards.
+    ready: Arc<AtomicBool>,
 }
 
 /// A trigger, checked.
@@ -172,6 +188,8 @@ pub(crate) enum Request {
     Worker { from: Connection, message: FromWorker },
     Snapshot { tenant: TenantId, reply: oneshot::Sender<Vec<WorkerState>> },
     Stats { reply: oneshot::Sender<Stats> },
+    Drain { within: Duration },
+    Quiesce { reply: oneshot::Sender<()> },
 }
 
 /// A worker as it stands in memory.
@@ -212,6 +230,9 @@ pub struct Stats {
 
 impl Scheduler {
     async fn ask<T>(&self, request: Request, answer: oneshot::Receiver<T>) -> Result<T> {
+        if !self.is_ready() {
+            return Err(Error::unavailable("this engine does not own its shards yet"));
+        }
         self.intake
             .send_timeout(request, Duration::from_secs(2))
             .await
@@ -288,8 +309,36 @@ impl Scheduler {
 }
 
 impl Scheduler {
-    pub(crate) fn new(clock: Clock) -> (Self, mpsc::Receiver<Request>) {
+    /// Whether this process owns its shards and takes requests.
+    pub fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Acquire)
+    }
+
+    /// This process, as workers see it in `welcome`.
+    pub const fn node(&self) -> NodeId {
+        self.node
+    }
+
+    /// Asks every worker to open a socket elsewhere within this time, and assigns nothing new.
+    pub async fn drain(&self, within: Duration) {
+        // Without an owner there is nobody to drain.
+        let _ = self.intake.send_timeout(Request::Drain { within }, Duration::from_secs(1)).await;
+    }
+
+    /// Resolves when everything decided so far is committed, or after `within`.
+    pub async fn quiesce(&self, within: Duration) {
+        let (reply, answer) = oneshot::channel();
+        let _ = self.intake.send_timeout(Request::Quiesce { reply }, Duration::from_secs(1)).await;
+        // What is not committed by then is found by the successor.
+        let _ = tokio::time::timeout(within, answer).await;
+    }
+}
+
+#[cfg(test)]
+impl Scheduler {
+    /// A handle whose owner is played by a test.
+    pub(crate) fn played(clock: Clock, node: NodeId) -> (Self, mpsc::Receiver<Request>) {
         let (intake, requests) = mpsc::channel(INTAKE);
-        (Self { intake, clock }, requests)
+        (Self { intake, clock, node, ready: Arc::new(AtomicBool::new(true)) }, requests)
     }
 }

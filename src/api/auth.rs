@@ -1,0 +1,66 @@
+//! Authentication of every request under `/v1`, and the scope that a handler may use.
+
+use axum::extract::{FromRequestParts, Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, header};
+use axum::middleware::Next;
+use axum::response::Response;
+
+use super::ApiState;
+use super::problem::ApiError;
+use crate::domain::scope::Scope;
+use crate::error::{Error, Result};
+use crate::ops::auth::TenantScope;
+
+/// Lets a request through with the scope of its token. Stands before all of `/v1`: a handler that forgets to ask for
+/// a scope has no tenant to work with, and still is not open to strangers.
+pub async fn authenticate(
+    State(state): State<ApiState>,
+    mut request: Request,
+    next: Next,
+) -> Result<Response, ApiError> {
+    let scope = state.authenticator.authenticate(bearer(request.headers())?).await?;
+    tracing::Span::current().record("tenant.id", tracing::field::display(scope.tenant()));
+    request.extensions_mut().insert(scope);
+    Ok(next.run(request).await)
+}
+
+fn bearer(headers: &HeaderMap) -> Result<&str> {
+    let missing = Error::Unauthenticated("send a token in the header `Authorization: Bearer helve_..`");
+    let Some(value) = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()) else {
+        return Err(missing);
+    };
+    match value.split_once(' ') {
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => Ok(token.trim()),
+        _ => Err(missing),
+    }
+}
+
+fn scope(parts: &Parts, wanted: Scope) -> Result<TenantScope, ApiError> {
+    let scope = parts.extensions.get::<TenantScope>().cloned();
+    let scope = scope.ok_or(Error::Unauthenticated("this route needs a token"))?;
+    scope.require(wanted)?;
+    Ok(scope)
+}
+
+/// A caller that may look.
+pub struct Reader(pub TenantScope);
+
+impl<S: Sync> FromRequestParts<S> for Reader {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        scope(parts, Scope::Read).map(Self)
+    }
+}
+
+/// A caller that may change.
+pub struct Writer(pub TenantScope);
+
+impl<S: Sync> FromRequestParts<S> for Writer {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        scope(parts, Scope::Write).map(Self)
+    }
+}

@@ -1,0 +1,98 @@
+//! The OpenAPI document: generated from the routes, completed with what every operation has in common.
+
+use std::sync::OnceLock;
+
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use utoipa::OpenApi;
+use utoipa::openapi::path::Operation;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::{ContentBuilder, RefOr, ResponseBuilder};
+
+use super::problem::{self, Problem};
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Helve",
+        description = "A durable task and workflow engine. The tenant comes from the token, never from the path. \
+            Unknown fields are refused. Errors are problems (RFC 9457) with a stable `code`. Enums may grow: treat \
+            values that you do not know as such. Every answer carries `x-request-id`.",
+        license(name = "MIT", identifier = "MIT")
+    ),
+    servers((url = "/", description = "This engine")),
+    components(schemas(Problem)),
+    security(("token" = [])),
+    tags(
+        (name = "workflows", description = "Definitions of what can run"),
+        (name = "runs", description = "Executions of workflows"),
+        (name = "events", description = "Facts that start runs"),
+        (name = "workers", description = "Programs that execute tasks"),
+        (name = "health", description = "The engine itself"),
+    )
+)]
+pub struct Document;
+
+/// What every operation under `/v1` may answer.
+const COMMON: [(&str, &str); 5] = [
+    ("400", "The request is wrong; `pointer` says where"),
+    ("401", "No valid token"),
+    ("403", "The token lacks the scope"),
+    ("429", "A limit; `Retry-After` says when to try again"),
+    ("503", "Not now, or the outcome of a write is unknown; `detail` says whether a retry is safe"),
+];
+
+/// Adds what all operations have in common.
+pub fn complete(mut document: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {
+    let components = document.components.get_or_insert_default();
+    let token = HttpBuilder::new()
+        .scheme(HttpAuthScheme::Bearer)
+        .description(Some("A token of the form `helve_..`, made with `helve token create`"))
+        .build();
+    components.add_security_scheme("token", SecurityScheme::Http(token));
+    for (path, item) in &mut document.paths.paths {
+        let operations =
+            [&mut item.get, &mut item.put, &mut item.post, &mut item.delete].into_iter().filter_map(Option::as_mut);
+        for operation in operations {
+            if path.starts_with("/v1/") {
+                COMMON.iter().for_each(|(status, text)| add(operation, status, text));
+            }
+            add(operation, "default", "Any other error");
+        }
+    }
+    document
+}
+
+fn add(operation: &mut Operation, status: &str, description: &str) {
+    let content = ContentBuilder::new().schema(Some(utoipa::openapi::Ref::from_schema_name("Problem"))).build();
+    let response = ResponseBuilder::new().description(description).content(problem::MEDIA_TYPE, content).build();
+    operation.responses.responses.entry(status.to_owned()).or_insert(RefOr::T(response));
+}
+
+/// The document as it is served and committed.
+///
+/// # Errors
+/// Never: the document is plain data.
+pub fn text() -> &'static Bytes {
+    static TEXT: OnceLock<Bytes> = OnceLock::new();
+    TEXT.get_or_init(|| {
+        let mut text = super::openapi().to_pretty_json().unwrap_or_default();
+        text.push('\n');
+        Bytes::from(text)
+    })
+}
+
+/// Get this document
+#[utoipa::path(
+    get,
+    path = "/openapi.json",
+    operation_id = "getOpenApi",
+    tag = "health",
+    security(()),
+    responses((status = 200, description = "The OpenAPI document", body = serde_json::Value,
+        content_type = "application/json"))
+)]
+pub async fn openapi() -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], text().clone()).into_response()
+}

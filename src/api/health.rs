@@ -1,0 +1,98 @@
+//! Whether the process runs, and whether it can take work.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::extract::State;
+use axum::response::Response;
+use serde::Serialize;
+use tokio::sync::Mutex;
+use utoipa::ToSchema;
+
+use super::ApiState;
+use super::json;
+use super::problem::{ApiError, Problem};
+use crate::db;
+use crate::error::{Error, Result};
+
+/// How long an answer of the database counts. These routes are open to everybody: asked a thousand times a second
+/// they still ask the database once.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// What the load balancer wants to know.
+#[derive(Clone)]
+pub struct Readiness(Arc<Shared>);
+
+struct Shared {
+    /// Whether the scheduler takes work.
+    scheduler: Box<dyn Fn() -> bool + Send + Sync>,
+    last: Mutex<Option<(Instant, bool)>>,
+}
+
+impl Readiness {
+    /// Ready when `scheduler` says so and the database answers.
+    pub fn new(scheduler: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        Self(Arc::new(Shared { scheduler: Box::new(scheduler), last: Mutex::new(None) }))
+    }
+
+    async fn check(&self, state: &ApiState) -> Result<()> {
+        if state.stopping.is_cancelled() {
+            return Err(Error::unavailable("the engine stops"));
+        }
+        if !(self.0.scheduler)() {
+            return Err(Error::unavailable("the scheduler is not ready"));
+        }
+        let mut last = self.0.last.lock().await;
+        let now = state.clock.instant();
+        let known = last.filter(|(at, _)| now.duration_since(*at) < FRESH).map(|(_, answers)| answers);
+        let answers = match known {
+            Some(answers) => answers,
+            None => {
+                let answers = db::health::ping(&state.pool).await.is_ok();
+                *last = Some((state.clock.instant(), answers));
+                answers
+            }
+        };
+        if answers { Ok(()) } else { Err(Error::unavailable("the database does not answer")) }
+    }
+}
+
+/// The engine's state.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Health {
+    /// `ok`.
+    status: &'static str,
+}
+
+/// Check that the process runs
+#[utoipa::path(
+    get,
+    path = "/healthz",
+    operation_id = "getHealth",
+    tag = "health",
+    security(()),
+    responses((status = 200, description = "The process runs", body = Health))
+)]
+pub async fn health() -> Response {
+    json::answer(200, &Health { status: "ok" })
+}
+
+/// Check that the engine can take work
+///
+/// The scheduler owns its shards and the database answers.
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    operation_id = "getReadiness",
+    tag = "health",
+    security(()),
+    responses(
+        (status = 200, description = "Ready", body = Health),
+        (status = 503, description = "Not ready: send work elsewhere", body = Problem,
+            content_type = "application/problem+json"),
+    )
+)]
+pub async fn ready(State(state): State<ApiState>) -> Result<Response, ApiError> {
+    state.readiness.check(&state).await?;
+    Ok(json::answer(200, &Health { status: "ok" }))
+}

@@ -1,0 +1,235 @@
+//! Request bodies: read up to the limit, then parsed with an error that points at the field.
+
+use std::time::Duration;
+
+use axum::extract::{FromRequest, Request};
+use axum::http::{HeaderMap, header};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde::{Deserialize, Serialize};
+use serde_json::error::Category;
+use serde_path_to_error::{Path, Segment};
+
+use super::ApiState;
+use super::problem::ApiError;
+use crate::domain::limits::Limits;
+use crate::error::{Code, Error, Result};
+
+/// How long a client may take to send its body.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The bytes of a JSON body, within the limit. Parsed by the handler, so that parts of it can be passed on as they are.
+pub struct JsonBody(pub Bytes);
+
+impl FromRequest<ApiState> for JsonBody {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &ApiState) -> Result<Self, ApiError> {
+        check_type(request.headers())?;
+        read(request, &state.limits).await.map(Self).map_err(ApiError)
+    }
+}
+
+fn check_type(headers: &HeaderMap) -> Result<()> {
+    let value = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
+    let media = value.split(';').next().unwrap_or("").trim();
+    if media.eq_ignore_ascii_case("application/json") {
+        return Ok(());
+    }
+    let message = "expected the header `Content-Type: application/json`";
+    Err(Error::invalid(Code::UnsupportedMediaType, None, message))
+}
+
+async fn read(request: Request, limits: &Limits) -> Result<Bytes> {
+    let limit = limits.body_bytes;
+    let too_large = |size| Error::TooLarge { what: "the request body", size, limit };
+    let announced = request.headers().get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
+    if let Some(size) = announced.filter(|size| *size > limit) {
+        return Err(too_large(Some(size)));
+    }
+    let body = Limited::new(request.into_body(), limit).collect();
+    let late = || Error::invalid(Code::Malformed, None, "the request body did not arrive within 30 s");
+    match tokio::time::timeout(PATIENCE, body).await.map_err(|_| late())? {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(e) if e.is::<LengthLimitError>() => Err(too_large(None)),
+        Err(_) => Err(Error::invalid(Code::Malformed, None, "the request body ended early")),
+    }
+}
+
+/// Parses a whole body.
+///
+/// # Errors
+/// `Malformed`, `UnknownField`, `MissingField`, `InvalidField` or `TooDeep`, with the field's JSON pointer.
+pub fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T> {
+    let text = std::str::from_utf8(body).map_err(|e| {
+        Error::invalid(Code::Malformed, None, format!("the body is not UTF-8 after byte {}", e.valid_up_to()))
+    })?;
+    parse_part("", text)
+}
+
+/// Parses a part of a body that stands at the JSON pointer `at`.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_part<'a, T: Deserialize<'a>>(at: &str, text: &'a str) -> Result<T> {
+    // The derived parsers would also take an array of values in the order of the fields.
+    let blank = [' ', '\t', '\r', '\n'];
+    if !text.trim_start_matches(blank).starts_with('{') {
+        return Err(match serde_json::from_str::<serde::de::IgnoredAny>(text) {
+            Ok(_) => Error::field(at, "expected a JSON object"),
+            Err(error) => explain(at.to_owned(), &error),
+        });
+    }
+    serde_json::from_str(text).map_err(|error| {
+        // Following the path costs time, so only what failed is parsed again with it.
+        let mut again = serde_json::Deserializer::from_str(text);
+        match serde_path_to_error::deserialize::<_, T>(&mut again) {
+            Err(traced) => {
+                let pointer = pointer(at, traced.path());
+                explain(pointer, traced.inner())
+            }
+            Ok(_) => explain(at.to_owned(), &error),
+        }
+    })
+}
+
+fn pointer(at: &str, path: &Path) -> String {
+    let mut pointer = at.to_owned();
+    for segment in path {
+        match segment {
+            Segment::Seq { index } => pointer.push_str(&format!("/{index}")),
+            Segment::Map { key } => push_key(&mut pointer, key),
+            Segment::Enum { .. } | Segment::Unknown => {}
+        }
+    }
+    pointer
+}
+
+/// A pointer must stay readable also where a client sends a megabyte as a key.
+fn push_key(pointer: &mut String, key: &str) {
+    let key: String = key.chars().take(100).collect();
+    pointer.push('/');
+    pointer.push_str(&key.replace('~', "~0").replace('/', "~1"));
+}
+
+fn explain(mut pointer: String, error: &serde_json::Error) -> Error {
+    let text = error.to_string();
+    if error.classify() != Category::Data {
+        let code = if text.starts_with("recursion limit") { Code::TooDeep } else { Code::Malformed };
+        let pointer = Some(pointer).filter(|p| !p.is_empty());
+        return Error::invalid(code, pointer, format!("the body is not valid JSON: {}", shortened(&text)));
+    }
+    let text = text.rsplit_once(" at line ").map_or(text.as_str(), |(text, _)| text);
+    let named = |prefix: &str| text.strip_prefix(prefix)?.split('`').next();
+    let code = if let Some(field) = named("missing field `") {
+        push_key(&mut pointer, field);
+        Code::MissingField
+    } else if named("unknown field `").is_some() {
+        Code::UnknownField
+    } else {
+        Code::InvalidField
+    };
+    Error::invalid(code, Some(pointer), shortened(text))
+}
+
+/// The parser repeats what it met; a client that sent a megabyte knows it already.
+fn shortened(text: &str) -> String {
+    const ENDS: usize = 160;
+    let length = text.chars().count();
+    if length <= 2 * ENDS {
+        return text.to_owned();
+    }
+    let head: String = text.chars().take(ENDS).collect();
+    let tail: String = text.chars().skip(length - ENDS).collect();
+    format!("{head} … {tail}")
+}
+
+/// A JSON answer.
+pub fn answer(status: u16, value: &impl Serialize) -> Response {
+    let status = axum::http::StatusCode::from_u16(status).unwrap_or(axum::http::StatusCode::INTERNAL_SERVER_ERROR);
+    match serde_json::to_vec(value) {
+        Ok(body) => (status, [(header::CONTENT_TYPE, "application/json")], body).into_response(),
+        Err(e) => ApiError(Error::Internal(format!("an answer cannot be written: {e}"))).into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::value::RawValue;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    #[expect(dead_code, reason = "only parsed")]
+    struct Outer<'a> {
+        #[serde(borrow)]
+        raw: Option<&'a RawValue>,
+        inner: Inner,
+        #[serde(default)]
+        list: Vec<Inner>,
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    #[expect(dead_code, reason = "only parsed")]
+    struct Inner {
+        number: i64,
+    }
+
+    fn wrong(body: &[u8]) -> (Code, Option<String>, String) {
+        let error = parse::<Outer<'_>>(body).unwrap_err();
+        (error.code(), error.pointer().map(str::to_owned), error.client_text())
+    }
+
+    #[test]
+    fn errors_point_at_the_field() {
+        for (body, code, pointer) in [
+            (r#"{"inner":{"number":"x"}}"#, Code::InvalidField, Some("/inner/number")),
+            (r#"{"inner":{}}"#, Code::MissingField, Some("/inner/number")),
+            (r#"{"inner":{"number":1,"typo":1}}"#, Code::UnknownField, Some("/inner/typo")),
+            (r#"{"inner":{"number":1},"a/b~c":1}"#, Code::UnknownField, Some("/a~1b~0c")),
+            (
+                r#"{"inner":{"number":1},"list":[{"number":1},{"number":[]}]}"#,
+                Code::InvalidField,
+                Some("/list/1/number"),
+            ),
+            (r#"{"inner":{"number":1},"inner":{"number":1}}"#, Code::InvalidField, Some("/inner")),
+            (r#"{"inner":{"number":1e999}}"#, Code::Malformed, Some("/inner/number")),
+            (r#"{"inner":{"number":99999999999999999999}}"#, Code::InvalidField, Some("/inner/number")),
+            (r#"{"inner":{"number":1}} x"#, Code::Malformed, None),
+            (r#"{"inner":{"number":1}"#, Code::Malformed, None),
+            ("", Code::Malformed, None),
+            (r#"[null,{"number":1},[]]"#, Code::InvalidField, Some("")),
+            ("null", Code::InvalidField, Some("")),
+            ("[1", Code::Malformed, None),
+        ] {
+            let (got_code, got_pointer, text) = wrong(body.as_bytes());
+            assert_eq!((got_code, got_pointer.as_deref()), (code, pointer), "{body}: {text}");
+        }
+    }
+
+    #[test]
+    fn a_raw_part_borrows_from_the_body_and_keeps_its_bytes() {
+        let body = r#"{"raw": {"a":"\u0000\ud800", "n":1e999} ,"inner":{"number":1}}"#;
+        let outer: Outer<'_> = parse(body.as_bytes()).unwrap();
+        assert_eq!(outer.raw.unwrap().get(), r#"{"a":"\u0000\ud800", "n":1e999}"#);
+    }
+
+    #[test]
+    fn what_is_not_utf8_is_refused_also_inside_a_raw_part() {
+        let mut body = br#"{"raw":"?","inner":{"number":1}}"#.to_vec();
+        body[8] = 0xff;
+        let (code, _, text) = wrong(&body);
+        assert_eq!(code, Code::Malformed);
+        assert!(text.contains("UTF-8 after byte 8"), "{text}");
+    }
+
+    #[test]
+    fn a_megabyte_is_not_repeated() {
+        let body = format!(r#"{{"{}":1}}"#, "k".repeat(1 << 20));
+        let (code, pointer, text) = wrong(body.as_bytes());
+        assert_eq!(code, Code::UnknownField);
+        assert!(text.len() < 400 && pointer.unwrap().len() < 120);
+    }
+}

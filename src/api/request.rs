@@ -1,0 +1,82 @@
+//! Around every request: its id, its span, its headers, and a 500 for what panics.
+
+use std::panic::AssertUnwindSafe;
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use futures_util::FutureExt;
+use tracing::Instrument;
+use tracing::field::Empty;
+
+use super::ApiState;
+use super::problem::ApiError;
+use crate::clock::Timestamp;
+use crate::error::Error;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const MAX_REQUEST_ID: usize = 128;
+
+/// The layer around every route.
+pub async fn observe(State(state): State<ApiState>, request: Request, next: Next) -> Response {
+    let id = request_id(request.headers(), state.clock.now());
+    let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
+    let span = tracing::info_span!(
+        "http",
+        http.method = %request.method(),
+        http.route = route,
+        http.status = Empty,
+        request.id = id.to_str().unwrap_or_default(),
+        tenant.id = Empty,
+    );
+    let started = state.clock.instant();
+    let answered = AssertUnwindSafe(next.run(request).instrument(span.clone())).catch_unwind().await;
+    let _inside = span.enter();
+    // The panic hook has logged where it happened.
+    let mut response = answered.unwrap_or_else(|_| {
+        let panicked = Error::Internal("the handler panicked".to_owned());
+        ApiError(panicked).into_response()
+    });
+    let status = response.status().as_u16();
+    span.record("http.status", status);
+    let duration_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+    tracing::debug!(http.status = status, duration_us, "answered");
+    let headers = response.headers_mut();
+    headers.insert(REQUEST_ID, id);
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// The caller's id when it is harmless in a log line, else a fresh one.
+fn request_id(headers: &HeaderMap, now: Timestamp) -> HeaderValue {
+    let harmless = |value: &&HeaderValue| {
+        let bytes = value.as_bytes();
+        let legal = |b: &u8| b.is_ascii_alphanumeric() || b"-_.:/+=".contains(b);
+        (1..=MAX_REQUEST_ID).contains(&bytes.len()) && bytes.iter().all(legal)
+    };
+    if let Some(given) = headers.get(REQUEST_ID).filter(harmless) {
+        return given.clone();
+    }
+    let fresh = crate::id::RequestId::generate(now).to_string();
+    HeaderValue::from_str(&fresh).unwrap_or(HeaderValue::from_static("unknown"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_harmless_id_is_kept() {
+        let id = |text: &str| {
+            let headers = HeaderMap::from_iter([(REQUEST_ID, HeaderValue::from_str(text).unwrap())]);
+            request_id(&headers, Timestamp::from_micros(1)).to_str().unwrap().to_owned()
+        };
+        assert_eq!(id("abc-123"), "abc-123");
+        assert_eq!(id(&"a".repeat(128)).len(), 128);
+        for bad in ["a b", "a\"b", "{}", &"a".repeat(129)] {
+            assert!(id(bad).starts_with("req_"), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! `POST /v1/runs/bulk`.
+
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::Response;
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use utoipa::ToSchema;
+
+use super::request::{Around, BulkItem, idempotency};
+use super::view::RunView;
+use crate::api::auth::Writer;
+use crate::api::json::{self, JsonBody};
+use crate::api::problem::{ApiError, Problem};
+use crate::api::query::Query;
+use crate::api::{ApiState, trace};
+use crate::domain::run::Run;
+use crate::error::{Error, Result};
+use crate::id::TenantId;
+use crate::sched::{Created, NewRun};
+
+/// Reads of runs that were created before, at once for one request.
+const READS: usize = 4;
+
+/// Runs to create.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateRuns<'a> {
+    /// 1 to 1,000 of them. Each has its own outcome: a wrong one does not harm the others.
+    #[serde(borrow)]
+    #[schema(value_type = Vec<BulkItem>, min_items = 1, max_items = 1000)]
+    runs: Vec<&'a RawValue>,
+}
+
+/// What became of one item: a run, or a problem.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = BulkOutcome)]
+pub struct Outcome<'a> {
+    /// 201 created, 200 created before under its key, or the problem's status.
+    #[schema(minimum = 200, maximum = 599)]
+    status: u16,
+    /// The run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    run: Option<RunView<'a>>,
+    /// Why there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    problem: Option<Problem>,
+}
+
+/// What became of each item, in the order of the request.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = BulkResult)]
+pub struct Outcomes<'a> {
+    /// One for each item.
+    results: Vec<Outcome<'a>>,
+}
+
+/// Create many runs
+///
+/// Each item has its own outcome and its own `idempotency_key`; the answer is 200 also when items failed.
+#[utoipa::path(
+    post,
+    path = "/v1/runs/bulk",
+    operation_id = "createRuns",
+    tag = "runs",
+    params(
+        ("traceparent" = Option<String>, Header, description = "W3C trace context; travels to the workers",
+            nullable = false),
+    ),
+    request_body(content = CreateRuns, description = "The runs"),
+    responses(
+        (status = 200, description = "An outcome for each item", body = Outcomes),
+        (status = 413, description = "The body is too large", body = Problem,
+            content_type = "application/problem+json"),
+        (status = 415, description = "The body is not JSON", body = Problem,
+            content_type = "application/problem+json"),
+    )
+)]
+pub async fn create_many(
+    State(state): State<ApiState>,
+    Writer(scope): Writer,
+    query: Query,
+    headers: HeaderMap,
+    JsonBody(body): JsonBody,
+) -> Result<Response, ApiError> {
+    query.finish()?;
+    let request: CreateRuns<'_> = json::parse(&body)?;
+    let (count, max) = (request.runs.len(), state.limits.bulk_items);
+    if !(1..=max).contains(&count) {
+        return Err(Error::field("/runs", format!("expected 1 to {max} runs; got {count}")).into());
+    }
+    let traceparent = trace::parent(&headers);
+    let mut checked = Vec::with_capacity(count);
+    for (i, item) in request.runs.iter().enumerate() {
+        checked.push(check(&state, scope.tenant(), &body, &format!("/runs/{i}"), item, traceparent.as_deref()).await);
+    }
+    let outcomes = create_all(&state, scope.tenant(), checked).await?;
+    let results = outcomes.iter().map(outcome).collect();
+    Ok(json::answer(200, &Outcomes { results }))
+}
+
+async fn check(
+    state: &ApiState,
+    tenant: TenantId,
+    body: &Bytes,
+    at: &str,
+    item: &RawValue,
+    traceparent: Option<&str>,
+) -> Result<NewRun> {
+    let (run, key) = json::parse_part::<BulkItem<'_>>(at, item.get())?.split();
+    let key = key.map(|key| {
+        let pointer = Some(format!("{at}/idempotency_key"));
+        idempotency(&key, pointer, item.get().as_bytes(), &state.limits)
+    });
+    let around = Around {
+        tenant,
+        body,
+        at,
+        idempotency: key.transpose()?,
+        traceparent: traceparent.map(str::to_owned),
+        watch: false,
+    };
+    run.check(state, around).await
+}
+
+/// A run, and whether it was there before.
+type Made = (Box<Run>, bool);
+
+/// Creates what passed the checks, and keeps the order of the request.
+async fn create_all(state: &ApiState, tenant: TenantId, checked: Vec<Result<NewRun>>) -> Result<Vec<Result<Made>>> {
+    let mut good = Vec::with_capacity(checked.len());
+    let places: Vec<Option<Error>> = checked.into_iter().map(|item| item.map(|run| good.push(run)).err()).collect();
+    let created = if good.is_empty() { Vec::new() } else { state.scheduler.create_many(good).await? };
+    let mut created = created.into_iter();
+    let missing = || Error::Internal("an item of a bulk has no outcome".to_owned());
+    let outcomes = places.into_iter().map(|refused| match refused {
+        Some(error) => Err(error),
+        None => created.next().unwrap_or_else(|| Err(missing())),
+    });
+    let outcomes: Vec<Result<Created>> = outcomes.collect();
+    let runs = stream::iter(outcomes).map(async |outcome| match outcome? {
+        Created::New { run, .. } => Ok((run, false)),
+        Created::Existing(id) => Ok((Box::new(super::read(state, tenant, id).await?), true)),
+    });
+    Ok(runs.buffered(READS).collect().await)
+}
+
+fn outcome(made: &Result<Made>) -> Outcome<'_> {
+    match made {
+        Ok((run, existed)) => {
+            Outcome { status: if *existed { 200 } else { 201 }, run: Some(RunView::of(run, *existed)), problem: None }
+        }
+        Err(error) => {
+            let problem = Problem::of(error);
+            Outcome { status: problem.status(), run: None, problem: Some(problem) }
+        }
+    }
+}

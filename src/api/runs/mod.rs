@@ -1,0 +1,21 @@
+//! Runs: trigger, bulk, get, list, cancel.
+
+pub mod bulk;
+pub mod cancel;
+pub mod create;
+pub mod get;
+pub mod list;
+mod request;
+mod view;
+mod wait;
+
+use super::ApiState;
+use crate::db;
+use crate::domain::run::Run;
+use crate::error::{Error, Result};
+use crate::id::{RunId, TenantId};
+
+/// One run of the tenant.
+async fn read(state: &ApiState, tenant: TenantId, id: RunId) -> Result<Run> {
+    db::runs::get(&state.pool, tenant, id).await?.ok_or_else(|| Error::not_found("run", id))
+}

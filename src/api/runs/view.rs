@@ -1,0 +1,103 @@
+//! A run as clients see it.
+
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::clock::Timestamp;
+use crate::domain::json::Payload;
+use crate::domain::run::{Run, RunError};
+use crate::domain::status::RunStatus;
+use crate::id::{EventId, RunId, WorkerId};
+
+/// One execution of a workflow.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Run)]
+pub struct RunView<'a> {
+    /// Its id.
+    id: RunId,
+    /// The workflow's name.
+    workflow: &'a str,
+    /// The version that it started with and keeps.
+    version: i32,
+    /// Where it stands. More states may come.
+    status: RunStatus,
+    /// Times that it was assigned to a worker: the last attempt's fencing number.
+    #[schema(minimum = 0)]
+    attempt: i32,
+    /// Retries that were spent.
+    #[schema(minimum = 0)]
+    retries: i32,
+    /// Its class in the queue, 1 (lowest) to 4.
+    #[schema(minimum = 1, maximum = 4)]
+    priority: i16,
+    /// As given.
+    input: &'a Payload,
+    /// The worker's, when it succeeded.
+    #[schema(required)]
+    output: Option<&'a Payload>,
+    /// The last attempt's error, or why it was cancelled.
+    #[schema(required)]
+    error: Option<&'a RunError>,
+    /// As given.
+    #[schema(value_type = HashMap<String, String>)]
+    metadata: &'a Payload,
+    /// The worker of the current or last attempt.
+    #[schema(required)]
+    worker: Option<WorkerId>,
+    /// The event that started it.
+    #[schema(required)]
+    event: Option<EventId>,
+    /// When it was created.
+    #[schema(value_type = String, format = DateTime)]
+    created_at: Timestamp,
+    /// When it is due, while it is scheduled: a delayed start, or the next attempt.
+    #[schema(required, value_type = Option<String>, format = DateTime)]
+    run_at: Option<Timestamp>,
+    /// When the current or last attempt was assigned.
+    #[schema(required, value_type = Option<String>, format = DateTime)]
+    started_at: Option<Timestamp>,
+    /// When it ended.
+    #[schema(required, value_type = Option<String>, format = DateTime)]
+    finished_at: Option<Timestamp>,
+    /// True: the idempotency key was used before, and this is the run that was created then.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
+    deduplicated: bool,
+}
+
+impl<'a> RunView<'a> {
+    /// The run, and whether a create found it instead of making it.
+    pub fn of(run: &'a Run, deduplicated: bool) -> Self {
+        Self {
+            id: run.id,
+            workflow: &run.workflow,
+            version: run.version,
+            status: run.status,
+            attempt: run.attempt,
+            retries: run.retries,
+            priority: run.priority,
+            input: &run.input,
+            output: run.output.as_ref(),
+            error: run.error.as_ref(),
+            metadata: &run.metadata,
+            worker: run.worker,
+            event: run.event,
+            created_at: run.id.created_at(),
+            run_at: run.due.filter(|_| run.status == RunStatus::Scheduled),
+            started_at: run.started_at,
+            finished_at: run.finished_at,
+            deduplicated,
+        }
+    }
+}
+
+/// A page of runs, newest first.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = RunList)]
+pub struct RunListView<'a> {
+    /// The runs. A page of large inputs and outputs ends before its limit.
+    pub items: Vec<RunView<'a>>,
+    /// Give it as `cursor` for the next page; null on the last one.
+    #[schema(required)]
+    pub next_cursor: Option<String>,
+}

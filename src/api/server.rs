@@ -1,0 +1,181 @@
+//! The accept loop: connections in, bounded in number, patience and header size, and tracked to their end.
+
+use std::io::{ErrorKind, IoSlice, Result};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+use tracing::{debug, warn};
+
+use crate::supervisor::Supervisor;
+
+/// Headers of one request.
+const MAX_HEADERS: usize = 64;
+/// Bytes of all headers of one request.
+const MAX_HEADER_BYTES: usize = 16 << 10;
+/// How long to wait when the process has no file descriptor left: connections must end first.
+const EXHAUSTED: Duration = Duration::from_millis(200);
+
+/// How long clients may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// From the connection to the end of the first request's headers.
+    pub first: Duration,
+    /// From an answer to the end of the next request's headers. Load balancers keep idle connections for
+    /// 60 s and must be the ones to close them.
+    pub next: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { first: Duration::from_secs(10), next: Duration::from_secs(75) }
+    }
+}
+
+/// The HTTP entry of an engine.
+pub struct Server {
+    /// Where connections arrive.
+    pub listener: TcpListener,
+    /// What answers them.
+    pub router: Router,
+    /// Connections at once; further ones wait in the kernel's queue.
+    pub connections: usize,
+    /// How long clients may take to ask.
+    pub patience: Patience,
+    /// When cancelled: accept no more, let the open requests finish, close what is idle.
+    pub closing: CancellationToken,
+}
+
+impl Server {
+    /// Serves until closing. Connections are tasks of `supervisor`, and end by themselves after closing
+    /// unless a request takes longer; a WebSocket belongs to its session.
+    pub fn start(self, supervisor: &Supervisor) {
+        let tasks = supervisor.clone();
+        supervisor.spawn_vital("http", async move {
+            // The signal ends this loop before the supervisor stops: it is not a failure then.
+            let stopping = tasks.stopping();
+            self.accept(&tasks).await;
+            stopping.cancelled().await;
+        });
+    }
+
+    async fn accept(self, supervisor: &Supervisor) {
+        let Self { listener, router, connections, patience, closing } = self;
+        let permits = Arc::new(Semaphore::new(connections));
+        loop {
+            // Closed never: the semaphore lives as long as the loop.
+            let permit = tokio::select! {
+                () = closing.cancelled() => return,
+                permit = Arc::clone(&permits).acquire_owned() => match permit {
+                    Ok(permit) => permit,
+                    Err(_) => return,
+                },
+            };
+            let accepted = tokio::select! {
+                () = closing.cancelled() => return,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, _)) => {
+                    let counted = Counted { stream, _permit: permit };
+                    let connection = serve(counted, router.clone(), patience, closing.clone());
+                    supervisor.spawn("connection", connection);
+                }
+                Err(e) if is_of_the_peer(e.kind()) => debug!(error = %e, "a connection died before it was accepted"),
+                Err(e) => {
+                    warn!(error = %e, "no connection can be accepted, trying again");
+                    tokio::time::sleep(EXHAUSTED).await;
+                }
+            }
+        }
+    }
+}
+
+/// Errors of `accept` that concern one connection only: the next one may come at once.
+fn is_of_the_peer(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::ConnectionRefused | ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset)
+}
+
+async fn serve(counted: Counted, router: Router, patience: Patience, closing: CancellationToken) {
+    // Small frames must not wait for the acknowledgement of the last one. Fails only on a dead socket.
+    let _ = counted.stream.set_nodelay(true);
+    let asked = Arc::new(AtomicBool::new(false));
+    let first = Arc::clone(&asked);
+    let service = router.map_request(move |request: Request<Incoming>| {
+        first.store(true, Ordering::Relaxed);
+        request.map(Body::new)
+    });
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(patience.next).max_headers(MAX_HEADERS);
+    builder.max_header_size(MAX_HEADER_BYTES);
+    let connection = builder.serve_connection(TokioIo::new(counted), TowerToHyperService::new(service)).with_upgrades();
+    let mut connection = std::pin::pin!(connection);
+    let mut first_due = std::pin::pin!(tokio::time::sleep(patience.first));
+    let (mut waiting, mut finishing) = (true, false);
+    let ended = loop {
+        tokio::select! {
+            ended = connection.as_mut() => break ended,
+            () = first_due.as_mut(), if waiting => {
+                if !asked.load(Ordering::Relaxed) {
+                    return;
+                }
+                waiting = false;
+            }
+            () = closing.cancelled(), if !finishing => {
+                connection.as_mut().graceful_shutdown();
+                finishing = true;
+            }
+        }
+    };
+    if let Err(e) = ended {
+        debug!(error = %e, "connection ended");
+    }
+}
+
+/// A connection that counts as long as it is open, also when a WebSocket has taken it over.
+struct Counted {
+    stream: TcpStream,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl AsyncRead for Counted {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Counted {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, b: &[IoSlice<'_>]) -> Poll<Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, b)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,121 @@
+//! Workers as they stand in memory.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::Response;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::ApiState;
+use super::auth::Reader;
+use super::json;
+use super::page::Cursors;
+use super::problem::ApiError;
+use super::query::Query;
+use crate::clock::Timestamp;
+use crate::id::WorkerId;
+use crate::sched::WorkerState;
+
+/// Slots of one kind.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct SlotUse {
+    /// How many the worker has.
+    total: u32,
+    /// How many are taken. More than `total` after a worker has lowered it.
+    used: u32,
+}
+
+/// A program that executes tasks.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Worker)]
+pub struct WorkerView<'a> {
+    /// Its id.
+    id: WorkerId,
+    /// For people; need not be unique.
+    name: &'a str,
+    /// The client library that it uses.
+    sdk: &'a str,
+    /// What it can do.
+    #[schema(value_type = Vec<String>)]
+    actions: &'a [Arc<str>],
+    /// Its capacity by kind.
+    slots: BTreeMap<&'a str, SlotUse>,
+    /// Free labels.
+    labels: &'a BTreeMap<String, String>,
+    /// Whether its socket is open.
+    connected: bool,
+    /// Whether it takes no more work.
+    draining: bool,
+    /// When its socket was lost; its work is taken back after the grace.
+    #[schema(required, value_type = Option<String>, format = DateTime)]
+    lost_at: Option<Timestamp>,
+}
+
+/// A page of workers, newest first.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = WorkerList)]
+pub struct WorkerListView<'a> {
+    /// The workers.
+    items: Vec<WorkerView<'a>>,
+    /// Give it as `cursor` for the next page; null on the last one.
+    #[schema(required)]
+    next_cursor: Option<String>,
+}
+
+impl<'a> WorkerView<'a> {
+    fn of(worker: &'a WorkerState) -> Self {
+        let (info, used) = (&worker.info, &worker.used);
+        let mut slots: BTreeMap<&str, SlotUse> =
+            info.slots.iter().map(|(kind, total)| (&**kind, SlotUse { total: *total, used: 0 })).collect();
+        for (kind, used) in used {
+            slots.entry(kind).or_insert(SlotUse { total: 0, used: 0 }).used = *used;
+        }
+        Self {
+            id: worker.id,
+            name: &info.name,
+            sdk: &info.sdk,
+            actions: &info.actions,
+            slots,
+            labels: &info.labels,
+            connected: worker.connected,
+            draining: worker.draining,
+            lost_at: worker.lost_at,
+        }
+    }
+}
+
+/// List workers
+///
+/// Those whose session is alive: connected ones, and those that may still come back within their grace.
+#[utoipa::path(
+    get,
+    path = "/v1/workers",
+    operation_id = "listWorkers",
+    tag = "workers",
+    params(
+        ("limit" = Option<i32>, Query, description = "Items of the page; 50 if absent", minimum = 1, maximum = 1000,
+            nullable = false),
+        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before", nullable = false),
+    ),
+    responses((status = 200, description = "A page of workers", body = WorkerListView))
+)]
+pub async fn list(
+    State(state): State<ApiState>,
+    Reader(scope): Reader,
+    mut query: Query,
+) -> Result<Response, ApiError> {
+    let cursors = Cursors { list: "workers", tenant: scope.tenant() };
+    let limit = query.limit(&state.limits)?;
+    let after = query.cursor()?.map(|cursor| cursors.read_id(&cursor)).transpose()?.map(WorkerId::from_uuid);
+    query.finish()?;
+    let mut workers = state.scheduler.workers(scope.tenant()).await?;
+    workers.retain(|worker| after.is_none_or(|after| worker.id < after));
+    workers.sort_unstable_by_key(|worker| std::cmp::Reverse(worker.id));
+    let more = workers.len() > limit;
+    workers.truncate(limit);
+    let next_cursor = workers.last().filter(|_| more).map(|worker| cursors.after(worker.id.uuid().as_bytes()));
+    let items = workers.iter().map(WorkerView::of).collect();
+    Ok(json::answer(200, &WorkerListView { items, next_cursor }))
+}

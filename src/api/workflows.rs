@@ -1,0 +1,254 @@
+//! Workflows: register, get, list, versions, delete.
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::ApiState;
+use super::auth::{Reader, Writer};
+use super::json::{self, JsonBody};
+use super::page::Cursors;
+use super::path::Name;
+use super::problem::{ApiError, Problem};
+use super::query::Query;
+use crate::clock::Timestamp;
+use crate::db::workflows::{Version, Workflow};
+use crate::domain::definition::WorkflowDefinition;
+use crate::domain::json::Payload;
+use crate::error::{Error, Result};
+
+/// A workflow and its current version.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Workflow)]
+pub struct WorkflowView<'a> {
+    /// Its name.
+    name: &'a str,
+    /// The version that a trigger starts, from 1.
+    version: i32,
+    /// When the name was first registered.
+    #[schema(value_type = String, format = DateTime)]
+    created_at: Timestamp,
+    /// When this version became the current one.
+    #[schema(value_type = String, format = DateTime)]
+    updated_at: Timestamp,
+    /// As registered.
+    #[schema(value_type = WorkflowDefinition)]
+    definition: &'a Payload,
+}
+
+/// One version of a workflow.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = WorkflowVersion)]
+pub struct VersionView<'a> {
+    /// Its number, from 1.
+    version: i32,
+    /// Whether a trigger starts it.
+    current: bool,
+    /// When it was registered.
+    #[schema(value_type = String, format = DateTime)]
+    created_at: Timestamp,
+    /// As registered.
+    #[schema(value_type = WorkflowDefinition)]
+    definition: &'a Payload,
+}
+
+/// A page of workflows, by name.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = WorkflowList)]
+pub struct WorkflowListView<'a> {
+    /// The workflows.
+    items: Vec<WorkflowView<'a>>,
+    /// Give it as `cursor` for the next page; null on the last one.
+    #[schema(required)]
+    next_cursor: Option<String>,
+}
+
+/// A page of versions, newest first.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = WorkflowVersionList)]
+pub struct VersionListView<'a> {
+    /// The versions.
+    items: Vec<VersionView<'a>>,
+    /// Give it as `cursor` for the next page; null on the last one.
+    #[schema(required)]
+    next_cursor: Option<String>,
+}
+
+impl<'a> WorkflowView<'a> {
+    fn of(workflow: &'a Workflow) -> Self {
+        Self {
+            name: &workflow.name,
+            version: workflow.version,
+            created_at: workflow.created_at,
+            updated_at: workflow.updated_at,
+            definition: &workflow.definition,
+        }
+    }
+}
+
+impl<'a> VersionView<'a> {
+    fn of(version: &'a Version, current: i32) -> Self {
+        Self {
+            version: version.version,
+            current: version.version == current,
+            created_at: version.created_at,
+            definition: &version.definition,
+        }
+    }
+}
+
+/// Register a workflow
+///
+/// The definition becomes the current version. The same definition as the current one changes nothing; one that was
+/// registered before becomes current again under its old number. Runs keep the version that they started with.
+#[utoipa::path(
+    put,
+    path = "/v1/workflows/{name}",
+    operation_id = "putWorkflow",
+    tag = "workflows",
+    params(("name" = String, Path, description = "The workflow's name: ASCII letters, digits and `_ - . : /`, the \
+        slash as %2F", min_length = 1, max_length = 255, pattern = "^[A-Za-z0-9_.:/-]+$")),
+    request_body(content = WorkflowDefinition, description = "The definition"),
+    responses(
+        (status = 200, description = "Registered", body = WorkflowView),
+        (status = 413, description = "The body is too large", body = Problem,
+            content_type = "application/problem+json"),
+        (status = 415, description = "The body is not JSON", body = Problem,
+            content_type = "application/problem+json"),
+    )
+)]
+pub async fn put(
+    State(state): State<ApiState>,
+    Writer(scope): Writer,
+    Name(name): Name,
+    query: Query,
+    JsonBody(body): JsonBody,
+) -> Result<Response, ApiError> {
+    query.finish()?;
+    let definition: WorkflowDefinition = json::parse(&body)?;
+    let registered = state.definitions.put(scope.tenant(), &name, definition).await?;
+    // Somebody may have deleted it in this moment.
+    let workflow = registered.workflow.ok_or_else(|| Error::not_found("workflow", &name))?;
+    Ok(json::answer(200, &WorkflowView::of(&workflow)))
+}
+
+/// Get a workflow
+#[utoipa::path(
+    get,
+    path = "/v1/workflows/{name}",
+    operation_id = "getWorkflow",
+    tag = "workflows",
+    params(("name" = String, Path, description = "The workflow's name, a slash in it as %2F", min_length = 1)),
+    responses(
+        (status = 200, description = "The workflow", body = WorkflowView),
+        (status = 404, description = "No such workflow", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub async fn get(
+    State(state): State<ApiState>,
+    Reader(scope): Reader,
+    Name(name): Name,
+    query: Query,
+) -> Result<Response, ApiError> {
+    query.finish()?;
+    let workflow = state.definitions.get(scope.tenant(), &name).await?;
+    Ok(json::answer(200, &WorkflowView::of(&workflow)))
+}
+
+/// List workflows
+#[utoipa::path(
+    get,
+    path = "/v1/workflows",
+    operation_id = "listWorkflows",
+    tag = "workflows",
+    params(
+        ("limit" = Option<i32>, Query, description = "Items of the page; 50 if absent", minimum = 1, maximum = 1000,
+            nullable = false),
+        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before", nullable = false),
+    ),
+    responses((status = 200, description = "A page of workflows, by name", body = WorkflowListView))
+)]
+pub async fn list(
+    State(state): State<ApiState>,
+    Reader(scope): Reader,
+    mut query: Query,
+) -> Result<Response, ApiError> {
+    let cursors = Cursors { list: "workflows", tenant: scope.tenant() };
+    let limit = query.limit(&state.limits)?;
+    let after = query.cursor()?.map(|cursor| cursors.read(&cursor)).transpose()?;
+    let after = after.map(|name| String::from_utf8(name).map_err(|_| Cursors::invalid())).transpose()?;
+    query.finish()?;
+    let page = state.definitions.list(scope.tenant(), after.as_deref(), limit).await?;
+    let last = page.items.last().filter(|_| page.more);
+    let next_cursor = last.map(|workflow| cursors.after(workflow.name.as_bytes()));
+    let items = page.items.iter().map(WorkflowView::of).collect();
+    Ok(json::answer(200, &WorkflowListView { items, next_cursor }))
+}
+
+/// List the versions of a workflow
+#[utoipa::path(
+    get,
+    path = "/v1/workflows/{name}/versions",
+    operation_id = "listWorkflowVersions",
+    tag = "workflows",
+    params(
+        ("name" = String, Path, description = "The workflow's name, a slash in it as %2F", min_length = 1),
+        ("limit" = Option<i32>, Query, description = "Items of the page; 50 if absent", minimum = 1, maximum = 1000,
+            nullable = false),
+        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before", nullable = false),
+    ),
+    responses(
+        (status = 200, description = "A page of versions, newest first", body = VersionListView),
+        (status = 404, description = "No such workflow", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub async fn versions(
+    State(state): State<ApiState>,
+    Reader(scope): Reader,
+    Name(name): Name,
+    mut query: Query,
+) -> Result<Response, ApiError> {
+    let list = format!("versions/{name}");
+    let cursors = Cursors { list: &list, tenant: scope.tenant() };
+    let limit = query.limit(&state.limits)?;
+    let before = query.cursor()?.map(|cursor| cursors.read(&cursor)).transpose()?;
+    let number = |place: Vec<u8>| place.try_into().map(i32::from_be_bytes).map_err(|_| Cursors::invalid());
+    let before = before.map(number).transpose()?;
+    query.finish()?;
+    let current = state.definitions.get(scope.tenant(), &name).await?.version;
+    let page = state.definitions.versions(scope.tenant(), &name, before, limit).await?;
+    let last = page.items.last().filter(|_| page.more);
+    let next_cursor = last.map(|version| cursors.after(&version.version.to_be_bytes()));
+    let items = page.items.iter().map(|version| VersionView::of(version, current)).collect();
+    Ok(json::answer(200, &VersionListView { items, next_cursor }))
+}
+
+/// Delete a workflow
+///
+/// Refused while runs of it are open. Its versions stay with its finished runs, and a later registration goes on
+/// counting them.
+#[utoipa::path(
+    delete,
+    path = "/v1/workflows/{name}",
+    operation_id = "deleteWorkflow",
+    tag = "workflows",
+    params(("name" = String, Path, description = "The workflow's name, a slash in it as %2F", min_length = 1)),
+    responses(
+        (status = 204, description = "Deleted"),
+        (status = 404, description = "No such workflow", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "Runs of it are open", body = Problem,
+            content_type = "application/problem+json"),
+    )
+)]
+pub async fn delete(
+    State(state): State<ApiState>,
+    Writer(scope): Writer,
+    Name(name): Name,
+    query: Query,
+) -> Result<Response, ApiError> {
+    query.finish()?;
+    state.definitions.delete(scope.tenant(), &name).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}

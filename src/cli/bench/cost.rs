@@ -1,0 +1,63 @@
+//! What a run costs the database and the machine.
+
+use std::time::Duration;
+
+use super::load::single;
+use super::probe::{Counters, Spent};
+use super::report::{Figure, Must};
+use super::{Bench, failure, process, real};
+use crate::error::Result;
+use crate::id::RunId;
+
+/// PostgreSQL's processes publish their counters when a transaction ends and a second has passed
+/// since they last did.
+const LAG: Duration = Duration::from_millis(1_100);
+
+/// A reading of all counters.
+pub(super) struct Reading {
+    counters: Counters,
+    engine: Option<Duration>,
+}
+
+/// Makes the engine's connections publish their counters: waits, then sends one run through. Returns
+/// its id, because it was accepted like any other. The workflow needs a worker.
+pub(super) async fn settle(bench: &Bench, workflow: &str) -> Result<RunId> {
+    #[derive(serde::Deserialize)]
+    struct Run {
+        id: RunId,
+    }
+    tokio::time::sleep(LAG).await;
+    let response = bench.http.post("/v1/runs?wait=30s", single(workflow)).await?;
+    if !response.status.is_success() {
+        return Err(failure(format!("a single trigger was refused: {}", response.status)));
+    }
+    response.json().map(|run: Run| run.id)
+}
+
+/// Reads them; `None` without a database.
+pub(super) async fn read(bench: &Bench) -> Result<Option<Reading>> {
+    let Some(probe) = &bench.probe else { return Ok(None) };
+    let counters = probe.counters().await?;
+    Ok(Some(Reading { counters, engine: bench.engine.pid().and_then(process::of) }))
+}
+
+/// The cost of each of `runs` since `from`.
+pub(super) async fn figures(bench: &Bench, from: &Reading, runs: usize) -> Result<Vec<Figure>> {
+    let Some(probe) = &bench.probe else { return Ok(Vec::new()) };
+    let Spent { commits, rows, statements, wal_bytes, wal_exact, cpu } = probe.spent(&from.counters).await?;
+    let engine = bench.engine.pid().and_then(process::of).zip(from.engine).map(|(to, from)| to.saturating_sub(from));
+    let each = |n: f64| n / real(runs).max(1.0);
+    let count = |n: i64| each(real(n.max(0)));
+    let micros = |d: Duration| each(d.as_secs_f64() * 1e6);
+    let wal = if wal_exact { "without full-page images" } else { "without full-page images, estimated" };
+    let mut figures = vec![
+        bench.figure("WAL per run", each(wal_bytes), "bytes").detail(wal).must(Must::AtMost(1_600.0)),
+        // Housekeeping, such as leases, is in it: hence the tenth.
+        bench.figure("row changes per run", count(rows), "rows").must(Must::AtMost(3.1)),
+        bench.figure("commits per run", count(commits), "commits"),
+    ];
+    figures.extend(statements.map(|n| bench.figure("statements per run", count(n), "statements")));
+    figures.extend(engine.map(|cpu| bench.figure("CPU per run, engine", micros(cpu), "us")));
+    figures.extend(cpu.map(|cpu| bench.figure("CPU per run, PostgreSQL", micros(cpu), "us")));
+    Ok(figures)
+}

@@ -1,0 +1,269 @@
+//! The clients: what they send and how they take turns.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use hdrhistogram::Histogram;
+use hyper::StatusCode;
+use serde::Deserialize;
+use serde_json::json;
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+use super::fleet::{Log, Sent};
+use super::probe::PAYLOAD;
+use super::{Bench, failure};
+use crate::client::{Http, Response};
+use crate::clock::Clock;
+use crate::domain::status::RunStatus;
+use crate::error::{Error, Result};
+use crate::id::RunId;
+use crate::supervisor::Supervisor;
+
+/// Before anything is counted: connections are opened, plans and caches made.
+pub(super) const WARM_UP: Duration = Duration::from_millis(500);
+
+/// Latencies in microseconds, to three digits, up to a minute.
+pub(super) struct Latencies(Histogram<u64>);
+
+impl Latencies {
+    pub(super) fn new() -> Result<Self> {
+        Histogram::new_with_bounds(1, 60_000_000, 3).map(Self).map_err(|err| failure(err.to_string()))
+    }
+
+    pub(super) fn record(&mut self, latency: Duration) {
+        self.0.saturating_record(u64::try_from(latency.as_micros()).unwrap_or(u64::MAX));
+    }
+
+    /// Milliseconds.
+    pub(super) fn percentile(&self, p: f64) -> f64 {
+        super::real(self.0.value_at_percentile(p)) / 1_000.0
+    }
+
+    pub(super) fn len(&self) -> u64 {
+        self.0.len()
+    }
+
+    pub(super) fn merge(&mut self, other: &Self) -> Result<()> {
+        self.0.add(&other.0).map_err(|err| failure(err.to_string()))
+    }
+}
+
+/// What of a run's document is looked at.
+#[derive(Deserialize)]
+struct Accepted {
+    id: RunId,
+    status: RunStatus,
+    attempt: i32,
+}
+
+impl Accepted {
+    fn is_assigned(&self) -> bool {
+        self.status == RunStatus::Running && self.attempt == 1
+    }
+}
+
+/// A trigger with an input of 200 bytes.
+fn trigger(workflow: &str) -> serde_json::Value {
+    // {"data":".."} is 11 bytes around the data.
+    json!({"workflow": workflow, "input": {"data": "x".repeat(PAYLOAD - 11)}})
+}
+
+/// The body of a single trigger.
+pub(super) fn single(workflow: &str) -> Bytes {
+    trigger(workflow).to_string().into()
+}
+
+/// The body of a trigger of `n` runs.
+pub(super) fn bulk(workflow: &str, n: usize) -> Bytes {
+    json!({"runs": vec![trigger(workflow); n]}).to_string().into()
+}
+
+/// Notes the answer to a single trigger; the run's id if it was accepted.
+pub(super) fn note(sent: &mut Sent, answer: Result<Response>) -> Result<Option<RunId>> {
+    match answer {
+        Ok(response) if response.status.is_success() => {
+            let run: Accepted = response.json()?;
+            sent.assigned += u64::from(run.is_assigned());
+            sent.accepted.push(run.id);
+            Ok(Some(run.id))
+        }
+        Ok(response) if response.status == StatusCode::UNAUTHORIZED => {
+            Err(Error::Unauthenticated("the engine does not know the token"))
+        }
+        Ok(_) => {
+            sent.refused += 1;
+            Ok(None)
+        }
+        Err(Error::OutcomeUnknown) => {
+            sent.unanswered += 1;
+            Ok(None)
+        }
+        Err(err) => Err(err),
+    }
+}
+
+/// Notes the answer to a bulk trigger of `n` runs; how many were accepted.
+fn note_bulk(sent: &mut Sent, answer: Result<Response>, n: usize) -> Result<usize> {
+    #[derive(Deserialize)]
+    struct Answer {
+        results: Vec<Item>,
+    }
+    #[derive(Deserialize)]
+    struct Item {
+        run: Option<Accepted>,
+    }
+    let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+    match answer {
+        Ok(response) if response.status.is_success() => {
+            let before = sent.accepted.len();
+            for run in response.json::<Answer>()?.results.into_iter().filter_map(|item| item.run) {
+                sent.assigned += u64::from(run.is_assigned());
+                sent.accepted.push(run.id);
+            }
+            let accepted = sent.accepted.len() - before;
+            sent.refused += count(n.saturating_sub(accepted));
+            Ok(accepted)
+        }
+        Ok(_) => {
+            sent.refused += count(n);
+            Ok(0)
+        }
+        Err(Error::OutcomeUnknown) => {
+            sent.unanswered += count(n);
+            Ok(0)
+        }
+        Err(err) => Err(err),
+    }
+}
+
+/// Runs all jobs at once, on all threads, and waits for their ends.
+pub(super) async fn together<T, J>(supervisor: &Supervisor, jobs: impl IntoIterator<Item = J>) -> Result<Vec<T>>
+where
+    T: Send + 'static,
+    J: Future<Output = Result<T>> + Send + 'static,
+{
+    let started: Vec<_> = jobs
+        .into_iter()
+        .map(|job| {
+            let (end, ended) = oneshot::channel();
+            // Nobody listens after another job has failed.
+            supervisor.spawn("bench-client", async move { drop(end.send(job.await)) });
+            ended
+        })
+        .collect();
+    let mut out = Vec::new();
+    for ended in started {
+        out.push(ended.await.map_err(|_| failure("a client died"))??);
+    }
+    Ok(out)
+}
+
+/// What a closed loop brought.
+pub(super) struct Loop {
+    pub(super) sent: Sent,
+    /// Of requests that were answered inside the window.
+    pub(super) latencies: Latencies,
+}
+
+/// `clients` that each send a trigger with `wait`, and the next when its run has ended.
+pub(super) async fn closed_loop(bench: &Bench, workflow: &str, clients: usize) -> Result<Loop> {
+    let from = bench.clock.instant() + WARM_UP;
+    let until = from + bench.window;
+    let jobs = (0..clients).map(|_| client(bench.http.clone(), bench.clock.clone(), single(workflow), from, until));
+    let mut all = Loop { sent: Sent::default(), latencies: Latencies::new()? };
+    for one in together(&bench.supervisor, jobs).await? {
+        all.sent.merge(one.sent);
+        all.latencies.merge(&one.latencies)?;
+    }
+    Ok(all)
+}
+
+async fn client(http: Http, clock: Clock, body: Bytes, from: Instant, until: Instant) -> Result<Loop> {
+    let mut own = Loop { sent: Sent::default(), latencies: Latencies::new()? };
+    let mut start = clock.instant();
+    while start < until {
+        let answer = http.post("/v1/runs?wait=30s", body.clone()).await;
+        let finished = matches!(&answer, Ok(response) if response.status == StatusCode::OK);
+        let end = clock.instant();
+        if note(&mut own.sent, answer)?.is_none() {
+            // Refused: a client that hammers on would measure refusals.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        } else if finished && end >= from && end <= until {
+            own.latencies.record(end - start);
+        }
+        start = clock.instant();
+    }
+    Ok(own)
+}
+
+/// Creates `total` runs with bulk triggers of 1,000.
+pub(super) async fn fill(bench: &Bench, workflow: &str, total: usize) -> Result<Sent> {
+    let sizes: Vec<usize> = (0..total.div_ceil(1_000)).map(|n| (total - n * 1_000).min(1_000)).collect();
+    let lanes = 4;
+    let jobs = (0..lanes).map(|lane| {
+        let sizes = sizes.iter().copied().skip(lane).step_by(lanes).collect();
+        batches(bench.http.clone(), workflow.to_owned(), sizes)
+    });
+    let mut all = Sent::default();
+    together(&bench.supervisor, jobs).await?.into_iter().for_each(|sent| all.merge(sent));
+    Ok(all)
+}
+
+/// One client's bulk triggers of the given sizes, one after the other.
+pub(super) async fn batches(http: Http, workflow: String, sizes: Vec<usize>) -> Result<Sent> {
+    let mut sent = Sent::default();
+    for size in sizes {
+        note_bulk(&mut sent, http.post("/v1/runs/bulk", bulk(&workflow, size)).await, size)?;
+    }
+    Ok(sent)
+}
+
+/// A client that sends bulk triggers of `size` as long as the log has credit for them.
+pub(super) async fn flood(
+    http: Http,
+    workflow: String,
+    size: usize,
+    log: Arc<Log>,
+    stop: CancellationToken,
+) -> Result<Sent> {
+    let (body, mut sent) = (bulk(&workflow, size), Sent::default());
+    loop {
+        tokio::select! {
+            taken = log.take(size) => taken?,
+            () = stop.cancelled() => return Ok(sent),
+        }
+        if stop.is_cancelled() {
+            log.give_back(size);
+            return Ok(sent);
+        }
+        let accepted = note_bulk(&mut sent, http.post("/v1/runs/bulk", body.clone()).await, size)?;
+        if accepted < size {
+            log.give_back(size - accepted);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_input_has_200_bytes() {
+        let body: serde_json::Value = serde_json::from_slice(&single("w")).unwrap();
+        assert_eq!(body["input"].to_string().len(), PAYLOAD);
+        let body: serde_json::Value = serde_json::from_slice(&bulk("w", 3)).unwrap();
+        assert_eq!(body["runs"].as_array().unwrap().len(), 3);
+    }
+
+    #[test]
+    fn percentiles_are_milliseconds() {
+        let mut latencies = Latencies::new().unwrap();
+        (1..=100).for_each(|n| latencies.record(Duration::from_millis(n)));
+        assert!((latencies.percentile(50.0) - 50.0).abs() < 0.1, "{}", latencies.percentile(50.0));
+        assert!((latencies.percentile(99.0) - 99.0).abs() < 0.1);
+    }
+}

@@ -1,0 +1,282 @@
+//! `helve dev`: everything on one machine with one command.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+use tracing::{info, warn};
+
+use super::database::Tuning;
+use super::settings::Settings;
+use super::signals::Signals;
+use super::{out, serve};
+use crate::app::App;
+use crate::clock::Clock;
+use crate::config::{Config, Secret};
+use crate::db::embedded::{Cluster, Options};
+use crate::db::{Pool, health, migrate};
+use crate::domain::scope::Scopes;
+use crate::error::{Error, Result};
+use crate::id::TenantId;
+use crate::ops::tokens::NewToken;
+use crate::ops::{tenants, tokens};
+
+/// The database of the engine on a private server.
+const DATABASE: &str = "helve";
+/// The tenant that is there from the start.
+const TENANT: &str = "dev";
+
+/// `--ephemeral`, `--data-dir` and `--pg-*` ask for a private server also when `DATABASE_URL` is set.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Port on 127.0.0.1; 0 takes a free one
+    #[arg(long, env = "HELVE_PORT", default_value_t = 7733)]
+    port: u16,
+    /// Where data and token are kept [default: /var/lib/helve as root, else ~/.local/share/helve]
+    #[arg(long, env = "HELVE_DATA_DIR", value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Keep nothing, and commit without waiting for the disk
+    #[arg(long, conflicts_with = "data_dir")]
+    ephemeral: bool,
+    /// When ready, print one line of JSON and nothing else
+    #[arg(long)]
+    json: bool,
+    /// Directory of PostgreSQL's programs, instead of looking for them
+    #[arg(long, env = "HELVE_PG_BIN", value_name = "DIR")]
+    pg_bin: Option<PathBuf>,
+    /// Archive with PostgreSQL's programs: .whl, .jar, .zip, .tgz or .txz
+    #[arg(long, env = "HELVE_PG_ARCHIVE", value_name = "FILE", conflicts_with = "pg_bin")]
+    pg_archive: Option<PathBuf>,
+    /// Use this database and start no server
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
+    database_url: Option<String>,
+    #[command(flatten)]
+    tuning: Tuning,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+/// What was started, and what a user needs of it.
+struct Ready {
+    app: App,
+    cluster: Option<Cluster>,
+    tenant: TenantId,
+    token: Secret,
+    /// Where the token is kept.
+    kept: Option<PathBuf>,
+    database_url: String,
+}
+
+pub(super) async fn run(args: Args) -> Result<()> {
+    let mut signals = Signals::listen()?;
+    let json = args.json;
+    let mut ready = tokio::select! {
+        started = start(args) => started?,
+        () = signals.next() => return Ok(()),
+    };
+    if json {
+        ready.print_json()?
+    } else {
+        ready.print_text()?
+    }
+    let failed = ready.watch(&mut signals).await;
+    let Ready { app, cluster, .. } = ready;
+    let stop = async {
+        app.stop().await;
+        if let Some(cluster) = cluster {
+            cluster.stop().await;
+        }
+    };
+    info!("stopping");
+    signals.unless_again(stop).await;
+    if failed { Err(Error::Internal("stopped after a failure, see the log".to_owned())) } else { Ok(()) }
+}
+
+async fn start(args: Args) -> Result<Ready> {
+    let clock = Clock::system();
+    let private = args.ephemeral || args.data_dir.is_some() || args.pg_bin.is_some() || args.pg_archive.is_some();
+    let given = args.database_url.as_ref().filter(|url| !url.is_empty() && !private);
+    let data_dir = if args.ephemeral { None } else { Some(args.data_dir.clone().map_or_else(default_data_dir, Ok)?) };
+    let (cluster, database_url, name) = match given {
+        Some(url) => (None, url.clone(), format!("token-{}", fingerprint(url))),
+        None => {
+            let cluster = Cluster::start(Options {
+                data_dir: data_dir.clone(),
+                pg_bin: args.pg_bin.clone(),
+                pg_archive: args.pg_archive.clone(),
+                durable: !args.ephemeral,
+                install: true,
+                guard: Some(this_program()?),
+                settings: Vec::new(),
+            })
+            .await?;
+            cluster.create_database(DATABASE, None).await?;
+            let url = cluster.url(DATABASE);
+            (Some(cluster), url, "token".to_owned())
+        }
+    };
+    let listen = SocketAddr::from(([127, 0, 0, 1], args.port));
+    // On its own database no other engine can be alive, so nobody's lease has to run out.
+    let config =
+        Config { takeover: cluster.is_some(), ..serve::config(args.tuning.at(&database_url), listen, args.settings) };
+    for applied in migrate::migrate(&config.database).await? {
+        info!(migration = applied, "applied");
+    }
+    let pool = Pool::new(&config.database)?;
+    health::check(&pool, config.database.pool_size, true).await?;
+    let tenant = tenants::ensure(&pool, &clock, TENANT).await?.id;
+    let kept = data_dir.map(|dir| dir.join(name));
+    let token = token(&pool, &clock, tenant, kept.as_deref()).await?;
+    let app = App::start(config, clock).await?;
+    Ok(Ready { app, cluster, tenant, token, kept, database_url })
+}
+
+/// The token of an earlier start while it is valid, else a new one.
+async fn token(pool: &Pool, clock: &Clock, tenant: TenantId, file: Option<&Path>) -> Result<Secret> {
+    if let Some(text) = file.and_then(|f| fs::read_to_string(f).ok()) {
+        let old = text.trim();
+        if tokens::check(pool, clock, old).await?.is_some_and(|t| t.tenant == tenant && t.scopes == Scopes::ADMIN) {
+            return Ok(Secret::new(old));
+        }
+    }
+    let new = NewToken { name: "helve dev".to_owned(), scopes: Scopes::ADMIN, expires_in: None };
+    let (_, secret) = tokens::create(pool, clock, tenant, new).await?;
+    if let Some(file) = file {
+        keep(file, secret.reveal()).map_err(|e| Error::Internal(format!("{}: {e}", file.display())))?;
+    }
+    Ok(secret)
+}
+
+/// Writes a secret so that nobody else can read it at any moment.
+fn keep(file: &Path, secret: &str) -> std::io::Result<()> {
+    let fresh = file.with_extension("new");
+    if let Some(dir) = file.parent() {
+        fs::create_dir_all(dir)?;
+    }
+    match fs::remove_file(&fresh) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    let mut written = File::options().write(true).create_new(true).mode(0o600).open(&fresh)?;
+    writeln!(written, "{secret}")?;
+    fs::rename(&fresh, file)
+}
+
+fn default_data_dir() -> Result<PathBuf> {
+    if nix::unistd::geteuid().is_root() {
+        return Ok(PathBuf::from("/var/lib/helve"));
+    }
+    let set = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    let share = set("XDG_DATA_HOME").or_else(|| Some(set("HOME")?.join(".local/share")));
+    let missing = || Error::Internal("neither XDG_DATA_HOME nor HOME is set: choose a --data-dir".to_owned());
+    share.map(|dir| dir.join("helve")).ok_or_else(missing)
+}
+
+/// This program, to be started again. On Linux by the running file itself: it works also after a new
+/// build has replaced it.
+fn this_program() -> Result<PathBuf> {
+    let own = Path::new("/proc/self/exe");
+    if own.exists() {
+        return Ok(own.to_owned());
+    }
+    std::env::current_exe().map_err(|e| Error::Internal(format!("this program cannot find itself: {e}")))
+}
+
+/// Tokens of different databases are kept apart.
+fn fingerprint(url: &str) -> String {
+    Sha256::digest(url).iter().take(4).map(|b| format!("{b:02x}")).collect()
+}
+
+/// What a program reads that has started `helve dev --json`.
+#[derive(serde::Serialize)]
+struct Line<'a> {
+    event: &'static str,
+    url: &'a str,
+    token: &'a str,
+    tenant: TenantId,
+    database_url: &'a str,
+}
+
+impl Ready {
+    fn url(&self) -> String {
+        format!("http://{}", self.app.address)
+    }
+
+    fn print_json(&self) -> Result<()> {
+        out::json(&Line {
+            event: "ready",
+            url: &self.url(),
+            token: self.token.reveal(),
+            tenant: self.tenant,
+            database_url: &self.database_url,
+        })
+    }
+
+    fn print_text(&self) -> Result<()> {
+        let (url, token) = (self.url(), self.token.reveal());
+        let kept = self.kept.as_ref().map_or(String::new(), |f| format!("   (kept in {})", f.display()));
+        let database = match &self.cluster {
+            Some(_) => format!("psql '{}'", self.database_url),
+            None => "the one that you gave".to_owned(),
+        };
+        let stops = if self.cluster.is_some() { "the engine and its database" } else { "the engine" };
+        out::line(&format!(
+            "\nHelve is ready.\n\n  \
+             URL       {url}\n  \
+             Token     {token}{kept}\n  \
+             Database  {database}\n\n\
+             Register a workflow:\n\n  \
+             curl -X PUT {url}/v1/workflows/hello -H 'Authorization: Bearer {token}' \
+             -H 'Content-Type: application/json' -d '{{\"tasks\":[{{\"name\":\"hello\",\"action\":\"hello\"}}]}}'\n\n\
+             Ctrl-C stops {stops}.\n"
+        ))
+    }
+
+    /// Runs until a signal, or until the engine has lost something vital (true). A private server that
+    /// ends is started again: the engine goes on by itself when it is back.
+    async fn watch(&mut self, signals: &mut Signals) -> bool {
+        loop {
+            let ended = async {
+                match &self.cluster {
+                    Some(cluster) => cluster.ended().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = self.app.failed() => return true,
+                () = signals.next() => return false,
+                status = ended => warn!(%status, "the database ended, starting it again"),
+            }
+            let Some(cluster) = &mut self.cluster else { continue };
+            tokio::select! {
+                again = cluster.start_again() => if let Err(e) = again {
+                    warn!(error = %e, "the database does not start");
+                    return true;
+                },
+                () = signals.next() => return false,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_kept_token_is_readable_by_its_owner_only() {
+        let file = std::env::temp_dir().join(format!("helve-token-test-{}", std::process::id()));
+        for secret in ["one", "two"] {
+            keep(&file, secret).unwrap();
+            assert_eq!(fs::read_to_string(&file).unwrap().trim(), secret);
+            assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+        }
+        fs::remove_file(&file).unwrap();
+        assert_ne!(fingerprint("postgres://a"), fingerprint("postgres://b"));
+    }
+}

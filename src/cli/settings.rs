@@ -1,0 +1,231 @@
+//! Every setting of an engine as a flag and as a variable of the environment.
+
+use std::time::Duration;
+
+use crate::config::{Config, Http, Retention, Scheduling};
+use crate::domain::duration;
+use crate::domain::limits::Limits;
+
+/// Reads a duration of at least a millisecond.
+pub(super) fn span(text: &str) -> Result<Duration, String> {
+    let parsed = duration::parse_field("", text).map_err(|e| e.client_text())?;
+    if parsed < Duration::from_millis(1) { Err("must be longer than zero".to_owned()) } else { Ok(parsed) }
+}
+
+fn count(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|n| *n > 0).ok_or_else(|| "must be a whole number above zero".to_owned())
+}
+
+fn count_u32(text: &str) -> Result<u32, String> {
+    count(text)?.try_into().map_err(|_| format!("must be at most {}", u32::MAX))
+}
+
+fn count_i32(text: &str) -> Result<i32, String> {
+    text.parse().ok().filter(|n| *n >= 0).ok_or_else(|| "must be a whole number from zero on".to_owned())
+}
+
+fn switch(text: &str) -> Result<bool, String> {
+    match text {
+        "on" | "true" => Ok(true),
+        "off" | "false" => Ok(false),
+        _ => Err("must be `on` or `off`".to_owned()),
+    }
+}
+
+/// One optional flag for each field of a part of the configuration: what is not given keeps its default.
+macro_rules! settings {
+    ($name:ident => $target:ty, $heading:literal;
+     $($field:ident: $kind:ty = $flag:literal, $env:literal, $parse:expr, $help:literal;)+) => {
+        #[derive(Debug, Clone, Default, clap::Args)]
+        struct $name {
+            $(
+                #[arg(id = $flag, long = $flag, env = $env, help = $help, help_heading = $heading, value_name = "VALUE")]
+                #[arg(value_parser = $parse, hide_short_help = true)]
+                $field: Option<$kind>,
+            )+
+        }
+
+        impl $name {
+            fn apply(self, target: &mut $target) {
+                $(if let Some(value) = self.$field { target.$field = value; })+
+            }
+        }
+    };
+}
+
+settings! { LimitArgs => Limits, "Limits";
+    payload_bytes: usize = "limit-payload-bytes", "HELVE_LIMIT_PAYLOAD_BYTES", count,
+        "Bytes of one input, event payload or output";
+    body_bytes: usize = "limit-body-bytes", "HELVE_LIMIT_BODY_BYTES", count, "Bytes of one request body";
+    frame_bytes: usize = "limit-frame-bytes", "HELVE_LIMIT_FRAME_BYTES", count, "Bytes of one frame of a worker";
+    bulk_items: usize = "limit-bulk-items", "HELVE_LIMIT_BULK_ITEMS", count, "Items of one bulk request";
+    metadata_keys: usize = "limit-metadata-keys", "HELVE_LIMIT_METADATA_KEYS", count, "Keys of one metadata object";
+    metadata_bytes: usize = "limit-metadata-bytes", "HELVE_LIMIT_METADATA_BYTES", count,
+        "Bytes of one metadata object";
+    name_bytes: usize = "limit-name-bytes", "HELVE_LIMIT_NAME_BYTES", count, "Bytes of a name or a key";
+    json_depth: usize = "limit-json-depth", "HELVE_LIMIT_JSON_DEPTH", count, "Nesting of any JSON document";
+    event_matches: usize = "limit-event-matches", "HELVE_LIMIT_EVENT_MATCHES", count,
+        "Runs that one event may start";
+    page_items: usize = "limit-page-items", "HELVE_LIMIT_PAGE_ITEMS", count, "Items of one page of a list";
+    wait: Duration = "limit-wait", "HELVE_LIMIT_WAIT", span, "The longest wait of a trigger";
+    delay: Duration = "limit-delay", "HELVE_LIMIT_DELAY", span, "The longest delay of a run";
+    actions: usize = "limit-actions", "HELVE_LIMIT_ACTIONS", count, "Actions of one worker";
+    slots: u32 = "limit-slots", "HELVE_LIMIT_SLOTS", count_u32, "Slots of one kind of one worker";
+    labels: usize = "limit-labels", "HELVE_LIMIT_LABELS", count, "Labels of one worker";
+}
+
+settings! { SchedulingArgs => Scheduling, "Scheduling";
+    optimistic: bool = "scheduling-optimistic", "HELVE_SCHEDULING_OPTIMISTIC", switch,
+        "on: a trigger that finds a free slot is created assigned; off: everything is queued first";
+    optimistic_slots: usize = "scheduling-optimistic-slots", "HELVE_SCHEDULING_OPTIMISTIC_SLOTS", count,
+        "Optimistic assignments that wait for their commit; past it triggers are queued";
+    window: usize = "scheduling-window", "HELVE_SCHEDULING_WINDOW", count,
+        "Queued runs of one action that memory holds";
+    pending: usize = "scheduling-pending", "HELVE_SCHEDULING_PENDING", count,
+        "Triggers that wait for a commit; past it they are refused with 429";
+    grace: Duration = "scheduling-grace", "HELVE_SCHEDULING_GRACE", span, "How long a lost worker keeps its work";
+    ack: Duration = "scheduling-ack", "HELVE_SCHEDULING_ACK", span,
+        "After this time an unconfirmed assignment is sent again";
+    cancel_grace: Duration = "scheduling-cancel-grace", "HELVE_SCHEDULING_CANCEL_GRACE", span,
+        "How long a cancelled attempt may hold its slot";
+    redeliveries: i32 = "scheduling-redeliveries", "HELVE_SCHEDULING_REDELIVERIES", count_i32,
+        "Times that a run is taken back from lost workers before it fails";
+    silence: Duration = "scheduling-silence", "HELVE_SCHEDULING_SILENCE", span,
+        "Silence after which a worker counts as gone";
+    heartbeat: Duration = "scheduling-heartbeat", "HELVE_SCHEDULING_HEARTBEAT", span,
+        "The longest time between two frames of a worker";
+    lease: Duration = "scheduling-lease", "HELVE_SCHEDULING_LEASE", span,
+        "How long an engine's lease lasts without renewal";
+}
+
+settings! { RetentionArgs => Retention, "Retention";
+    history: Duration = "retention-history", "HELVE_RETENTION_HISTORY", span,
+        "How long finished runs and events are kept";
+    idempotency: Duration = "retention-idempotency", "HELVE_RETENTION_IDEMPOTENCY", span,
+        "How long idempotency keys are kept";
+}
+
+settings! { HttpArgs => Http, "HTTP";
+    connections: usize = "http-connections", "HELVE_HTTP_CONNECTIONS", count, "Connections at once, sockets included";
+    drain: Duration = "http-drain", "HELVE_HTTP_DRAIN", span,
+        "How long a stop waits for requests and workers";
+    sockets_per_tenant: usize = "http-sockets-per-tenant", "HELVE_HTTP_SOCKETS_PER_TENANT", count,
+        "Worker sockets of one tenant";
+}
+
+/// All settings but the database's.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(super) struct Settings {
+    #[command(flatten)]
+    http: HttpArgs,
+    /// Origins whose pages may open a worker socket, separated by commas
+    #[arg(long, env = "HELVE_HTTP_ORIGINS", value_delimiter = ',', value_name = "ORIGIN,..", help_heading = "HTTP")]
+    #[arg(hide_short_help = true)]
+    http_origins: Vec<String>,
+    #[command(flatten)]
+    limits: LimitArgs,
+    #[command(flatten)]
+    scheduling: SchedulingArgs,
+    #[command(flatten)]
+    retention: RetentionArgs,
+}
+
+impl Settings {
+    /// Puts what was given into `config`.
+    ///
+    /// # Errors
+    /// What does not fit together.
+    pub fn apply(self, config: &mut Config) -> Result<(), String> {
+        self.http.apply(&mut config.http);
+        self.limits.apply(&mut config.limits);
+        self.scheduling.apply(&mut config.scheduling);
+        self.retention.apply(&mut config.retention);
+        if !self.http_origins.is_empty() {
+            config.http.origins = self.http_origins;
+        }
+        let (s, l) = (&config.scheduling, &config.limits);
+        for (wrong, text) in [
+            (s.heartbeat >= s.silence, "HELVE_SCHEDULING_HEARTBEAT must be shorter than HELVE_SCHEDULING_SILENCE"),
+            (s.lease < Duration::from_secs(1), "HELVE_SCHEDULING_LEASE must be at least 1s"),
+            (l.payload_bytes >= l.body_bytes, "HELVE_LIMIT_PAYLOAD_BYTES must be below HELVE_LIMIT_BODY_BYTES"),
+            (l.payload_bytes >= l.frame_bytes, "HELVE_LIMIT_PAYLOAD_BYTES must be below HELVE_LIMIT_FRAME_BYTES"),
+        ] {
+            if wrong {
+                return Err(text.to_owned());
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::config::Database;
+
+    #[derive(Debug, Parser)]
+    struct Only {
+        #[command(flatten)]
+        settings: Settings,
+    }
+
+    fn config() -> Config {
+        Config {
+            database: Database::at("postgres://db/x"),
+            http: Http::default(),
+            limits: Limits::default(),
+            scheduling: Scheduling::default(),
+            retention: Retention::default(),
+            takeover: false,
+        }
+    }
+
+    fn parse(args: &[&str]) -> Result<Config, String> {
+        let only = Only::try_parse_from(["x"].iter().chain(args)).map_err(|e| e.to_string())?;
+        let mut config = config();
+        only.settings.apply(&mut config)?;
+        Ok(config)
+    }
+
+    /// Also proof that no field was forgotten: a field without a flag has no variable of its name.
+    #[test]
+    fn every_field_has_a_flag() {
+        use clap::CommandFactory;
+        let value = serde_json::to_value(config()).unwrap();
+        let command = Only::command();
+        let names: Vec<String> = command.get_arguments().map(|a| a.get_id().to_string().replace('-', "_")).collect();
+        for (part, prefix) in
+            [("limits", "limit_"), ("scheduling", "scheduling_"), ("retention", "retention_"), ("http", "http_")]
+        {
+            for field in value[part].as_object().unwrap().keys().filter(|f| *f != "listen") {
+                assert!(names.contains(&format!("{prefix}{field}")), "{part}.{field} cannot be set");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_given_replaces_the_default_and_only_that() {
+        let changed =
+            parse(&["--scheduling-optimistic", "off", "--limit-wait", "5m", "--http-origins", "a,b"]).unwrap();
+        assert!(!changed.scheduling.optimistic);
+        assert_eq!(changed.limits.wait, Duration::from_secs(300));
+        assert_eq!(changed.http.origins, ["a", "b"]);
+        assert_eq!(changed.scheduling.window, Scheduling::default().window);
+    }
+
+    #[test]
+    fn wrong_values_are_refused() {
+        for wrong in [
+            ["--scheduling-optimistic", "maybe"],
+            ["--limit-bulk-items", "0"],
+            ["--scheduling-grace", "0s"],
+            ["--retention-history", "soon"],
+            ["--scheduling-heartbeat", "1h"],
+            ["--limit-payload-bytes", "99999999"],
+        ] {
+            assert!(parse(&wrong).is_err(), "{wrong:?}");
+        }
+    }
+}

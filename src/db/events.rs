@@ -1,0 +1,164 @@
+//! Reading events. The lane writes them.
+
+use std::fmt::Write as _;
+
+use bytes::Bytes;
+use diesel::QueryableByName;
+use diesel::sql_types::{Array, BigInt, Binary, Nullable, Text, Uuid as SqlUuid};
+use uuid::Uuid;
+
+use super::Pool;
+use super::page::{Binds, PAGE_BYTES, Page, load_page};
+use super::statement::statement;
+use crate::clock::Timestamp;
+use crate::domain::json::Payload;
+use crate::error::Result;
+use crate::id::{EventId, RunId, TenantId};
+
+/// An event as it was stored.
+#[derive(Debug, Clone)]
+pub struct Event {
+    /// Its id, which is also its creation time.
+    pub id: EventId,
+    /// Its key.
+    pub key: String,
+    /// Where it comes from, with its id there.
+    pub source: Option<(String, String)>,
+    /// As given: a flat object of strings.
+    pub metadata: Payload,
+    /// As given.
+    pub payload: Payload,
+    /// The runs that it started.
+    pub runs: Vec<RunId>,
+}
+
+/// Which events a list shows. Everything that is given must hold.
+#[derive(Debug, Clone, Default)]
+pub struct EventFilter {
+    /// With this key.
+    pub key: Option<String>,
+    /// From this source.
+    pub source: Option<String>,
+    /// Created at this time or later.
+    pub created_after: Option<Timestamp>,
+    /// Created before this time.
+    pub created_before: Option<Timestamp>,
+    /// With these metadata.
+    pub metadata: Vec<(String, String)>,
+    /// Older than this event: the last one of the page before.
+    pub after: Option<EventId>,
+}
+
+statement! {
+    /// One event.
+    Get("sql/event_get.sql") {
+        "1" => id: Uuid as SqlUuid,
+        "2" => tenant: Uuid as SqlUuid,
+    }
+}
+
+#[derive(QueryableByName)]
+struct Row {
+    #[diesel(sql_type = SqlUuid)]
+    id: Uuid,
+    #[diesel(sql_type = Text)]
+    key: String,
+    #[diesel(sql_type = Nullable<Text>)]
+    source: Option<String>,
+    #[diesel(sql_type = Nullable<Text>)]
+    source_id: Option<String>,
+    #[diesel(sql_type = Nullable<Binary>)]
+    metadata: Option<Vec<u8>>,
+    #[diesel(sql_type = Binary)]
+    payload: Vec<u8>,
+    #[diesel(sql_type = Array<SqlUuid>)]
+    runs: Vec<Uuid>,
+}
+
+#[derive(QueryableByName)]
+struct PageRow {
+    #[diesel(embed)]
+    event: Row,
+    #[diesel(sql_type = BigInt)]
+    total: i64,
+}
+
+impl From<Row> for Event {
+    fn from(row: Row) -> Self {
+        Self {
+            id: EventId::from_uuid(row.id),
+            key: row.key,
+            source: row.source.zip(row.source_id),
+            metadata: super::runs::metadata(row.metadata),
+            payload: Payload::trusted(Bytes::from(row.payload)),
+            runs: row.runs.into_iter().map(RunId::from_uuid).collect(),
+        }
+    }
+}
+
+/// One event of the tenant.
+///
+/// # Errors
+/// `Unavailable`.
+pub async fn get(pool: &Pool, tenant: TenantId, id: EventId) -> Result<Option<Event>> {
+    let get = Get { id: id.uuid(), tenant: tenant.uuid() };
+    let row = pool.load::<Row, _>(get).await?.pop();
+    Ok(row.map(Event::from))
+}
+
+/// At most `limit` events, newest first; fewer when they hold many bytes.
+///
+/// # Errors
+/// `Unavailable` when the database cannot be reached, or needs longer than the statement timeout.
+pub async fn list(pool: &Pool, tenant: TenantId, filter: &EventFilter, limit: usize) -> Result<Page<Event>> {
+    let mut binds = Binds::default();
+    let conditions = conditions(&mut binds, tenant, filter);
+    let more = limit + 1;
+    let sql = format!(
+        "with page as (
+            select id, created_at, key, source, source_id, metadata, payload, runs
+            from event
+            where {conditions}
+            order by created_at desc, id desc
+            limit {more}
+        ),
+        -- a page ends early when what stands before holds too many bytes
+        sized as (
+            select p.*, count(*) over () as total,
+                sum(octet_length(p.payload) + coalesce(octet_length(p.metadata), 0) + 40 * cardinality(p.runs))
+                    over (order by p.created_at desc, p.id desc rows between unbounded preceding and 1 preceding)
+                    as before
+            from page p
+        )
+        select * from sized
+        where before is null or before < {PAGE_BYTES}
+        order by created_at desc, id desc"
+    );
+    let rows: Vec<PageRow> = load_page(pool, sql, binds).await?;
+    let total = rows.iter().map(|row| row.total).next().unwrap_or(0);
+    Ok(Page::of(rows.into_iter().take(limit).map(|row| row.event.into()).collect(), total))
+}
+
+fn conditions(binds: &mut Binds, tenant: TenantId, filter: &EventFilter) -> String {
+    let mut sql = format!("tenant = {}", binds.uuid(tenant.uuid()));
+    if let Some(after) = filter.after {
+        let (time, id) = (binds.time(after.created_at()), binds.uuid(after.uuid()));
+        let _ = write!(sql, " and (created_at, id) < ({time}, {id})");
+    }
+    if let Some(time) = filter.created_after {
+        let _ = write!(sql, " and created_at >= {}", binds.time(time));
+    }
+    if let Some(time) = filter.created_before {
+        let _ = write!(sql, " and created_at < {}", binds.time(time));
+    }
+    if let Some(key) = &filter.key {
+        let _ = write!(sql, " and key = {}", binds.text(key));
+    }
+    if let Some(source) = &filter.source {
+        let _ = write!(sql, " and source = {}", binds.text(source));
+    }
+    if !filter.metadata.is_empty() {
+        let _ = write!(sql, " and {}", binds.metadata(&filter.metadata));
+    }
+    sql
+}

@@ -1,0 +1,259 @@
+//! New runs and events as columns, and the two statements that write them.
+
+use std::collections::HashSet;
+
+use chrono::{DateTime, Utc};
+use diesel::pg::Pg;
+use diesel::query_builder::AstPass;
+use diesel::result::QueryResult;
+use diesel::sql_types::{Array, BigInt, Binary, Integer, Nullable, SmallInt, Text as SqlText, Timestamptz};
+use uuid::Uuid;
+
+use super::INLINE;
+use super::text::{Binds, Statement, Text, bind, unbound};
+use crate::clock::Timestamp;
+use crate::domain::change::{CreateKey, InsertRow, NewEventRow};
+
+type SqlUuid = diesel::sql_types::Uuid;
+
+/// Targets whose create keys were won.
+pub struct KeyWon(pub(super) HashSet<Uuid>);
+
+impl KeyWon {
+    /// Whether the create with this target, or without a key, was written.
+    pub fn admits(&self, gate: Option<Uuid>) -> bool {
+        gate.is_none_or(|g| self.0.contains(&g))
+    }
+}
+
+/// A batch of the create lane, column by column.
+#[derive(Default)]
+pub struct CreateRows<'a> {
+    now: Option<DateTime<Utc>>,
+    keys: Keys<'a>,
+    events: Events<'a>,
+    payloads: (Vec<Uuid>, Vec<&'a [u8]>, Vec<Option<Uuid>>),
+    runs: Runs<'a>,
+}
+
+#[derive(Default)]
+struct Keys<'a> {
+    tenant: Vec<Uuid>,
+    scope: Vec<&'a str>,
+    key: Vec<&'a str>,
+    body_hash: Vec<&'a [u8]>,
+    target: Vec<Uuid>,
+    expires_at: Vec<DateTime<Utc>>,
+}
+
+#[derive(Default)]
+struct Events<'a> {
+    id: Vec<Uuid>,
+    tenant: Vec<Uuid>,
+    created_at: Vec<DateTime<Utc>>,
+    key: Vec<&'a str>,
+    source: Vec<Option<&'a str>>,
+    source_id: Vec<Option<&'a str>>,
+    metadata: Vec<Option<&'a [u8]>>,
+    payload: Vec<&'a [u8]>,
+    gate: Vec<Option<Uuid>>,
+    /// (event, run) pairs.
+    started: (Vec<Uuid>, Vec<Uuid>),
+}
+
+#[derive(Default)]
+struct Runs<'a> {
+    id: Vec<Uuid>,
+    tenant: Vec<Uuid>,
+    created_at: Vec<DateTime<Utc>>,
+    due: Vec<Option<DateTime<Utc>>>,
+    started_at: Vec<Option<DateTime<Utc>>>,
+    rank: Vec<i64>,
+    version: Vec<i32>,
+    attempt: Vec<i32>,
+    state: Vec<i16>,
+    shard: Vec<i16>,
+    priority: Vec<i16>,
+    worker: Vec<Option<Uuid>>,
+    session: Vec<Option<Uuid>>,
+    event: Vec<Option<Uuid>>,
+    workflow: Vec<&'a str>,
+    action: Vec<&'a str>,
+    traceparent: Vec<Option<&'a str>>,
+    input: Vec<Option<&'a [u8]>>,
+    metadata: Vec<Option<&'a [u8]>>,
+    gate: Vec<Option<Uuid>>,
+}
+
+impl<'a> CreateRows<'a> {
+    /// An empty batch at a time: keys that have expired by then are free again.
+    pub fn at(now: Timestamp) -> Self {
+        Self { now: Some(now.to_utc()), ..Self::default() }
+    }
+
+    /// Adds a create key that must be won for `target` to be written.
+    pub fn key(&mut self, key: &'a CreateKey, target: Uuid, expires_at: Timestamp) {
+        let k = &mut self.keys;
+        k.tenant.push(key.tenant.uuid());
+        k.scope.push(&key.scope);
+        k.key.push(&key.key);
+        k.body_hash.push(&key.body_hash);
+        k.target.push(target);
+        k.expires_at.push(expires_at.to_utc());
+    }
+
+    /// Adds an event.
+    pub fn event(&mut self, event: &'a NewEventRow) {
+        let e = &mut self.events;
+        e.id.push(event.id.uuid());
+        e.tenant.push(event.tenant.uuid());
+        e.created_at.push(event.id.created_at().to_utc());
+        e.key.push(&event.key);
+        e.source.push(event.source.as_ref().map(|s| s.0.as_str()));
+        e.source_id.push(event.source.as_ref().map(|s| s.1.as_str()));
+        e.metadata.push(metadata(&event.body));
+        e.payload.push(event.body.input.bytes());
+        e.gate.push(event.create_key.as_ref().map(|_| event.id.uuid()));
+        for run in &event.runs {
+            e.started.0.push(event.id.uuid());
+            e.started.1.push(run.id.uuid());
+        }
+    }
+
+    /// Adds a run.
+    pub fn run(&mut self, row: &'a InsertRow) {
+        let (run, place) = (&row.run, &row.place);
+        let input = run.body.input.bytes();
+        // The input of an event's run is the event's payload; a large one stands in its own table.
+        let inline = run.event.is_none() && input.len() <= INLINE;
+        if run.event.is_none() && !inline {
+            self.payloads.0.push(run.id.uuid());
+            self.payloads.1.push(input);
+            self.payloads.2.push(row.gate);
+        }
+        let r = &mut self.runs;
+        r.id.push(run.id.uuid());
+        r.tenant.push(run.tenant.uuid());
+        r.created_at.push(run.id.created_at().to_utc());
+        r.due.push(place.due.map(Timestamp::to_utc));
+        r.started_at.push(place.started_at.map(Timestamp::to_utc));
+        r.rank.push(row.rank);
+        r.version.push(run.spec.version);
+        r.attempt.push(place.attempt);
+        r.state.push(place.state.number());
+        r.shard.push(run.tenant.shard());
+        r.priority.push(run.priority.number());
+        r.worker.push(place.worker.map(|w| w.0.uuid()));
+        r.session.push(place.worker.map(|w| w.1.uuid()));
+        r.event.push(run.event.map(|e| e.uuid()));
+        r.workflow.push(&run.spec.workflow);
+        r.action.push(&run.spec.action);
+        r.traceparent.push(run.body.traceparent.as_deref());
+        r.input.push(inline.then_some(input));
+        r.metadata.push(metadata(&run.body));
+        r.gate.push(row.gate);
+    }
+
+    /// Whether the batch has only runs without a key, an event or a large input.
+    pub(super) fn is_plain(&self) -> bool {
+        self.keys.target.is_empty() && self.events.id.is_empty() && self.payloads.0.is_empty()
+    }
+}
+
+/// The empty object is not stored.
+fn metadata(body: &crate::domain::change::Body) -> Option<&[u8]> {
+    let bytes = body.metadata.bytes();
+    (&bytes[..] != b"{}").then_some(bytes)
+}
+
+/// Only runs.
+pub(super) struct Plain;
+/// Everything.
+pub(super) struct Full;
+
+const FENCE: &str = include_str!("../sql/lane/create_fence.sql");
+
+impl Text for Plain {
+    const PARTS: &'static [&'static str] = &[FENCE, include_str!("../sql/lane/create_plain.sql")];
+    type Row = Nullable<SqlUuid>;
+}
+
+impl Text for Full {
+    const PARTS: &'static [&'static str] = &[FENCE, include_str!("../sql/lane/create_extras.sql")];
+    type Row = Nullable<SqlUuid>;
+}
+
+pub(super) struct CreateBinds<'a> {
+    node: Uuid,
+    epoch: i64,
+    rows: &'a CreateRows<'a>,
+}
+
+/// A batch's statement.
+pub(super) type Create<'a, T> = Statement<T, CreateBinds<'a>>;
+
+impl<'a, T> Create<'a, T> {
+    pub const fn new(node: Uuid, epoch: i64, rows: &'a CreateRows<'a>) -> Self {
+        Self::of(CreateBinds { node, epoch, rows })
+    }
+}
+
+impl Binds for CreateBinds<'_> {
+    fn bind<'b>(&'b self, n: u8, out: &mut AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        let CreateRows { now, keys, events, payloads, runs } = self.rows;
+        match n {
+            1 => bind!(out, SqlUuid, &self.node),
+            2 => bind!(out, BigInt, &self.epoch),
+            3 => bind!(out, Array<SqlUuid>, &keys.tenant),
+            4 => bind!(out, Array<SqlText>, &keys.scope),
+            5 => bind!(out, Array<SqlText>, &keys.key),
+            6 => bind!(out, Array<Binary>, &keys.body_hash),
+            7 => bind!(out, Array<SqlUuid>, &keys.target),
+            8 => bind!(out, Array<Timestamptz>, &keys.expires_at),
+            9 => bind!(out, Nullable<Timestamptz>, now),
+            10 => bind!(out, Array<SqlUuid>, &events.id),
+            11 => bind!(out, Array<SqlUuid>, &events.tenant),
+            12 => bind!(out, Array<Timestamptz>, &events.created_at),
+            13 => bind!(out, Array<SqlText>, &events.key),
+            14 => bind!(out, Array<Nullable<SqlText>>, &events.source),
+            15 => bind!(out, Array<Nullable<SqlText>>, &events.source_id),
+            16 => bind!(out, Array<Nullable<Binary>>, &events.metadata),
+            17 => bind!(out, Array<Binary>, &events.payload),
+            18 => bind!(out, Array<Nullable<SqlUuid>>, &events.gate),
+            19 => bind!(out, Array<SqlUuid>, &events.started.0),
+            20 => bind!(out, Array<SqlUuid>, &events.started.1),
+            21 => bind!(out, Array<SqlUuid>, &payloads.0),
+            22 => bind!(out, Array<Binary>, &payloads.1),
+            23 => bind!(out, Array<Nullable<SqlUuid>>, &payloads.2),
+            _ => runs.bind(n, out),
+        }
+    }
+}
+
+impl Runs<'_> {
+    fn bind<'b>(&'b self, n: u8, out: &mut AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        match n {
+            24 => bind!(out, Array<SqlUuid>, &self.id),
+            25 => bind!(out, Array<SqlUuid>, &self.tenant),
+            26 => bind!(out, Array<Timestamptz>, &self.created_at),
+            27 => bind!(out, Array<Nullable<Timestamptz>>, &self.due),
+            28 => bind!(out, Array<Nullable<Timestamptz>>, &self.started_at),
+            29 => bind!(out, Array<BigInt>, &self.rank),
+            30 => bind!(out, Array<Integer>, &self.version),
+            31 => bind!(out, Array<Integer>, &self.attempt),
+            32 => bind!(out, Array<SmallInt>, &self.state),
+            33 => bind!(out, Array<SmallInt>, &self.shard),
+            34 => bind!(out, Array<SmallInt>, &self.priority),
+            35 => bind!(out, Array<Nullable<SqlUuid>>, &self.worker),
+            36 => bind!(out, Array<Nullable<SqlUuid>>, &self.session),
+            37 => bind!(out, Array<Nullable<SqlUuid>>, &self.event),
+            38 => bind!(out, Array<SqlText>, &self.workflow),
+            39 => bind!(out, Array<SqlText>, &self.action),
+            40 => bind!(out, Array<Nullable<SqlText>>, &self.traceparent),
+            41 => bind!(out, Array<Nullable<Binary>>, &self.input),
+            42 => bind!(out, Array<Nullable<Binary>>, &self.metadata),
+            43 => bind!(out, Array<Nullable<SqlUuid>>, &self.gate),
+            _ => Err(unbound(n)),
+        }
+    }
+}

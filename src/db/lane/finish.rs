@@ -1,0 +1,328 @@
+//! Ends and moves of open runs as columns, and the statements that write them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use diesel::pg::Pg;
+use diesel::query_builder::AstPass;
+use diesel::result::QueryResult;
+use diesel::sql_types::{Array, BigInt, Binary, Bool, Integer, Nullable, SmallInt, Text as SqlText, Timestamptz};
+use uuid::Uuid;
+
+use super::INLINE;
+use super::text::{Binds, Statement, Text, bind, unbound};
+use crate::clock::Timestamp;
+use crate::domain::change::{Body, EndRow, Guard, MoveRow, WorkerRow};
+use crate::domain::json::Payload;
+use crate::id::{RunId, WorkerId};
+
+type SqlUuid = diesel::sql_types::Uuid;
+type FoundRow = (Option<Uuid>, bool, Option<Vec<u8>>, Option<Vec<u8>>, Option<String>);
+
+/// A batch of the finish lane, column by column.
+#[derive(Default)]
+pub struct FinishRows<'a> {
+    now: Option<DateTime<Utc>>,
+    ended: EndedRows<'a>,
+    moved: MovedRows<'a>,
+    outputs: (Vec<Uuid>, Vec<&'a [u8]>),
+    unusual: bool,
+}
+
+#[derive(Default)]
+struct Guards {
+    id: Vec<Uuid>,
+    state: Vec<i16>,
+    attempt: Vec<i32>,
+    session: Vec<Option<Uuid>>,
+}
+
+#[derive(Default)]
+struct EndedRows<'a> {
+    guard: Guards,
+    state: Vec<i16>,
+    output: Vec<Option<&'a [u8]>>,
+    error: Vec<Option<Vec<u8>>>,
+    finished_at: Vec<DateTime<Utc>>,
+    reason: Vec<Option<&'a str>>,
+}
+
+#[derive(Default)]
+struct MovedRows<'a> {
+    guard: Guards,
+    state: Vec<i16>,
+    attempt: Vec<i32>,
+    retries: Vec<i32>,
+    due: Vec<Option<DateTime<Utc>>>,
+    worker: Vec<Option<Uuid>>,
+    session: Vec<Option<Uuid>>,
+    started_at: Vec<Option<DateTime<Utc>>>,
+    error: Vec<Option<Vec<u8>>>,
+    want: Vec<bool>,
+    reason: Vec<Option<&'a str>>,
+    whose: Vec<Option<Uuid>>,
+}
+
+impl Guards {
+    fn push(&mut self, run: RunId, guard: &Guard) {
+        self.id.push(run.uuid());
+        self.state.push(guard.state.number());
+        self.attempt.push(guard.attempt);
+        self.session.push(guard.session.map(|s| s.uuid()));
+    }
+}
+
+impl<'a> FinishRows<'a> {
+    /// An empty batch at a time.
+    pub fn at(now: Timestamp) -> Self {
+        Self { now: Some(now.to_utc()), ..Self::default() }
+    }
+
+    /// Adds the end of a run.
+    pub fn end(&mut self, row: &'a EndRow) {
+        let output = row.output.as_ref().map(|o| &o.bytes()[..]);
+        if let Some(large) = output.filter(|o| o.len() > INLINE) {
+            self.outputs.0.push(row.run.uuid());
+            self.outputs.1.push(large);
+        }
+        self.unusual |= row.reason.is_some();
+        let e = &mut self.ended;
+        e.guard.push(row.run, &row.guard);
+        e.state.push(row.state.number());
+        e.output.push(output.filter(|o| o.len() <= INLINE));
+        e.error.push(row.error.as_ref().map(|e| e.to_bytes()));
+        e.finished_at.push(row.finished_at.to_utc());
+        e.reason.push(row.reason);
+    }
+
+    /// Adds a move of a run.
+    pub fn moves(&mut self, row: &'a MoveRow) {
+        self.unusual |= row.reason.is_some();
+        let (m, place) = (&mut self.moved, &row.place);
+        m.guard.push(row.run, &row.guard);
+        m.state.push(place.state.number());
+        m.attempt.push(place.attempt);
+        m.retries.push(place.retries);
+        m.due.push(place.due.map(Timestamp::to_utc));
+        m.worker.push(place.worker.map(|w| w.0.uuid()));
+        m.session.push(place.worker.map(|w| w.1.uuid()));
+        m.started_at.push(place.started_at.map(Timestamp::to_utc));
+        m.error.push(place.error.as_ref().map(|e| e.to_bytes()));
+        m.want.push(row.want_body);
+        m.reason.push(row.reason);
+        m.whose.push(row.worker.map(|w| w.uuid()));
+    }
+
+    pub(super) fn shape(&self) -> Shape {
+        match (self.ended.state.is_empty(), self.moved.state.is_empty()) {
+            _ if self.unusual || !self.outputs.0.is_empty() => Shape::Full,
+            (false, true) => Shape::Ended,
+            (true, false) => Shape::Moved,
+            (false, false) | (true, true) => Shape::Both,
+        }
+    }
+}
+
+/// Which texts a batch needs: an unused part costs its start-up in every statement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shape {
+    Ended,
+    Moved,
+    Both,
+    Full,
+}
+
+/// Which rows were as expected, with the payloads that were asked for.
+pub struct FinishOutcome {
+    found: HashMap<RunId, Option<Arc<Body>>>,
+}
+
+impl FinishOutcome {
+    /// `None`: the lane is no longer ours.
+    pub(super) fn from_rows(rows: Vec<FoundRow>) -> Option<Self> {
+        let mut ours = false;
+        let mut found = HashMap::with_capacity(rows.len());
+        for (id, _, input, metadata, traceparent) in rows {
+            match id {
+                None => ours = true,
+                Some(id) => {
+                    let body = input.map(|input| body(input, metadata, traceparent));
+                    found.insert(RunId::from_uuid(id), body);
+                }
+            }
+        }
+        ours.then_some(Self { found })
+    }
+
+    /// Whether the row was as expected, and what came back with it.
+    pub fn take(&mut self, run: RunId) -> Option<Option<Arc<Body>>> {
+        self.found.remove(&run)
+    }
+}
+
+/// The payloads of a row.
+pub(super) fn body(input: Vec<u8>, metadata: Option<Vec<u8>>, traceparent: Option<String>) -> Arc<Body> {
+    let metadata = metadata.map_or_else(|| Bytes::from_static(b"{}"), Bytes::from);
+    Arc::new(Body {
+        input: Payload::trusted(Bytes::from(input)),
+        metadata: Payload::trusted(metadata),
+        traceparent,
+    })
+}
+
+macro_rules! texts {
+    ($($(#[$meta:meta])* $name:ident: $($file:literal),+;)+) => {$(
+        $(#[$meta])*
+        pub(super) struct $name;
+        impl Text for $name {
+            const PARTS: &'static [&'static str] = &[$(include_str!(concat!("../sql/lane/finish_", $file, ".sql"))),+];
+            type Row = (Nullable<SqlUuid>, Bool, Nullable<Binary>, Nullable<Binary>, Nullable<SqlText>);
+        }
+    )+};
+}
+
+texts! {
+    /// Only ends.
+    Ended: "fence", "ended", "fence_row", "ended_rows";
+    /// Only moves.
+    Moved: "fence", "moved", "fence_row", "moved_rows";
+    /// Ends and moves.
+    Both: "fence", "ended", "moved", "fence_row", "ended_rows", "moved_rows";
+    /// Also large outputs and traces of what is unusual.
+    Full: "fence", "ended", "moved", "extras", "fence_row", "ended_rows", "moved_rows";
+}
+
+pub(super) struct FinishBinds<'a> {
+    node: Uuid,
+    epoch: i64,
+    rows: &'a FinishRows<'a>,
+}
+
+/// A batch's statement.
+pub(super) type Finish<'a, T> = Statement<T, FinishBinds<'a>>;
+
+impl<'a, T> Finish<'a, T> {
+    pub const fn new(node: Uuid, epoch: i64, rows: &'a FinishRows<'a>) -> Self {
+        Self::of(FinishBinds { node, epoch, rows })
+    }
+}
+
+impl Binds for FinishBinds<'_> {
+    fn bind<'b>(&'b self, n: u8, out: &mut AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        let FinishRows { now, ended, moved, outputs, .. } = self.rows;
+        match n {
+            1 => bind!(out, SqlUuid, &self.node),
+            2 => bind!(out, BigInt, &self.epoch),
+            3 | 4 => bind!(out, Array<SqlUuid>, &ended.guard.id),
+            5 => bind!(out, Array<SmallInt>, &ended.guard.state),
+            6 => bind!(out, Array<Integer>, &ended.guard.attempt),
+            7 => bind!(out, Array<Nullable<SqlUuid>>, &ended.guard.session),
+            8 => bind!(out, Array<SmallInt>, &ended.state),
+            9 => bind!(out, Array<Nullable<Binary>>, &ended.output),
+            10 => bind!(out, Array<Nullable<Binary>>, &ended.error),
+            11 => bind!(out, Array<Timestamptz>, &ended.finished_at),
+            12 => bind!(out, Array<Nullable<SqlText>>, &ended.reason),
+            29 => bind!(out, Array<SqlUuid>, &outputs.0),
+            30 => bind!(out, Array<Binary>, &outputs.1),
+            31 => bind!(out, Nullable<Timestamptz>, now),
+            _ => moved.bind(n, out),
+        }
+    }
+}
+
+impl MovedRows<'_> {
+    fn bind<'b>(&'b self, n: u8, out: &mut AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        match n {
+            13 | 14 => bind!(out, Array<SqlUuid>, &self.guard.id),
+            15 => bind!(out, Array<SmallInt>, &self.guard.state),
+            16 => bind!(out, Array<Integer>, &self.guard.attempt),
+            17 => bind!(out, Array<Nullable<SqlUuid>>, &self.guard.session),
+            18 => bind!(out, Array<SmallInt>, &self.state),
+            19 => bind!(out, Array<Integer>, &self.attempt),
+            20 => bind!(out, Array<Integer>, &self.retries),
+            21 => bind!(out, Array<Nullable<Timestamptz>>, &self.due),
+            22 => bind!(out, Array<Nullable<SqlUuid>>, &self.worker),
+            23 => bind!(out, Array<Nullable<SqlUuid>>, &self.session),
+            24 => bind!(out, Array<Nullable<Timestamptz>>, &self.started_at),
+            25 => bind!(out, Array<Nullable<Binary>>, &self.error),
+            26 => bind!(out, Array<Bool>, &self.want),
+            27 => bind!(out, Array<Nullable<SqlText>>, &self.reason),
+            28 => bind!(out, Array<Nullable<SqlUuid>>, &self.whose),
+            _ => Err(unbound(n)),
+        }
+    }
+}
+
+/// Workers put and removed.
+pub(super) struct WorkersText;
+
+impl Text for WorkersText {
+    const PARTS: &'static [&'static str] = &[include_str!("../sql/lane/workers.sql")];
+    type Row = Nullable<SqlUuid>;
+}
+
+#[derive(Default)]
+pub(super) struct WorkerBinds {
+    node: Uuid,
+    epoch: i64,
+    id: Vec<Uuid>,
+    tenant: Vec<Uuid>,
+    shard: Vec<i16>,
+    session: Vec<Uuid>,
+    secret: Vec<Vec<u8>>,
+    name: Vec<String>,
+    sdk: Vec<String>,
+    actions: Vec<String>,
+    slots: Vec<String>,
+    labels: Vec<String>,
+    created_at: Vec<DateTime<Utc>>,
+    gone: Vec<Uuid>,
+}
+
+/// A batch's statement.
+pub(super) type Workers = Statement<WorkersText, WorkerBinds>;
+
+impl Workers {
+    pub fn new(node: Uuid, epoch: i64, put: &[&WorkerRow], gone: &[WorkerId]) -> Self {
+        let json = |v: serde_json::Result<String>| v.unwrap_or_else(|_| "null".to_owned());
+        let mut b = WorkerBinds { node, epoch, gone: gone.iter().map(|w| w.uuid()).collect(), ..Default::default() };
+        for row in put {
+            b.id.push(row.worker.uuid());
+            b.tenant.push(row.tenant.uuid());
+            b.shard.push(row.tenant.shard());
+            b.session.push(row.session.uuid());
+            b.secret.push(row.secret.to_vec());
+            b.name.push(row.info.name.to_string());
+            b.sdk.push(row.info.sdk.to_string());
+            b.actions.push(json(serde_json::to_string(&row.info.actions)));
+            b.slots.push(json(serde_json::to_string(&row.info.slots)));
+            b.labels.push(json(serde_json::to_string(&row.info.labels)));
+            b.created_at.push(row.worker.created_at().to_utc());
+        }
+        Self::of(b)
+    }
+}
+
+impl Binds for WorkerBinds {
+    fn bind<'b>(&'b self, n: u8, out: &mut AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        match n {
+            1 => bind!(out, SqlUuid, &self.node),
+            2 => bind!(out, BigInt, &self.epoch),
+            3 => bind!(out, Array<SqlUuid>, &self.id),
+            4 => bind!(out, Array<SqlUuid>, &self.tenant),
+            5 => bind!(out, Array<SmallInt>, &self.shard),
+            6 => bind!(out, Array<SqlUuid>, &self.session),
+            7 => bind!(out, Array<Binary>, &self.secret),
+            8 => bind!(out, Array<SqlText>, &self.name),
+            9 => bind!(out, Array<SqlText>, &self.sdk),
+            10 => bind!(out, Array<SqlText>, &self.actions),
+            11 => bind!(out, Array<SqlText>, &self.slots),
+            12 => bind!(out, Array<SqlText>, &self.labels),
+            13 => bind!(out, Array<Timestamptz>, &self.created_at),
+            14 => bind!(out, Array<SqlUuid>, &self.gone),
+            _ => Err(unbound(n)),
+        }
+    }
+}

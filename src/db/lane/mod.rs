@@ -1,0 +1,135 @@
+//! The two group-commit writers' connections: one statement at a time, fenced by the lane's row.
+
+mod create;
+mod finish;
+mod open;
+mod readback;
+mod text;
+
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use uuid::Uuid;
+
+pub use create::{CreateRows, KeyWon};
+pub use finish::{FinishRows, FinishOutcome};
+pub use open::terminate_backend;
+pub use readback::Traces;
+
+use crate::db::failure;
+
+/// Payloads up to this many bytes stand in the run's row; larger ones in a table of their own.
+pub const INLINE: usize = 1_024;
+
+/// Which of the two writers a connection belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LaneName {
+    /// New runs and events.
+    Create,
+    /// Everything else.
+    Finish,
+}
+
+impl LaneName {
+    /// Its name in the lane's row.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Finish => "finish",
+        }
+    }
+}
+
+/// Why a batch has no result.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LaneError {
+    /// The answer is lost: the batch may be committed, or be executing still.
+    Unknown(String),
+    /// The server refused the contents of the batch; nothing was written.
+    Poison(String),
+    /// The server could not do it now; nothing was written.
+    Aborted(String),
+    /// Another process has taken over: this one must not go on.
+    Fenced,
+}
+
+/// The connection of one lane with its epoch.
+pub struct LaneConnection {
+    conn: AsyncPgConnection,
+    node: Uuid,
+    epoch: i64,
+}
+
+impl LaneConnection {
+    /// Writes new runs and events. Gives which create keys were won.
+    ///
+    /// # Errors
+    /// See [`LaneError`].
+    pub async fn create(&mut self, rows: &CreateRows<'_>) -> Result<KeyWon, LaneError> {
+        let found: Vec<Option<Uuid>> = if rows.is_plain() {
+            create::Create::<create::Plain>::new(self.node, self.epoch, rows).load(&mut self.conn).await
+        } else {
+            create::Create::<create::Full>::new(self.node, self.epoch, rows).load(&mut self.conn).await
+        }
+        .map_err(classify)?;
+        if found.is_empty() {
+            return Err(LaneError::Fenced);
+        }
+        Ok(KeyWon(found.into_iter().flatten().collect()))
+    }
+
+    /// Ends and moves open runs. Gives which of them were as expected.
+    ///
+    /// # Errors
+    /// See [`LaneError`].
+    pub async fn finish(&mut self, rows: &FinishRows<'_>) -> Result<FinishOutcome, LaneError> {
+        let (node, epoch, conn) = (self.node, self.epoch, &mut self.conn);
+        let found = match rows.shape() {
+            finish::Shape::Ended => finish::Finish::<finish::Ended>::new(node, epoch, rows).load(conn).await,
+            finish::Shape::Moved => finish::Finish::<finish::Moved>::new(node, epoch, rows).load(conn).await,
+            finish::Shape::Both => finish::Finish::<finish::Both>::new(node, epoch, rows).load(conn).await,
+            finish::Shape::Full => finish::Finish::<finish::Full>::new(node, epoch, rows).load(conn).await,
+        };
+        FinishOutcome::from_rows(found.map_err(classify)?).ok_or(LaneError::Fenced)
+    }
+
+    /// Writes workers as they are now, and removes those that are gone.
+    ///
+    /// # Errors
+    /// See [`LaneError`].
+    pub async fn workers(
+        &mut self,
+        put: &[&crate::domain::change::WorkerRow],
+        gone: &[crate::id::WorkerId],
+    ) -> Result<(), LaneError> {
+        let found: Vec<Option<Uuid>> =
+            finish::Workers::new(self.node, self.epoch, put, gone).load(&mut self.conn).await.map_err(classify)?;
+        if found.is_empty() { Err(LaneError::Fenced) } else { Ok(()) }
+    }
+}
+
+/// What an error means for the batch. The driver gives no SQLSTATE for class 22, so it is told by its words
+/// in the language C.
+fn classify(e: diesel::result::Error) -> LaneError {
+    use diesel::result::{DatabaseErrorKind as Kind, Error};
+    const DATA: [&str; 8] = [
+        "invalid byte sequence",
+        "invalid input syntax",
+        "value too long",
+        "timestamp out of range",
+        "integer out of range",
+        "bigint out of range",
+        "smallint out of range",
+        "unsupported Unicode escape sequence",
+    ];
+    let text = e.to_string();
+    if failure::is_disconnected(&e) {
+        return LaneError::Unknown(text);
+    }
+    let poison = match &e {
+        // A missing partition is no fault of the row: maintenance makes it.
+        Error::DatabaseError(Kind::CheckViolation, _) => !text.contains("no partition of relation"),
+        Error::DatabaseError(Kind::UniqueViolation | Kind::NotNullViolation | Kind::ForeignKeyViolation, _)
+        | Error::SerializationError(_) => true,
+        _ => DATA.iter().any(|d| text.starts_with(d)),
+    };
+    if poison { LaneError::Poison(text) } else { LaneError::Aborted(text) }
+}

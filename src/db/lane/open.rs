@@ -1,0 +1,67 @@
+//! Opening a lane: whatever its former connection may still be executing is waited for or made harmless.
+
+use diesel::sql_types::{BigInt, Text as SqlText};
+use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
+
+use super::{LaneConnection, LaneError, LaneName};
+use crate::config::Database;
+use crate::db::connect::connect;
+use crate::id::NodeId;
+
+/// Plans of a table that is nearly empty yet churns must not change with its statistics: see
+/// docs/decisions/0002. The rest keeps a statement from hanging for ever on either side.
+const PIN: &str = "set enable_seqscan = off; set enable_mergejoin = off; set plan_cache_mode = force_generic_plan; \
+    set jit = off; set lock_timeout = '15s'; set statement_timeout = '15s'; set synchronous_commit = on";
+
+/// Ends a backend of a lane, if it still is the one that was recorded.
+const TERMINATE: &str = "select count(pg_terminate_backend(a.pid)) from lane l join pg_stat_activity a \
+    on a.pid = l.pid and a.backend_start = l.backend_start \
+    where l.node = $1 and l.name = $2 and a.pid <> pg_backend_pid()";
+
+/// The new epoch waits for a statement that still holds the row, and stops every later one.
+const RAISE: &str = "update lane set epoch = epoch + 1, pid = pg_backend_pid(), \
+    backend_start = (select backend_start from pg_stat_activity where pid = pg_backend_pid()) \
+    where node = $1 and name = $2 and not fenced returning epoch";
+
+#[derive(diesel::QueryableByName)]
+struct Epoch {
+    #[diesel(sql_type = BigInt)]
+    epoch: i64,
+}
+
+impl LaneConnection {
+    /// Connects a lane of `node`. When this returns, nothing that an earlier connection of the lane sent
+    /// can be written any more.
+    ///
+    /// # Errors
+    /// `Fenced` when another process has taken over; else `Aborted`, and the call may be repeated.
+    pub async fn open(database: &Database, node: NodeId, lane: LaneName) -> Result<Self, LaneError> {
+        let mut conn = connect(database, lane.as_str()).await.map_err(|e| LaneError::Aborted(e.to_string()))?;
+        let aborted = |e: diesel::result::Error| LaneError::Aborted(e.to_string());
+        conn.batch_execute(PIN).await.map_err(aborted)?;
+        terminate_backend(&mut conn, node, lane.as_str()).await.map_err(aborted)?;
+        let raised: Vec<Epoch> = diesel::sql_query(RAISE)
+            .bind::<diesel::sql_types::Uuid, _>(node.uuid())
+            .bind::<SqlText, _>(lane.as_str())
+            .load(&mut conn)
+            .await
+            .map_err(aborted)?;
+        match raised.into_iter().next() {
+            Some(Epoch { epoch }) => Ok(Self { conn, node: node.uuid(), epoch }),
+            None => Err(LaneError::Fenced),
+        }
+    }
+}
+
+/// Ends the recorded backend of a lane if it is alive.
+///
+/// # Errors
+/// Those of the query.
+pub async fn terminate_backend(conn: &mut AsyncPgConnection, node: NodeId, lane: &str) -> diesel::QueryResult<()> {
+    diesel::sql_query(TERMINATE)
+        .bind::<diesel::sql_types::Uuid, _>(node.uuid())
+        .bind::<SqlText, _>(lane)
+        .execute(conn)
+        .await
+        .map(drop)
+}

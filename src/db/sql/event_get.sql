@@ -1,0 +1,4 @@
+-- One event.
+select id, key, source, source_id, metadata, payload, runs
+from event
+where id = $1 and tenant = $2

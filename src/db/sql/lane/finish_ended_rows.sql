@@ -1,0 +1,2 @@
+union all
+select id, false, null, null, null from ended

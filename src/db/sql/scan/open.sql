@@ -1,0 +1,4 @@
+-- Open runs by id.
+select id, tenant, workflow, version, state, attempt, retries, priority, rank, due, worker, session, started_at, event
+from open_run
+where id = any($1)

@@ -1,0 +1,5 @@
+-- Every tenant, or the one of a name.
+select id, name, created_at
+from tenant
+where $1 is null or name = $1
+order by name

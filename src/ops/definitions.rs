@@ -1,0 +1,266 @@
+//! Registered workflows: written one at a time a tenant, read from memory on the hot path.
+
+mod catalog;
+mod write;
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+
+use crate::clock::Clock;
+use crate::db::Pool;
+use crate::db::page::Page;
+use crate::db::workflows::{self, Version, Workflow};
+use crate::domain::definition::{Spec, WorkflowDefinition};
+use crate::domain::limits::Limits;
+use crate::error::{Code, Error, Result};
+use crate::id::TenantId;
+use crate::supervisor::Supervisor;
+
+use catalog::Catalog;
+
+/// How old a tenant's catalog must be before a name that is not in it is looked for in the database again: another
+/// engine may have registered it.
+const REFRESH: Duration = Duration::from_secs(5);
+/// Versions that are kept compiled for runs that were loaded from rows.
+const VERSIONS: usize = 50_000;
+/// Writes of different tenants that may run at once, and the parts that tenants are spread over.
+const STRIPES: usize = 64;
+
+/// Every tenant's workflows. Clones share one memory.
+#[derive(Clone)]
+pub struct Definitions(Arc<Shared>);
+
+struct Shared {
+    pool: Pool,
+    clock: Clock,
+    limits: Arc<Limits>,
+    supervisor: Supervisor,
+    catalogs: RwLock<HashMap<TenantId, Catalog>>,
+    versions: RwLock<HashMap<(TenantId, i32), HashMap<Arc<str>, Arc<Spec>>>>,
+    /// Whoever fills or changes a tenant's catalog holds its stripe from the statement to the memory: what is in
+    /// memory then follows the order of the commits.
+    stripes: [Mutex<()>; STRIPES],
+}
+
+/// What became of a registration.
+#[derive(Debug, Clone)]
+pub struct Registered {
+    /// The workflow as triggers find it now; `None`: it is deleted, and a worker's known version does not bring it
+    /// back.
+    pub workflow: Option<Arc<Workflow>>,
+    /// The version of the registered text.
+    pub version: i32,
+    /// Whether this text is new.
+    pub created: bool,
+}
+
+impl Definitions {
+    /// An empty memory; a tenant's part is read when it is first needed.
+    pub fn new(pool: Pool, clock: Clock, limits: Arc<Limits>, supervisor: Supervisor) -> Self {
+        Self(Arc::new(Shared {
+            pool,
+            clock,
+            limits,
+            supervisor,
+            catalogs: RwLock::default(),
+            versions: RwLock::default(),
+            stripes: std::array::from_fn(|_| Mutex::new(())),
+        }))
+    }
+
+    /// The version that a trigger of `name` starts.
+    ///
+    /// # Errors
+    /// `WorkflowNotFound`; `Unavailable` when the tenant's workflows cannot be read.
+    pub async fn current(&self, tenant: TenantId, name: &str) -> Result<Arc<Spec>> {
+        let found = self.0.find(tenant, |catalog| catalog.spec(name)).await?;
+        found.ok_or_else(|| not_found(name))
+    }
+
+    /// The current versions of the workflows whose event patterns match `key`, by name.
+    ///
+    /// # Errors
+    /// `Unavailable` when the tenant's workflows cannot be read.
+    pub async fn matching(&self, tenant: TenantId, key: &str) -> Result<Vec<Arc<Spec>>> {
+        let some = |catalog: &Catalog| Some(catalog.matching(key)).filter(|specs| !specs.is_empty());
+        Ok(self.0.find(tenant, some).await?.unwrap_or_default())
+    }
+
+    /// The workflow as a trigger finds it.
+    ///
+    /// # Errors
+    /// `WorkflowNotFound`; `Unavailable`.
+    pub async fn get(&self, tenant: TenantId, name: &str) -> Result<Arc<Workflow>> {
+        let found = self.0.find(tenant, |catalog| catalog.workflow(name)).await?;
+        found.ok_or_else(|| not_found(name))
+    }
+
+    /// A version that a run keeps, also of a deleted workflow.
+    ///
+    /// # Errors
+    /// `WorkflowNotFound` when there never was such a version; `Unavailable`.
+    pub async fn version(&self, tenant: TenantId, name: &str, version: i32) -> Result<Arc<Spec>> {
+        if let Some(spec) = self.0.known_version(tenant, name, version) {
+            return Ok(spec);
+        }
+        let row = workflows::version(&self.0.pool, tenant, name, version).await?.ok_or_else(|| not_found(name))?;
+        let spec = Arc::new(catalog::compile(name, version, &row.definition)?);
+        self.0.keep_version(tenant, &spec);
+        Ok(spec)
+    }
+
+    /// At most `limit` workflows whose name comes after `after`, by name.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub async fn list(&self, tenant: TenantId, after: Option<&str>, limit: usize) -> Result<Page<Workflow>> {
+        let asked = i64::try_from(limit + 1).unwrap_or(i64::MAX);
+        Ok(Page::cut(workflows::list(&self.0.pool, tenant, after.unwrap_or(""), asked).await?, limit))
+    }
+
+    /// At most `limit` versions of a workflow with a number below `before`, newest first.
+    ///
+    /// # Errors
+    /// `WorkflowNotFound`; `Unavailable`.
+    pub async fn versions(
+        &self,
+        tenant: TenantId,
+        name: &str,
+        before: Option<i32>,
+        limit: usize,
+    ) -> Result<Page<Version>> {
+        self.get(tenant, name).await?;
+        let asked = i64::try_from(limit + 1).unwrap_or(i64::MAX);
+        let before = before.unwrap_or(i32::MAX);
+        Ok(Page::cut(workflows::versions(&self.0.pool, tenant, name, before, asked).await?, limit))
+    }
+
+    /// Makes `definition` the current version of `name`. The same text as the current one changes nothing; one known
+    /// from earlier becomes current again under its old number.
+    ///
+    /// # Errors
+    /// `InvalidField`; `Unavailable`; `OutcomeUnknown` when the database was lost meanwhile. Safe to repeat.
+    pub async fn put(&self, tenant: TenantId, name: &str, definition: WorkflowDefinition) -> Result<Registered> {
+        self.write(tenant, "", name, definition, true).await
+    }
+
+    /// Registers what a worker brings: a new text becomes current, a known one changes nothing. `at` is the JSON
+    /// pointer of the definition in the worker's message, for errors.
+    ///
+    /// # Errors
+    /// As [`Definitions::put`].
+    pub async fn register(
+        &self,
+        tenant: TenantId,
+        at: &str,
+        name: &str,
+        definition: WorkflowDefinition,
+    ) -> Result<Registered> {
+        self.write(tenant, at, name, definition, false).await
+    }
+
+    /// Deletes a workflow. Its versions stay for its runs in the history; a later `put` goes on counting.
+    ///
+    /// # Errors
+    /// `WorkflowNotFound`; `InUse` while a run of it is open; `Unavailable`; `OutcomeUnknown`.
+    pub async fn delete(&self, tenant: TenantId, name: &str) -> Result<()> {
+        let (shared, name) = (Arc::clone(&self.0), name.to_owned());
+        self.0.finish("workflow.delete", async move { write::delete(&shared, tenant, &name).await }).await
+    }
+
+    async fn write(
+        &self,
+        tenant: TenantId,
+        at: &str,
+        name: &str,
+        definition: WorkflowDefinition,
+        known_becomes_current: bool,
+    ) -> Result<Registered> {
+        crate::domain::name::check(&format!("{at}/name"), name, &self.0.limits)?;
+        definition.check(at, &self.0.limits)?;
+        let (shared, name) = (Arc::clone(&self.0), name.to_owned());
+        let write = write::Write { tenant, name, definition, known_becomes_current };
+        self.0.finish("workflow.put", async move { write.run(&shared).await }).await
+    }
+}
+
+impl Shared {
+    /// Looks into the tenant's catalog. What is not there is looked for once more after a fresh read, unless the last
+    /// one is recent.
+    async fn find<T>(&self, tenant: TenantId, look: impl Fn(&Catalog) -> Option<T>) -> Result<Option<T>> {
+        if let Some(found) = self.look(tenant, &look) {
+            return found.map_or_else(|| Ok(None), |value| Ok(Some(value)));
+        }
+        let _stripe = self.stripe(tenant).lock().await;
+        // Another caller may have read it while this one waited.
+        if let Some(found) = self.look(tenant, &look) {
+            return Ok(found);
+        }
+        let rows = workflows::current(&self.pool, tenant, None).await?;
+        let catalog = Catalog::of(rows, self.clock.now(), &self.limits)?;
+        let found = look(&catalog);
+        self.catalogs.write().unwrap_or_else(PoisonError::into_inner).insert(tenant, catalog);
+        Ok(found)
+    }
+
+    /// `None`: the memory cannot tell, the database must be asked. `Some(None)`: there is none.
+    #[expect(clippy::option_option, reason = "known to be absent differs from not known")]
+    fn look<T>(&self, tenant: TenantId, look: impl Fn(&Catalog) -> Option<T>) -> Option<Option<T>> {
+        let catalogs = self.catalogs.read().unwrap_or_else(PoisonError::into_inner);
+        let catalog = catalogs.get(&tenant)?;
+        let found = look(catalog);
+        let recent = self.clock.now().since(catalog.read_at) < REFRESH;
+        (found.is_some() || recent).then_some(found)
+    }
+
+    fn stripe(&self, tenant: TenantId) -> &Mutex<()> {
+        &self.stripes[usize::try_from(tenant.shard()).unwrap_or(0) % STRIPES]
+    }
+
+    fn change(&self, tenant: TenantId, change: impl FnOnce(&mut Catalog)) {
+        let mut catalogs = self.catalogs.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(catalog) = catalogs.get_mut(&tenant) {
+            change(catalog);
+        }
+    }
+
+    /// The next look reads the tenant's catalog again.
+    fn forget(&self, tenant: TenantId) {
+        self.catalogs.write().unwrap_or_else(PoisonError::into_inner).remove(&tenant);
+    }
+
+    fn known_version(&self, tenant: TenantId, name: &str, version: i32) -> Option<Arc<Spec>> {
+        let versions = self.versions.read().unwrap_or_else(PoisonError::into_inner);
+        versions.get(&(tenant, version))?.get(name).cloned()
+    }
+
+    fn keep_version(&self, tenant: TenantId, spec: &Arc<Spec>) {
+        let mut versions = self.versions.write().unwrap_or_else(PoisonError::into_inner);
+        if versions.len() >= VERSIONS {
+            // Rare, and each is one read to get back.
+            versions.clear();
+        }
+        versions.entry((tenant, spec.version)).or_default().insert(Arc::clone(&spec.workflow), Arc::clone(spec));
+    }
+
+    /// Runs a write to its end also when its caller goes away: the memory must follow what was committed.
+    async fn finish<T: Send + 'static>(
+        &self,
+        name: &'static str,
+        write: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        let (reply, answer) = tokio::sync::oneshot::channel();
+        self.supervisor.spawn(name, async move {
+            // Nobody may be left to hear the answer.
+            let _ = reply.send(write.await);
+        });
+        answer.await.map_err(|_| Error::Internal("a write of a definition panicked".to_owned()))?
+    }
+}
+
+fn not_found(name: &str) -> Error {
+    Error::NotFound { code: Code::WorkflowNotFound, what: "workflow", id: name.chars().take(255).collect() }
+}

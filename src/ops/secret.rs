@@ -1,0 +1,106 @@
+//! The form of an API token: `helve_`, 43 base62 digits of 256 random bits, 6 base62 digits of a CRC-32.
+//!
+//! The prefix lets secret scanners find a leaked token; the checksum refuses a mistyped or invented one without a
+//! look into the database.
+
+use sha2::{Digest, Sha256};
+
+use crate::config::Secret;
+use crate::db::tokens::TokenHash;
+use crate::error::{Error, Result};
+
+const PREFIX: &str = "helve_";
+const RANDOM_DIGITS: usize = 43;
+const CHECK_DIGITS: usize = 6;
+const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+
+/// A fresh secret.
+///
+/// # Errors
+/// `Internal` when the system gives no random bytes.
+pub fn generate() -> Result<Secret> {
+    let mut random = [0_u8; 32];
+    getrandom::fill(&mut random).map_err(|e| Error::Internal(format!("no random bytes: {e}")))?;
+    let mut token = format!("{PREFIX}{}", base62(random, RANDOM_DIGITS));
+    let check = check_digits(&token);
+    token.push_str(&check);
+    Ok(Secret::new(token))
+}
+
+/// Whether `token` has the form of a token, with a right checksum.
+pub fn is_well_formed(token: &str) -> bool {
+    let right_length = token.len() == PREFIX.len() + RANDOM_DIGITS + CHECK_DIGITS;
+    if !right_length || !token.starts_with(PREFIX) || !token[PREFIX.len()..].bytes().all(|b| DIGITS.contains(&b)) {
+        return false;
+    }
+    let (body, check) = token.split_at(token.len() - CHECK_DIGITS);
+    check == check_digits(body)
+}
+
+/// What is stored of a token.
+pub fn hash(token: &str) -> TokenHash {
+    Sha256::digest(token.as_bytes()).into()
+}
+
+fn check_digits(body: &str) -> String {
+    let mut number = [0_u8; 32];
+    number[28..].copy_from_slice(&crc32fast::hash(body.as_bytes()).to_be_bytes());
+    base62(number, CHECK_DIGITS)
+}
+
+/// A big-endian number in base 62 with leading zeros. 43 digits hold 256 bits, 6 hold 32.
+fn base62(mut number: [u8; 32], digits: usize) -> String {
+    let mut text = vec![b'0'; digits];
+    for digit in text.iter_mut().rev() {
+        let mut rest = 0_u32;
+        for byte in &mut number {
+            let dividend = (rest << 8) | u32::from(*byte);
+            *byte = u8::try_from(dividend / 62).unwrap_or(0);
+            rest = dividend % 62;
+        }
+        *digit = DIGITS[rest as usize];
+    }
+    text.into_iter().map(char::from).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fresh_secret_has_the_form_and_differs_from_the_next() {
+        let (a, b) = (generate().unwrap(), generate().unwrap());
+        assert_ne!(a.reveal(), b.reveal());
+        assert!(is_well_formed(a.reveal()));
+        assert_eq!(a.reveal().len(), 55);
+        assert_eq!(format!("{a:?}"), "[redacted]");
+    }
+
+    #[test]
+    fn every_changed_character_is_noticed() {
+        let token = generate().unwrap().reveal().to_owned();
+        for at in 0..token.len() {
+            let mut wrong = token.clone().into_bytes();
+            wrong[at] = if wrong[at] == b'a' { b'b' } else { b'a' };
+            assert!(!is_well_formed(std::str::from_utf8(&wrong).unwrap()), "position {at}");
+        }
+        assert!(!is_well_formed(&token[..54]));
+        assert!(!is_well_formed(&format!("{token}0")));
+        assert!(!is_well_formed("helve_ÄÄÄÄÄÄÄÄÄÄÄÄÄÄÄÄÄÄÄÄÄÄÄÄa"));
+        assert!(!is_well_formed(""));
+    }
+
+    #[test]
+    fn the_digits_are_those_of_the_number() {
+        let number = |n: u8| {
+            let mut bytes = [0; 32];
+            bytes[31] = n;
+            bytes
+        };
+        assert_eq!(base62(number(61), 3), "00z");
+        assert_eq!(base62(number(62), 3), "010");
+        // The largest number of 256 bits needs all 43 digits and fits in them.
+        assert_ne!(base62([0xff; 32], 43).as_bytes()[0], b'0');
+        assert_eq!(base62([0xff; 32], 44).as_bytes()[0], b'0');
+    }
+}

@@ -1,0 +1,170 @@
+//! What the owner tells others: callers, workers' outboxes, and who waits for a run to end.
+
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+use crate::domain::delivery::{Outgoing, Welcome};
+use crate::domain::run::Run;
+use crate::error::{Code, Error, Result};
+use crate::hub::Room;
+use crate::id::{EventId, RunId};
+
+use super::core::{Answer, Command, Ticket, Transport};
+use super::owner::Owner;
+use super::reads::ReadJob;
+use super::{Connection, Created, EventCreated};
+
+/// Who waits for an answer, and for which.
+pub(super) enum Reply {
+    Create { run: RunId, reply: oneshot::Sender<Result<Created>>, watch: bool },
+    /// One item of a bulk request.
+    Item { place: usize, bulk: Arc<std::sync::Mutex<Bulk>> },
+    Event { reply: oneshot::Sender<Result<EventCreated>> },
+    Cancel { reply: oneshot::Sender<Result<()>> },
+    Connect { transport: Transport, reply: oneshot::Sender<Result<(Welcome, Connection)>> },
+}
+
+/// The outcomes of a bulk request, answered when the last is there.
+pub(super) struct Bulk {
+    pub outcomes: Vec<Option<Result<Created>>>,
+    pub missing: usize,
+    pub reply: Option<oneshot::Sender<Vec<Result<Created>>>>,
+}
+
+impl Bulk {
+    fn set(&mut self, place: usize, outcome: Result<Created>) {
+        if let Some(slot) = self.outcomes.get_mut(place)
+            && slot.replace(outcome).is_none()
+        {
+            self.missing -= 1;
+        }
+        if self.missing == 0
+            && let Some(reply) = self.reply.take()
+        {
+            // The caller may have gone: the runs stay.
+            let _ = reply.send(std::mem::take(&mut self.outcomes).into_iter().flatten().collect());
+        }
+    }
+}
+
+impl Owner {
+    /// A caller's answer. One that has gone away is no reason to do anything differently.
+    pub fn answer(&mut self, ticket: Ticket, answer: Answer) {
+        let answer = match answer {
+            // Who holds the key stands in its row.
+            Answer::KeyTaken(key) => return self.reads.push(ReadJob::Key { key, ticket }),
+            other => other,
+        };
+        let Some(reply) = self.replies.remove(&ticket) else { return };
+        match (reply, answer) {
+            (Reply::Create { run: id, reply, watch }, Answer::Created(run)) => {
+                let finished = watch.then(|| self.watch(id));
+                let _ = reply.send(Ok(Created::New { run, finished }));
+            }
+            (Reply::Item { place, bulk }, Answer::Created(run)) => {
+                set(&bulk, place, Ok(Created::New { run, finished: None }));
+            }
+            (Reply::Event { reply }, Answer::EventCreated(id, runs)) => {
+                let _ = reply.send(Ok(EventCreated::New { id, runs }));
+            }
+            (Reply::Cancel { reply }, Answer::Cancelled) => {
+                let _ = reply.send(Ok(()));
+            }
+            (Reply::Connect { transport, reply }, Answer::Welcome(welcome)) => {
+                let session = welcome.session;
+                if let Some(socket) = self.sockets.get_mut(&transport) {
+                    socket.session = session;
+                }
+                let _ = reply.send(Ok((*welcome, Connection { session, transport })));
+            }
+            (reply, Answer::Failed(error)) => self.fail(reply, error),
+            (reply, _) => self.fail(reply, Error::Internal("an answer of a wrong kind".to_owned())),
+        }
+    }
+
+    fn fail(&mut self, reply: Reply, error: Error) {
+        match reply {
+            Reply::Create { reply, .. } => drop(reply.send(Err(error))),
+            Reply::Item { place, bulk } => set(&bulk, place, Err(error)),
+            Reply::Event { reply } => drop(reply.send(Err(error))),
+            Reply::Cancel { reply } => drop(reply.send(Err(error))),
+            Reply::Connect { transport, reply } => {
+                self.sockets.remove(&transport);
+                drop(reply.send(Err(error)));
+            }
+        }
+    }
+
+    /// A create met a key that is taken: the same body joins the earlier create, another is a conflict.
+    pub fn key_found(&mut self, ticket: Ticket, holder: Option<(Uuid, bool)>) {
+        let Some(reply) = self.replies.remove(&ticket) else { return };
+        let (target, same) = match holder {
+            Some(holder) => holder,
+            // It expired between the two statements: the caller's retry will be the first again.
+            None => return self.fail(reply, Error::unavailable("the idempotency key has just expired")),
+        };
+        let conflict = |existing: String| Error::Conflict {
+            code: Code::IdempotencyConflict,
+            message: "this idempotency key was used with another body; use a new key for a new request".to_owned(),
+            existing: Some(existing),
+        };
+        let run = RunId::from_uuid(target);
+        match reply {
+            Reply::Create { reply, .. } if same => drop(reply.send(Ok(Created::Existing(run)))),
+            Reply::Item { place, bulk } if same => set(&bulk, place, Ok(Created::Existing(run))),
+            Reply::Event { reply } if same => {
+                drop(reply.send(Ok(EventCreated::Existing(EventId::from_uuid(target)))));
+            }
+            Reply::Event { reply } => drop(reply.send(Err(conflict(EventId::from_uuid(target).to_string())))),
+            other => self.fail(other, conflict(run.to_string())),
+        }
+    }
+
+    /// Says something to a worker. Assignments of one turn become one frame.
+    pub fn push(&mut self, transport: Transport, message: Outgoing) {
+        let Outgoing::Assign(tasks) = message else { return self.deliver(transport, message) };
+        match self.assigned.iter_mut().find(|(t, _)| *t == transport) {
+            Some((_, waiting)) => waiting.extend(tasks),
+            None => self.assigned.push((transport, tasks)),
+        }
+    }
+
+    /// Hands the turn's assignments to their sockets.
+    pub fn flush(&mut self) {
+        for (transport, tasks) in std::mem::take(&mut self.assigned) {
+            self.deliver(transport, Outgoing::Assign(tasks));
+        }
+    }
+
+    fn deliver(&mut self, transport: Transport, message: Outgoing) {
+        let Some(socket) = self.sockets.get(&transport) else { return };
+        if socket.outbox.push(message) == Room::No {
+            let (shard, session) = (socket.shard, socket.session);
+            self.step(shard, Command::Congested(session), false);
+        }
+    }
+
+    /// Resolves when the run ends.
+    pub fn watch(&mut self, run: RunId) -> oneshot::Receiver<Arc<Run>> {
+        let (done, end) = oneshot::channel();
+        self.waiters.entry(run).or_default().push(done);
+        end
+    }
+
+    /// A run has ended: whoever waits for it is told. Without the payloads in memory the sender is dropped,
+    /// and the caller reads the row.
+    pub fn ended(&mut self, run: RunId, view: Option<Box<Run>>) {
+        let Some(waiting) = self.waiters.remove(&run) else { return };
+        let Some(view) = view else { return };
+        let view = Arc::new(*view);
+        for waiter in waiting {
+            let _ = waiter.send(Arc::clone(&view));
+        }
+    }
+}
+
+fn set(bulk: &std::sync::Mutex<Bulk>, place: usize, outcome: Result<Created>) {
+    bulk.lock().unwrap_or_else(std::sync::PoisonError::into_inner).set(place, outcome);
+}

@@ -1,0 +1,416 @@
+//! What a commit means: only now callers, workers and waiting commands hear of a decision.
+
+use std::sync::Arc;
+
+use crate::domain::delivery::{Attempt, Outcome, Outgoing, Welcome};
+use crate::domain::run::RunError;
+use crate::domain::status::RunStatus;
+use crate::error::{Code, Error};
+use crate::id::RunId;
+
+use super::state::{
+    Deferred, Farewell, InFlight, Note, Phase, Placed, Shard, Start, Step, TakeBack, engine_error, refuse,
+};
+use super::types::{Answer, Body, Context, CreateKey, Effect, EndRow, Flight, QueueKey, RowOutcome, Ticket};
+
+/// Bodies up to this size stay in memory with a queued run, so that its claim need not read them.
+const KEPT_BODY: usize = 1_024;
+/// How long after a refusal by the database something is tried again.
+const RETRY_REFUSED: std::time::Duration = std::time::Duration::from_secs(5);
+
+impl Shard {
+    /// A transition is committed.
+    pub(super) fn committed(
+        &mut self,
+        flight: Flight,
+        outcomes: Vec<RowOutcome>,
+        cx: Context,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(InFlight { steps }) = self.flights.remove(&flight) else { return };
+        crate::invariant!(steps.len() == outcomes.len(), "G3 a transition has an outcome for each of its rows");
+        let mut touched = Vec::with_capacity(steps.len());
+        let mut keys = Vec::new();
+        for (step, outcome) in steps.into_iter().zip(outcomes) {
+            if let Some(run) = step.run() {
+                touched.push(run);
+                if let Some(task) = self.tasks.get_mut(&run) {
+                    task.flight = None;
+                }
+            }
+            self.commit_step(step, outcome, &mut keys, cx, out);
+        }
+        let mut queues: Vec<QueueKey> = Vec::new();
+        for run in touched {
+            if let Some(task) = self.tasks.get(&run)
+                && matches!(task.phase, Phase::Queued { .. })
+            {
+                let key = task.queue();
+                if !queues.contains(&key) {
+                    queues.push(key);
+                }
+            }
+            self.settle(run, cx, out);
+        }
+        for key in keys {
+            self.unlock_key(Some(&key), cx, out);
+        }
+        for key in queues {
+            self.fill_queue(&key, cx, out);
+        }
+    }
+
+    fn commit_step(
+        &mut self,
+        step: Step,
+        outcome: RowOutcome,
+        keys: &mut Vec<CreateKey>,
+        cx: Context,
+        out: &mut Vec<Effect>,
+    ) {
+        let applied = matches!(outcome, RowOutcome::Applied(_));
+        match step {
+            Step::Create { run, ticket, start, key } => {
+                self.created(run, ticket, start, key.as_ref(), applied, cx, out);
+                keys.extend(key);
+            }
+            Step::Event { event, runs, ticket, key } => {
+                let answer = match (applied, &key) {
+                    (true, _) => Answer::EventCreated(event, runs),
+                    (false, Some(key)) => Answer::KeyTaken(key.clone()),
+                    (false, None) => Answer::Failed(Error::Internal("an event was not written".into())),
+                };
+                out.push(Effect::Answer(ticket, answer));
+                keys.extend(key);
+            }
+            Step::Assign { run, to } => {
+                let RowOutcome::Applied(body) = outcome else {
+                    return self.claim_missed(run, to.session, cx, out);
+                };
+                self.assigned(run, body);
+                self.deliver(run, to, cx, out);
+            }
+            Step::Place { run, place, note } => self.placed(run, place, &note, applied, cx, out),
+            Step::End { run, row, note } => self.ended(run, *row, &note, applied, cx, out),
+            Step::Extend { run, attempt, deadline, by } => {
+                if let Some(task) = self.tasks.get_mut(&run).filter(|_| applied)
+                    && let Phase::Running(held) = &mut task.phase
+                {
+                    let session = held.session;
+                    held.deadline = Some(deadline);
+                    held.delivery = super::state::Delivery::Received;
+                    self.set_timer(run, Some(deadline));
+                    self.push(session, Outgoing::Extended(attempt, by), out);
+                }
+            }
+            Step::Worker { session, ticket, secret, unknown } => {
+                self.worker_written(session, ticket, secret, unknown, cx, out);
+            }
+            Step::Gone => {}
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the parts of one step")]
+    fn created(
+        &mut self,
+        run: RunId,
+        ticket: Option<Ticket>,
+        start: Start,
+        key: Option<&CreateKey>,
+        applied: bool,
+        cx: Context,
+        out: &mut Vec<Effect>,
+    ) {
+        self.creating -= 1;
+        if let Start::Assigned(_) = start {
+            self.optimistic -= 1;
+        }
+        if !applied {
+            self.uncreate(run, start);
+            if let Some(ticket) = ticket {
+                let answer = match key {
+                    Some(key) => Answer::KeyTaken(key.clone()),
+                    None => Answer::Failed(Error::Internal("a run was not written".into())),
+                };
+                out.push(Effect::Answer(ticket, answer));
+            }
+            return;
+        }
+        self.counters.created += 1;
+        match start {
+            Start::Assigned(to) => {
+                self.counters.optimistic += 1;
+                self.deliver(run, to, cx, out);
+            }
+            Start::Queued { expires } => self.rest(run, Placed::Queued { expires, retries: 0 }, out),
+            Start::Scheduled { due } => self.rest(run, Placed::Scheduled { due, retries: 0 }, out),
+        }
+        if let Some(ticket) = ticket
+            && let Some(view) = self.view(run)
+        {
+            out.push(Effect::Answer(ticket, Answer::Created(view)));
+        }
+        self.trim_body(run);
+    }
+
+    /// Forgets a run that was not created, and what was reserved for it.
+    pub(super) fn uncreate(&mut self, run: RunId, start: Start) {
+        self.dequeue(run);
+        if let Start::Assigned(to) = start {
+            self.release(to.session, Attempt { run, number: 1 });
+        }
+        self.tasks.remove(&run);
+    }
+
+    /// A committed run rests: in its queue, or until its time.
+    fn rest(&mut self, run: RunId, place: Placed, out: &mut Vec<Effect>) {
+        let horizon = self.timer_horizon;
+        let Some(task) = self.tasks.get_mut(&run) else { return };
+        let at = match place {
+            Placed::Queued { expires, retries } => {
+                task.retries = retries;
+                task.phase = Phase::Queued { expires };
+                expires
+            }
+            Placed::Scheduled { due, retries } => {
+                task.retries = retries;
+                task.phase = Phase::Scheduled { due };
+                Some(due)
+            }
+        };
+        // Later timers are read from the database when they come near.
+        self.set_timer(run, at.filter(|at| *at <= horizon));
+        if let Placed::Queued { .. } = place {
+            self.enqueue(run, out);
+        }
+    }
+
+    fn assigned(&mut self, run: RunId, body: Option<Arc<Body>>) {
+        let Some(task) = self.tasks.get_mut(&run) else { return };
+        task.attempt += 1;
+        if let Some(body) = body {
+            task.body = Some(body);
+        }
+        crate::invariant!(task.body.is_some(), "I2 the payloads of {run} are gone");
+    }
+
+    /// The row was not as the window had it (a read's snapshot may be old): the slot is free again.
+    fn claim_missed(
+        &mut self,
+        run: RunId,
+        session: crate::id::SessionId,
+        cx: Context,
+        out: &mut Vec<Effect>,
+    ) {
+        if let Some(number) = self.tasks.get(&run).map(|t| t.attempt + 1) {
+            self.release(session, Attempt { run, number });
+        }
+        self.forget(run, out);
+        self.offer_room(session, cx, out);
+    }
+
+    fn placed(&mut self, run: RunId, place: Placed, note: &Note, applied: bool, cx: Context, out: &mut Vec<Effect>) {
+        let status = match place {
+            Placed::Queued { .. } => RunStatus::Queued,
+            Placed::Scheduled { .. } => RunStatus::Scheduled,
+        };
+        if applied {
+            self.rest(run, place, out);
+            self.trim_body(run);
+        } else {
+            self.dequeue(run);
+            self.forget(run, out);
+        }
+        self.farewell(note, applied, status, cx, out);
+    }
+
+    fn ended(&mut self, run: RunId, row: EndRow, note: &Note, applied: bool, cx: Context, out: &mut Vec<Effect>) {
+        let state = row.state;
+        if applied {
+            self.counters.finished += 1;
+            out.push(Effect::Ended(run, self.ended_view(run, row)));
+        }
+        self.forget(run, out);
+        self.farewell(note, applied, state, cx, out);
+        match note.ticket {
+            Some((_, ticket)) if applied => out.push(Effect::Answer(ticket, Answer::Cancelled)),
+            // The row was not as memory had it: decide again on what it is.
+            Some((tenant, ticket)) => self.on_run(run, Deferred::Cancel { tenant, ticket }, cx, out),
+            None => {}
+        }
+    }
+
+    fn ended_view(&self, run: RunId, row: EndRow) -> Option<Box<crate::domain::run::Run>> {
+        let mut view = self.view(run)?;
+        view.status = row.state;
+        view.output = row.output;
+        view.error = row.error;
+        view.due = None;
+        view.finished_at = Some(row.finished_at);
+        Some(view)
+    }
+
+    /// The holder of an attempt that is over learns of it, and its slot is freed or kept for the grace.
+    fn farewell(&mut self, note: &Note, applied: bool, status: RunStatus, cx: Context, out: &mut Vec<Effect>) {
+        let Some((session, attempt, how)) = note.holder else { return };
+        let how = if applied { how } else { Farewell::Superseded(crate::domain::delivery::Reason::Reassigned) };
+        match how {
+            Farewell::Stored => self.push(session, Outgoing::Stored(vec![(attempt, status)]), out),
+            Farewell::Superseded(reason) => self.push(session, Outgoing::Superseded(vec![(attempt, reason)]), out),
+            Farewell::Silent => {}
+            Farewell::Stop(reason) => {
+                let grace = self.settings.cancel_grace;
+                if let Some(hold) = self.sessions.get_mut(&session).and_then(|s| s.holds.get_mut(&attempt)) {
+                    hold.until = Some((cx.now.plus(grace), reason));
+                }
+                self.reset_session_timer(session);
+                return self.push(session, Outgoing::Cancel(vec![(attempt, reason)], grace), out);
+            }
+        }
+        self.let_go(session, attempt, cx, out);
+    }
+
+    fn trim_body(&mut self, run: RunId) {
+        if let Some(task) = self.tasks.get_mut(&run)
+            && !matches!(task.phase, Phase::Running(_))
+            && task.body.as_ref().is_some_and(|b| b.input.len() + b.metadata.len() > KEPT_BODY)
+        {
+            task.body = None;
+        }
+    }
+
+    fn worker_written(
+        &mut self,
+        session: crate::id::SessionId,
+        ticket: Option<Ticket>,
+        secret: String,
+        superseded: Vec<(Attempt, crate::domain::delivery::Reason)>,
+        cx: Context,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(s) = self.sessions.get_mut(&session) else {
+            return refuse(ticket, Error::unavailable("the socket was closed"), out);
+        };
+        let first = !s.ready;
+        s.ready = true;
+        if let Some(ticket) = ticket {
+            let welcome = Welcome { worker: s.worker, session, secret, resumed: !first, superseded };
+            out.push(Effect::Answer(ticket, Answer::Welcome(Box::new(welcome))));
+        }
+        self.offers_changed(session, cx, out);
+    }
+
+    /// The database refuses a transition for what it contains: undo it, and let nothing hang.
+    pub(super) fn rejected(&mut self, flight: Flight, why: &str, cx: Context, out: &mut Vec<Effect>) {
+        let Some(InFlight { steps }) = self.flights.remove(&flight) else { return };
+        let mut touched = Vec::new();
+        // Backwards: the claims that used a freed slot before the change that freed it.
+        for step in steps.into_iter().rev() {
+            if let Some(run) = step.run() {
+                touched.push(run);
+                if let Some(task) = self.tasks.get_mut(&run) {
+                    task.flight = None;
+                }
+            }
+            self.reject_step(step, why, cx, out);
+        }
+        for run in touched {
+            self.settle(run, cx, out);
+        }
+    }
+
+    fn reject_step(&mut self, step: Step, why: &str, cx: Context, out: &mut Vec<Effect>) {
+        let internal = || Error::Internal(format!("the database refused the write: {why}"));
+        match step {
+            Step::Create { run, ticket, start, key } => {
+                self.creating -= 1;
+                if let Start::Assigned(_) = start {
+                    self.optimistic -= 1;
+                }
+                self.uncreate(run, start);
+                refuse(ticket, internal(), out);
+                self.unlock_key(key.as_ref(), cx, out);
+            }
+            Step::Event { ticket, key, .. } => {
+                refuse(Some(ticket), internal(), out);
+                self.unlock_key(key.as_ref(), cx, out);
+            }
+            Step::Assign { run, to } => {
+                self.unclaim(run, to.session, out);
+                self.set_timer(run, Some(cx.now.plus(RETRY_REFUSED)));
+            }
+            Step::Place { run, note, .. } => self.unplace(run, &note, cx, out),
+            Step::End { run, row, note } => self.unend(run, &row, &note, cx, out),
+            Step::Extend { attempt, .. } => {
+                if let Some(session) = self.tasks.get(&attempt.run).and_then(|t| t.held()).map(|h| h.session) {
+                    self.push(session, Outgoing::Error(Code::Internal, "the extension was not stored".into()), out);
+                }
+            }
+            Step::Worker { session, ticket, .. } => {
+                refuse(ticket, internal(), out);
+                self.remove_session(session, out);
+            }
+            Step::Gone => {}
+        }
+    }
+
+    fn unplace(&mut self, run: RunId, note: &Note, cx: Context, out: &mut Vec<Effect>) {
+        self.dequeue(run);
+        self.reopen(run, note, cx);
+        if let Some((session, _, _)) = note.holder {
+            self.push(session, Outgoing::Error(Code::Internal, "a result was not stored".into()), out);
+        }
+    }
+
+    /// A result that cannot be stored must not leave its run hanging: it fails without the payload.
+    fn unend(&mut self, run: RunId, row: &EndRow, note: &Note, cx: Context, out: &mut Vec<Effect>) {
+        self.reopen(run, note, cx);
+        if let Some((_, ticket)) = note.ticket {
+            refuse(Some(ticket), Error::Internal("the database refused the cancel".into()), out);
+        }
+        if let Some((session, attempt, Farewell::Stored)) = note.holder
+            && (row.output.is_some() || row.error.as_ref().is_some_and(|e| e.code.as_deref() != Some("result_rejected")))
+        {
+            let error = RunError {
+                retryable: Some(false),
+                ..engine_error("result_rejected", "the database refused to store the result")
+            };
+            self.on_run(run, Deferred::Result { session, attempt, outcome: Outcome::Failed(error) }, cx, out);
+        }
+    }
+
+    /// Memory is as before the refused change; a timer tries again what nobody else will.
+    fn reopen(&mut self, run: RunId, note: &Note, cx: Context) {
+        if let Some((session, attempt, farewell)) = note.holder
+            && farewell != Farewell::Silent
+        {
+            self.restore_hold(run, session, attempt);
+        }
+        let again = cx.now.plus(RETRY_REFUSED);
+        if let Some(task) = self.tasks.get_mut(&run)
+            && let Phase::Running(held) = &mut task.phase
+        {
+            held.deadline = Some(again);
+            held.delivery = super::state::Delivery::Received;
+            if !self.sessions.contains_key(&held.session) {
+                let session = held.session;
+                task.deferred.push_back(Deferred::TakeBack { session, reason: TakeBack::Lost });
+            }
+        }
+        self.set_timer(run, Some(again));
+    }
+}
+
+impl Step {
+    const fn run(&self) -> Option<RunId> {
+        match self {
+            Self::Create { run, .. }
+            | Self::Assign { run, .. }
+            | Self::Place { run, .. }
+            | Self::End { run, .. }
+            | Self::Extend { run, .. } => Some(*run),
+            Self::Event { .. } | Self::Worker { .. } | Self::Gone => None,
+        }
+    }
+}
+

@@ -1,0 +1,418 @@
+//! How attempts and runs end: results, failures and retries, cancels, timeouts, and work taken back.
+
+use std::time::Duration;
+
+use crate::clock::Timestamp;
+use crate::domain::delivery::{Attempt, Outcome, Outgoing, Reason};
+use crate::domain::run::RunError;
+use crate::domain::status::RunStatus;
+use crate::error::{Code, Error};
+use crate::id::{RunId, SessionId, TenantId};
+
+use super::state::{
+    Deferred, Delivery, Farewell, Note, Phase, Placed, Shard, Step, TakeBack, engine_error, jitter, refuse,
+};
+use super::types::{Context, Effect, EndRow, Lane, MoveRow, Placement, Row, Ticket};
+
+/// The longest wait before a run that is given back again and again is queued anew.
+const MAX_RELEASE_WAIT: Duration = Duration::from_secs(5);
+
+impl Shard {
+    /// A worker reports how an attempt ended.
+    pub(super) fn result(
+        &mut self,
+        session: SessionId,
+        attempt: Attempt,
+        outcome: Outcome,
+        cx: Context,
+        out: &mut Vec<Effect>,
+    ) {
+        let ours = self.tasks.get(&attempt.run).is_some_and(|t| t.is_held_by(session, attempt.number));
+        if !ours {
+            return self.stale_result(session, attempt, cx, out);
+        }
+        let holder = Some((session, attempt, Farewell::Stored));
+        let note = Note { holder, ticket: None };
+        match outcome {
+            Outcome::Succeeded(output) => {
+                self.end(attempt.run, RunStatus::Succeeded, Some(output), None, None, note, cx, out);
+            }
+            Outcome::Failed(error) => self.fail(attempt, error, "retry", note, cx, out),
+            Outcome::Released => self.give_back(attempt.run, "released", note, cx, out),
+        }
+    }
+
+    /// A result for an attempt that is not the running one: it frees its slot and counts for nothing.
+    fn stale_result(&mut self, session: SessionId, attempt: Attempt, cx: Context, out: &mut Vec<Effect>) {
+        let reason = self
+            .sessions
+            .get(&session)
+            .and_then(|s| s.holds.get(&attempt))
+            .map(|hold| hold.until.map_or(Reason::Reassigned, |(_, reason)| reason));
+        let reason = reason.unwrap_or(Reason::Reassigned);
+        self.let_go(session, attempt, cx, out);
+        self.push(session, Outgoing::Superseded(vec![(attempt, reason)]), out);
+    }
+
+    /// A slot that was kept for an attempt told to stop is free again.
+    pub(super) fn let_go(&mut self, session: SessionId, attempt: Attempt, cx: Context, out: &mut Vec<Effect>) {
+        self.release(session, attempt);
+        self.reset_session_timer(session);
+        self.offer_room(session, cx, out);
+    }
+
+    /// A session has room: what waits for it is claimed.
+    pub(super) fn offer_room(&mut self, session: SessionId, cx: Context, out: &mut Vec<Effect>) {
+        let Some(s) = self.sessions.get(&session) else { return };
+        let (tenant, actions) = (s.tenant, s.info.actions.clone());
+        let (mut rows, mut steps) = (Vec::new(), Vec::new());
+        self.fill_session(session, cx, &mut rows, &mut steps);
+        for (row, step) in rows.into_iter().zip(steps) {
+            self.write(Lane::Finish, tenant, vec![row], vec![step], out);
+        }
+        for action in actions {
+            self.refill(&super::types::QueueKey { tenant, action }, out);
+        }
+    }
+
+    /// An attempt failed: again later, or the run is over.
+    pub(super) fn fail(
+        &mut self,
+        attempt: Attempt,
+        error: RunError,
+        reason: &'static str,
+        note: Note,
+        cx: Context,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(task) = self.tasks.get(&attempt.run) else { return };
+        let spent = u32::try_from(task.retries).unwrap_or(0);
+        let retries = task.retries + 1;
+        match task.spec.retry.next_wait(spent, &error, jitter(attempt)) {
+            None => {
+                let why = (reason != "retry").then_some(reason);
+                self.end(attempt.run, RunStatus::Failed, None, Some(error), why, note, cx, out);
+            }
+            Some(wait) if wait.is_zero() => {
+                let expires = task.spec.schedule_timeout.map(|d| cx.now.plus(d));
+                let place = Placed::Queued { expires, retries };
+                self.place(attempt.run, place, Some(error), reason, note, cx, out);
+            }
+            Some(wait) => {
+                let place = Placed::Scheduled { due: cx.now.plus(wait), retries };
+                self.place(attempt.run, place, Some(error), reason, note, cx, out);
+            }
+        }
+    }
+
+    /// Back into the queue without spending a retry. A run that comes back again and again waits longer
+    /// each time, so that one worker that refuses it does not spin.
+    fn give_back(&mut self, run: RunId, reason: &'static str, note: Note, cx: Context, out: &mut Vec<Effect>) {
+        let Some(task) = self.tasks.get(&run) else { return };
+        let retries = task.retries;
+        let again = u32::try_from(task.redeliveries()).unwrap_or(0);
+        let place = if again == 0 {
+            Placed::Queued { expires: task.spec.schedule_timeout.map(|d| cx.now.plus(d)), retries }
+        } else {
+            let wait = Duration::from_millis(10) * 2_u32.saturating_pow(again.min(16));
+            Placed::Scheduled { due: cx.now.plus(wait.min(MAX_RELEASE_WAIT)), retries }
+        };
+        self.place(run, place, None, reason, note, cx, out);
+    }
+
+    /// Someone wants the run to end.
+    pub(super) fn cancel(&mut self, run: RunId, tenant: TenantId, ticket: Ticket, cx: Context, out: &mut Vec<Effect>) {
+        let Some(task) = self.tasks.get(&run).filter(|t| t.tenant == tenant) else {
+            return refuse(Some(ticket), Error::not_found("run", run), out);
+        };
+        let holder = task.held().map(|held| {
+            (held.session, Attempt { run, number: task.attempt }, Farewell::Stop(Reason::Requested))
+        });
+        let note = Note { holder, ticket: Some((tenant, ticket)) };
+        let error = engine_error("cancelled", "cancelled on request");
+        self.end(run, RunStatus::Cancelled, None, Some(error), Some("cancelled"), note, cx, out);
+    }
+
+    /// The execution timeout passed.
+    pub(super) fn timed_out(&mut self, run: RunId, cx: Context, out: &mut Vec<Effect>) {
+        let Some(task) = self.tasks.get(&run) else { return };
+        let Some(held) = task.held() else { return };
+        let attempt = Attempt { run, number: task.attempt };
+        let timeout = crate::domain::duration::format(task.spec.execution_timeout);
+        let error = engine_error("timeout", format!("the attempt took longer than its execution timeout of {timeout}"));
+        let note = Note { holder: Some((held.session, attempt, Farewell::Stop(Reason::Timeout))), ticket: None };
+        self.fail(attempt, error, "timeout", note, cx, out);
+    }
+
+    /// The run waited too long in the queue.
+    pub(super) fn expired(&mut self, run: RunId, cx: Context, out: &mut Vec<Effect>) {
+        let Some(task) = self.tasks.get(&run) else { return };
+        let timeout = task.spec.schedule_timeout.map(crate::domain::duration::format).unwrap_or_default();
+        let error =
+            engine_error("schedule_timeout", format!("no slot was free within the schedule timeout of {timeout}"));
+        self.end(run, RunStatus::Cancelled, None, Some(error), Some("schedule_timeout"), Note::default(), cx, out);
+    }
+
+    /// The attempt of a session that is over, or that never got it, goes to another.
+    pub(super) fn take_back(
+        &mut self,
+        run: RunId,
+        session: SessionId,
+        why: TakeBack,
+        cx: Context,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(task) = self.tasks.get(&run) else { return };
+        let Some(held) = task.held().filter(|h| h.session == session) else { return };
+        if why == TakeBack::Undelivered && held.delivery == Delivery::Received {
+            return;
+        }
+        let attempt = Attempt { run, number: task.attempt };
+        let (retries, lost) = (task.retries, task.redeliveries() >= self.settings.redeliveries);
+        let expires = task.spec.schedule_timeout.map(|d| cx.now.plus(d));
+        self.counters.taken_back += 1;
+        let note = |farewell| Note { holder: Some((session, attempt, farewell)), ticket: None };
+        match why {
+            TakeBack::Released => self.give_back(run, "released", note(Farewell::Silent), cx, out),
+            TakeBack::Lost if lost => {
+                let message = format!("its worker was lost {} times", self.settings.redeliveries + 1);
+                let error = engine_error("worker_lost", message);
+                let note = note(Farewell::Silent);
+                self.end(run, RunStatus::Failed, None, Some(error), Some("worker_lost"), note, cx, out);
+            }
+            TakeBack::Lost | TakeBack::Undelivered => {
+                let reason = if why == TakeBack::Lost { "worker_lost" } else { "reassigned" };
+                let note = note(Farewell::Superseded(Reason::Reassigned));
+                self.place(run, Placed::Queued { expires, retries }, None, reason, note, cx, out);
+            }
+        }
+    }
+
+    /// Gives an attempt more time; written, since a takeover must know.
+    pub(super) fn extend(
+        &mut self,
+        session: SessionId,
+        attempt: Attempt,
+        by: Duration,
+        cx: Context,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(task) = self.tasks.get(&attempt.run).filter(|t| t.is_held_by(session, attempt.number)) else {
+            return self.push(session, Outgoing::Superseded(vec![(attempt, Reason::Reassigned)]), out);
+        };
+        let Some(held) = task.held() else { return };
+        let deadline = cx.now.plus(by);
+        let place = Placement {
+            state: RunStatus::Running,
+            attempt: task.attempt,
+            retries: task.retries,
+            due: Some(deadline),
+            worker: Some((held.worker, session)),
+            started_at: Some(held.started_at),
+            error: None,
+        };
+        let (tenant, guard) = (task.tenant, task.guard());
+        let row = MoveRow { run: attempt.run, tenant, guard, place, worker: None, want_body: false, reason: None };
+        let step = Step::Extend { run: attempt.run, attempt, deadline, by };
+        self.write(Lane::Finish, tenant, vec![Row::Move(Box::new(row))], vec![step], out);
+    }
+
+    /// Writes that a run rests again: queued or scheduled. What its slot can do at once rides along.
+    #[expect(clippy::too_many_arguments, reason = "a transition has that many independent parts")]
+    fn place(
+        &mut self,
+        run: RunId,
+        place: Placed,
+        error: Option<RunError>,
+        reason: &'static str,
+        note: Note,
+        cx: Context,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(task) = self.tasks.get(&run) else { return };
+        let (state, due, retries) = match place {
+            Placed::Queued { expires, retries } => (RunStatus::Queued, expires, retries),
+            Placed::Scheduled { due, retries } => (RunStatus::Scheduled, Some(due), retries),
+        };
+        let row = MoveRow {
+            run,
+            tenant: task.tenant,
+            guard: task.guard(),
+            place: Placement { state, attempt: task.attempt, retries, due, worker: None, started_at: None, error },
+            worker: task.held().map(|h| h.worker),
+            want_body: false,
+            reason: Some(reason),
+        };
+        let (tenant, key, entry) = (task.tenant, task.queue(), (task.rank, run));
+        if state == RunStatus::Queued
+            && let Some(queue) = self.queues.get_mut(&key)
+        {
+            queue.uncommitted.insert(entry);
+        }
+        self.set_timer(run, None);
+        let step = Step::Place { run, place, note: note.clone() };
+        self.ride(tenant, Row::Move(Box::new(row)), step, &note, cx, out);
+    }
+
+    /// Writes that a run is over.
+    #[expect(clippy::too_many_arguments, reason = "a transition has that many independent parts")]
+    pub(super) fn end(
+        &mut self,
+        run: RunId,
+        state: RunStatus,
+        output: Option<crate::domain::json::Payload>,
+        error: Option<RunError>,
+        reason: Option<&'static str>,
+        note: Note,
+        cx: Context,
+        out: &mut Vec<Effect>,
+    ) {
+        self.dequeue(run);
+        let Some(task) = self.tasks.get(&run) else { return };
+        let tenant = task.tenant;
+        let row = EndRow { run, tenant, guard: task.guard(), state, output, error, finished_at: cx.now, reason };
+        self.set_timer(run, None);
+        let step = Step::End { run, row: Box::new(row.clone()), note: note.clone() };
+        self.ride(tenant, Row::End(Box::new(row)), step, &note, cx, out);
+    }
+
+    /// Writes a change together with the claims that use the slot which it frees. The slot itself is
+    /// free for everyone else only after the commit.
+    fn ride(&mut self, tenant: TenantId, row: Row, step: Step, note: &Note, cx: Context, out: &mut Vec<Effect>) {
+        let (mut rows, mut steps) = (vec![row], vec![step]);
+        let mut actions = Vec::new();
+        if let Some((session, attempt, farewell)) = note.holder
+            && farewell != Farewell::Silent
+            && !matches!(farewell, Farewell::Stop(_))
+        {
+            let freed = self.sessions.get_mut(&session).and_then(|s| s.lend(attempt));
+            self.fill_session(session, cx, &mut rows, &mut steps);
+            if let (Some(freed), Some(s)) = (freed, self.sessions.get_mut(&session)) {
+                s.take_rest(attempt, freed);
+                actions.clone_from(&s.info.actions);
+            }
+        }
+        self.write(Lane::Finish, tenant, rows, steps, out);
+        for action in actions {
+            self.refill(&super::types::QueueKey { tenant, action }, out);
+        }
+    }
+
+    /// Undoes [`Shard::ride`]'s loan when the transition was refused.
+    pub(super) fn restore_hold(&mut self, run: RunId, session: SessionId, attempt: Attempt) {
+        let Some(spec) = self.tasks.get(&run).map(|t| t.spec.clone()) else { return };
+        if let Some(s) = self.sessions.get_mut(&session) {
+            s.release(attempt);
+            s.hold(attempt, &spec);
+        }
+    }
+
+    /// A conflict answer for a cancel of what has ended already.
+    pub(super) fn already_finished(run: RunId, state: RunStatus) -> Error {
+        Error::Conflict {
+            code: Code::AlreadyFinished,
+            message: format!("the run has already {}; what is final stays final", past(state)),
+            existing: Some(run.to_string()),
+        }
+    }
+
+    /// The timer of a run has fired.
+    pub(super) fn fire(&mut self, run: RunId, cx: Context, out: &mut Vec<Effect>) {
+        let Some(task) = self.tasks.get(&run) else { return };
+        match &task.phase {
+            Phase::New => {}
+            Phase::Scheduled { due } if *due <= cx.now => self.due(run, cx, out),
+            Phase::Queued { expires: Some(at) } if *at <= cx.now => self.expired(run, cx, out),
+            Phase::Running(held) => match held.delivery {
+                Delivery::Sent { .. } => self.unconfirmed(run, cx, out),
+                Delivery::Received if held.deadline.is_some_and(|at| at <= cx.now) => self.timed_out(run, cx, out),
+                Delivery::Received => {}
+            },
+            Phase::Queued { .. } => {
+                let key = task.queue();
+                self.fill_queue(&key, cx, out);
+            }
+            Phase::Scheduled { .. } => {}
+        }
+    }
+
+    /// A scheduled run's time has come: straight to a free slot if nothing is ahead, else into the queue.
+    fn due(&mut self, run: RunId, cx: Context, out: &mut Vec<Effect>) {
+        let Some(task) = self.tasks.get(&run) else { return };
+        let (key, spec) = (task.queue(), task.spec.clone());
+        let (entry, tenant, retries) = ((task.rank, run), task.tenant, task.retries);
+        let clear = self.queues.get(&key).is_some_and(|q| q.is_clear(&spec.slot_kind, spec.slot_cost));
+        if clear && let Some(session) = self.pick(&key, &spec) {
+            let (row, step) = self.claim(run, session, cx);
+            self.set_timer(run, None);
+            return self.write(Lane::Finish, tenant, vec![row], vec![step], out);
+        }
+        if let Some(queue) = self.queues.get_mut(&key) {
+            queue.uncommitted.insert(entry);
+        }
+        let expires = spec.schedule_timeout.map(|d| cx.now.plus(d));
+        self.place_due(run, expires, retries, cx, out);
+    }
+
+    fn place_due(&mut self, run: RunId, expires: Option<Timestamp>, retries: i32, cx: Context, out: &mut Vec<Effect>) {
+        let Some(task) = self.tasks.get(&run) else { return };
+        let place = Placement {
+            state: RunStatus::Queued,
+            attempt: task.attempt,
+            retries,
+            due: expires,
+            worker: None,
+            started_at: None,
+            error: None,
+        };
+        let (tenant, guard) = (task.tenant, task.guard());
+        let row = MoveRow { run, tenant, guard, place, worker: None, want_body: false, reason: None };
+        self.set_timer(run, None);
+        let step = Step::Place { run, place: Placed::Queued { expires, retries }, note: Note::default() };
+        self.ride(tenant, Row::Move(Box::new(row)), step, &Note::default(), cx, out);
+    }
+
+    /// Everything that a session holds is taken back.
+    pub(super) fn take_all_back(&mut self, session: SessionId, why: TakeBack, cx: Context, out: &mut Vec<Effect>) {
+        let Some(s) = self.sessions.get(&session) else { return };
+        let mut held: Vec<RunId> = s.holds.keys().map(|a| a.run).collect();
+        held.sort_unstable();
+        for run in held {
+            if self.tasks.contains_key(&run) {
+                self.on_run(run, Deferred::TakeBack { session, reason: why }, cx, out);
+            }
+        }
+    }
+}
+
+impl super::state::Session {
+    /// Treats the slots of an ending attempt as free for the moment; gives what they were.
+    fn lend(&mut self, attempt: Attempt) -> Option<(std::sync::Arc<str>, u32, u32)> {
+        let hold = self.holds.get_mut(&attempt)?;
+        let (kind, cost) = (hold.kind.clone(), hold.cost);
+        let used = self.used.get_mut(&kind)?;
+        let before = *used;
+        hold.cost = 0;
+        *used = used.saturating_sub(cost);
+        Some((kind, cost, before))
+    }
+
+    /// What of the loan was not used stays with the ending attempt until the commit.
+    fn take_rest(&mut self, attempt: Attempt, (kind, cost, before): (std::sync::Arc<str>, u32, u32)) {
+        let used = self.used.entry(kind).or_default();
+        let rest = before.saturating_sub(*used).min(cost);
+        *used += rest;
+        if let Some(hold) = self.holds.get_mut(&attempt) {
+            hold.cost = rest;
+        }
+    }
+}
+
+const fn past(state: RunStatus) -> &'static str {
+    match state {
+        RunStatus::Succeeded => "succeeded",
+        RunStatus::Failed => "failed",
+        RunStatus::Cancelled => "been cancelled",
+        RunStatus::Scheduled | RunStatus::Queued | RunStatus::Running => "ended",
+    }
+}

@@ -1,0 +1,145 @@
+//! Rows that were read: windows of queues, and single runs that a command asks for.
+
+use std::collections::VecDeque;
+
+use crate::domain::delivery::{Outgoing, Reason};
+use crate::domain::status::RunStatus;
+use crate::error::Error;
+use crate::id::RunId;
+
+use super::recover::running_phase;
+use super::state::{Deferred, Phase, Shard, Task, ids, refuse};
+use super::timers::resting_phase;
+use super::types::{Answer, Context, Effect, EndedRun, Found, OpenRow, QueueKey};
+
+impl Shard {
+    /// A window of a queue: everything from the head, or from the old horizon, up to the new one.
+    pub(super) fn queue_loaded(
+        &mut self,
+        key: &QueueKey,
+        rows: Vec<OpenRow>,
+        all: bool,
+        cx: Context,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(queue) = self.queues.get_mut(key) else { return };
+        queue.loading = false;
+        if std::mem::take(&mut queue.stale) || !self.offers.contains_key(key) {
+            queue.late.clear();
+            return self.refill(key, out);
+        }
+        queue.loaded = true;
+        let last = rows.last().map(|r| (r.rank, r.run));
+        queue.horizon = match (all, last) {
+            (true, _) => None,
+            // The last row itself is read again: the horizon is where memory is no longer sure.
+            (false, last) => last,
+        };
+        let horizon = queue.horizon;
+        let late = std::mem::take(&mut queue.late);
+        let read = ids(&rows);
+        for row in rows {
+            self.row_enters(key, &row, horizon);
+        }
+        for entry in late.into_iter().filter(|e| !read.contains(&e.1)) {
+            let Some(task) = self.tasks.get(&entry.1) else { continue };
+            let (kind, cost) = (task.spec.slot_kind.clone(), task.spec.slot_cost);
+            match self.queues.get_mut(key) {
+                Some(queue) if horizon.is_none_or(|h| entry < h) => queue.insert(&kind, cost, entry),
+                Some(_) | None => self.settle(entry.1, cx, out),
+            }
+        }
+        if let Some(horizon) = horizon {
+            let beyond = self.queues.get(key).map(|q| q.beyond(horizon)).unwrap_or_default();
+            for entry in beyond {
+                self.drop_entry(key, entry, out);
+            }
+        }
+        self.fill_queue(key, cx, out);
+    }
+
+    fn row_enters(&mut self, key: &QueueKey, row: &OpenRow, horizon: Option<(i64, RunId)>) {
+        let entry = (row.rank, row.run);
+        if horizon.is_some_and(|h| entry >= h) || self.loading.contains_key(&row.run) {
+            return;
+        }
+        match self.tasks.get(&row.run) {
+            // Memory knows better than a snapshot, except that the run belongs in the window.
+            Some(task) => {
+                if task.flight.is_some() || !matches!(task.phase, Phase::Queued { .. }) {
+                    return;
+                }
+            }
+            None => {
+                let Some(phase @ Phase::Queued { .. }) = resting_phase(row) else { return };
+                let expires = row.due.filter(|at| *at <= self.timer_horizon);
+                self.tasks.insert(row.run, Task::from_row(row, phase));
+                self.set_timer(row.run, expires);
+            }
+        }
+        let Some(task) = self.tasks.get(&row.run) else { return };
+        let (kind, cost) = (task.spec.slot_kind.clone(), task.spec.slot_cost);
+        if let Some(queue) = self.queues.get_mut(key) {
+            queue.insert(&kind, cost, entry);
+        }
+    }
+
+    /// Rows that commands wait for.
+    pub(super) fn runs_loaded(&mut self, found: Vec<(RunId, Found)>, cx: Context, out: &mut Vec<Effect>) {
+        for (run, found) in found {
+            let Some(commands) = self.loading.remove(&run) else { continue };
+            match found {
+                Found::Open(row) => self.open_found(&row, commands, cx, out),
+                Found::Ended(ended) => {
+                    for command in commands {
+                        self.over(run, command, Some(ended), out);
+                    }
+                }
+                Found::Nothing => {
+                    for command in commands {
+                        self.over(run, command, None, out);
+                    }
+                }
+            }
+        }
+    }
+
+    fn open_found(&mut self, row: &OpenRow, commands: VecDeque<Deferred>, cx: Context, out: &mut Vec<Effect>) {
+        let run = row.run;
+        if !self.tasks.contains_key(&run) {
+            let phase = resting_phase(row).or_else(|| running_phase(row));
+            let Some(phase) = phase else { return };
+            self.tasks.insert(run, Task::from_row(row, phase));
+        }
+        if let Some(task) = self.tasks.get_mut(&run) {
+            task.deferred.extend(commands);
+        }
+        self.settle(run, cx, out);
+    }
+
+    /// A command meets a run that has ended, or that does not exist.
+    fn over(&mut self, run: RunId, command: Deferred, ended: Option<EndedRun>, out: &mut Vec<Effect>) {
+        match command {
+            Deferred::Cancel { tenant, ticket } => match ended.filter(|e| e.tenant == tenant).map(|e| e.state) {
+                Some(RunStatus::Cancelled) => out.push(Effect::Answer(ticket, Answer::Cancelled)),
+                Some(state) => refuse(Some(ticket), Self::already_finished(run, state), out),
+                None => refuse(Some(ticket), Error::not_found("run", run), out),
+            },
+            Deferred::Result { session, attempt, .. } => {
+                let tenant = self.sessions.get(&session).map(|s| s.tenant);
+                let message = match ended.filter(|e| Some(e.tenant) == tenant) {
+                    // The same result again: the same answer again.
+                    Some(e) if e.is_result_of(session, attempt) => Outgoing::Stored(vec![(attempt, e.state)]),
+                    Some(_) => Outgoing::Superseded(vec![(attempt, Reason::Finished)]),
+                    None => Outgoing::Superseded(vec![(attempt, Reason::Unknown)]),
+                };
+                self.release(session, attempt);
+                self.push(session, message, out);
+            }
+            Deferred::Extend { session, attempt, .. } => {
+                self.push(session, Outgoing::Superseded(vec![(attempt, Reason::Finished)]), out);
+            }
+            Deferred::TakeBack { .. } | Deferred::Timer => {}
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! The pure core of scheduling: state and commands in, decisions out. No clock, no I/O, no tokio.
+//!
+//! [`Shard::step`] is a function of state, command and time. Memory decides first: a decision reserves what
+//! it needs (a slot, a key, the run itself) and asks for one write. Only the commit of that write tells
+//! anybody: callers, workers, waiting commands.
+
+mod commit;
+mod create;
+mod deliver;
+mod end;
+mod load;
+mod queues;
+mod recover;
+mod sessions;
+mod state;
+mod timers;
+mod types;
+
+#[cfg(test)]
+mod tests;
+
+pub use state::{Settings, Shard};
+pub use types::*;

@@ -1,0 +1,360 @@
+//! Queues: what waits for one action, by rank, and who could take it.
+//!
+//! Memory holds a window of each queue that has a worker: everything before the *horizon*. What lies at or
+//! beyond the horizon may be only in the database and is read when the window runs low. Within a window,
+//! runs that need the same kind and number of slots form a class: a class whose head finds no slot is
+//! blocked as a whole, and never blocks another.
+
+#[cfg(test)]
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use crate::domain::definition::Spec;
+use crate::id::{RunId, SessionId};
+
+use super::state::{Assigned, Phase, Session, Shard, Step};
+use super::types::{Context, Effect, Lane, MoveRow, Placement, QueueKey, Row};
+use crate::domain::delivery::Attempt;
+use crate::domain::status::RunStatus;
+
+/// A place in a queue: rank, then id.
+pub(super) type Entry = (i64, RunId);
+
+/// What one action's waiting runs look like in memory.
+#[derive(Default)]
+pub(super) struct Queue {
+    classes: Vec<Class>,
+    count: usize,
+    /// False until the head was read: an unread backlog counts as ahead of everything.
+    pub loaded: bool,
+    pub loading: bool,
+    /// The queue was closed while a read was on its way: its rows say nothing about the reopened one.
+    pub stale: bool,
+    /// Rows at or beyond it may be only in the database; `None`: memory holds all.
+    pub horizon: Option<Entry>,
+    /// Queued runs that are not committed: ahead of what comes later, and not claimable yet.
+    pub uncommitted: BTreeSet<Entry>,
+    /// Committed beyond the horizon while a read is on its way: the read may have missed them.
+    pub late: BTreeSet<Entry>,
+}
+
+struct Class {
+    kind: Arc<str>,
+    cost: u32,
+    entries: BTreeSet<Entry>,
+}
+
+/// The sessions that offer an action.
+#[derive(Default)]
+pub(super) struct Offer {
+    pub sessions: Vec<SessionId>,
+    /// Where the next search starts: work goes round.
+    cursor: usize,
+    /// Kinds and costs for which no session had room at the last search.
+    dry: Vec<(Arc<str>, u32)>,
+}
+
+impl Queue {
+    pub const fn len(&self) -> usize {
+        self.count
+    }
+
+    fn class(&self, kind: &str, cost: u32) -> Option<&Class> {
+        self.classes.iter().find(|c| c.cost == cost && *c.kind == *kind)
+    }
+
+    pub fn holds(&self, kind: &str, cost: u32, entry: Entry) -> bool {
+        self.late.contains(&entry) || self.class(kind, cost).is_some_and(|c| c.entries.contains(&entry))
+    }
+
+    /// Whether nothing that could run is ahead of a newcomer of this class.
+    pub fn is_clear(&self, kind: &str, cost: u32) -> bool {
+        self.loaded
+            && self.horizon.is_none()
+            && self.uncommitted.is_empty()
+            && self.class(kind, cost).is_none_or(|c| c.entries.is_empty())
+    }
+
+    pub fn insert(&mut self, kind: &Arc<str>, cost: u32, entry: Entry) {
+        let at = match self.classes.iter().position(|c| c.cost == cost && c.kind == *kind) {
+            Some(at) => at,
+            None => {
+                self.classes.push(Class { kind: Arc::clone(kind), cost, entries: BTreeSet::new() });
+                self.classes.len() - 1
+            }
+        };
+        if self.classes[at].entries.insert(entry) {
+            self.count += 1;
+        }
+    }
+
+    pub fn remove(&mut self, kind: &str, cost: u32, entry: Entry) {
+        self.late.remove(&entry);
+        let Some(at) = self.classes.iter().position(|c| c.cost == cost && *c.kind == *kind) else { return };
+        if self.classes[at].entries.remove(&entry) {
+            self.count -= 1;
+        }
+        if self.classes[at].entries.is_empty() {
+            self.classes.swap_remove(at);
+        }
+    }
+
+    /// The last entry of the window, over all classes.
+    pub fn last(&self) -> Option<Entry> {
+        self.classes.iter().filter_map(|c| c.entries.last().copied()).max()
+    }
+
+    /// Every entry at or beyond `from`.
+    pub fn beyond(&self, from: Entry) -> Vec<Entry> {
+        self.classes.iter().flat_map(|c| c.entries.range(from..).copied()).collect()
+    }
+
+    /// Every entry.
+    pub fn all(&self) -> Vec<Entry> {
+        self.classes.iter().flat_map(|c| c.entries.iter().copied()).collect()
+    }
+
+    /// The earliest claimable entry of each class, earliest first.
+    fn heads(&self) -> Vec<(Entry, Arc<str>, u32)> {
+        let mut heads: Vec<_> = self
+            .classes
+            .iter()
+            .filter_map(|c| c.entries.first().map(|e| (*e, Arc::clone(&c.kind), c.cost)))
+            .collect();
+        heads.sort_unstable_by_key(|h| h.0);
+        heads
+    }
+
+    /// Whether an uncommitted run stands before `entry`: it must be given out first.
+    fn waits_behind_uncommitted(&self, entry: Entry) -> bool {
+        self.uncommitted.first().is_some_and(|first| *first < entry)
+    }
+}
+
+impl Offer {
+    /// The next session in turn with room for `cost` slots of `kind`.
+    fn pick(
+        &mut self,
+        sessions: &std::collections::HashMap<SessionId, Session>,
+        kind: &Arc<str>,
+        cost: u32,
+    ) -> Option<SessionId> {
+        if self.dry.iter().any(|(k, c)| k == kind && *c <= cost) {
+            return None;
+        }
+        let n = self.sessions.len();
+        for step in 0..n {
+            let at = (self.cursor + step) % n;
+            let id = self.sessions[at];
+            if sessions.get(&id).is_some_and(|s| s.takes_work() && s.free(kind) >= cost) {
+                self.cursor = (at + 1) % n;
+                return Some(id);
+            }
+        }
+        self.dry.push((Arc::clone(kind), cost));
+        None
+    }
+
+    /// Some session may have room again.
+    pub fn refresh(&mut self) {
+        self.dry.clear();
+    }
+}
+
+impl Shard {
+    /// A session with room for a run of `spec`, in turn.
+    pub(super) fn pick(&mut self, key: &QueueKey, spec: &Spec) -> Option<SessionId> {
+        self.offers.get_mut(key)?.pick(&self.sessions, &spec.slot_kind, spec.slot_cost)
+    }
+
+    /// A committed queued run enters its queue, if memory is to hold it.
+    pub(super) fn enqueue(&mut self, run: RunId, out: &mut Vec<Effect>) {
+        let Some(task) = self.tasks.get(&run) else { return };
+        let (key, entry) = (task.queue(), (task.rank, run));
+        let (kind, cost) = (Arc::clone(&task.spec.slot_kind), task.spec.slot_cost);
+        let Some(queue) = self.queues.get_mut(&key) else { return };
+        queue.uncommitted.remove(&entry);
+        if !queue.loaded || queue.horizon.is_some_and(|h| entry >= h) {
+            if queue.loading {
+                queue.late.insert(entry);
+            }
+            return;
+        }
+        queue.insert(&kind, cost, entry);
+        // A bounded window: the last one goes back to being only in the database.
+        if queue.len() > self.settings.window * 2
+            && let Some(last) = queue.last()
+        {
+            queue.horizon = Some(last);
+            self.drop_entry(&key, last, out);
+        }
+    }
+
+    /// Takes one run out of a window and out of memory.
+    pub(super) fn drop_entry(&mut self, key: &QueueKey, entry: Entry, out: &mut Vec<Effect>) {
+        let Some(task) = self.tasks.get(&entry.1) else { return };
+        let (kind, cost) = (Arc::clone(&task.spec.slot_kind), task.spec.slot_cost);
+        if let Some(queue) = self.queues.get_mut(key) {
+            queue.remove(&kind, cost, entry);
+        }
+        if self.tasks.get(&entry.1).is_some_and(|t| t.flight.is_none() && t.timer.is_none()) {
+            self.forget(entry.1, out);
+        }
+    }
+
+    /// Takes a run out of its queue because something happens to it.
+    pub(super) fn dequeue(&mut self, run: RunId) {
+        let Some(task) = self.tasks.get(&run) else { return };
+        let (key, entry) = (task.queue(), (task.rank, run));
+        let (kind, cost) = (Arc::clone(&task.spec.slot_kind), task.spec.slot_cost);
+        if let Some(queue) = self.queues.get_mut(&key) {
+            queue.uncommitted.remove(&entry);
+            queue.remove(&kind, cost, entry);
+        }
+    }
+
+    /// Gives out what waits for one action while sessions have room, each claim a transition of its own.
+    pub(super) fn fill_queue(&mut self, key: &QueueKey, cx: Context, out: &mut Vec<Effect>) {
+        loop {
+            let Some((entry, session)) = self.next_claim(key) else { break };
+            let (row, step) = self.claim(entry.1, session, cx);
+            self.write(Lane::Finish, key.tenant, vec![row], vec![step], out);
+        }
+        self.refill(key, out);
+    }
+
+    fn next_claim(&mut self, key: &QueueKey) -> Option<(Entry, SessionId)> {
+        let queue = self.queues.get(key).filter(|q| q.loaded && q.count > 0)?;
+        let offer = self.offers.get_mut(key)?;
+        for (entry, kind, cost) in queue.heads() {
+            if queue.waits_behind_uncommitted(entry) {
+                return None;
+            }
+            if let Some(session) = offer.pick(&self.sessions, &kind, cost) {
+                return Some((entry, session));
+            }
+        }
+        None
+    }
+
+    /// Gives a session what waits longest for any of its actions, while it has room. The claims are
+    /// added to `rows`: they ride with what frees the room.
+    pub(super) fn fill_session(
+        &mut self,
+        session: SessionId,
+        cx: Context,
+        rows: &mut Vec<Row>,
+        steps: &mut Vec<Step>,
+    ) {
+        loop {
+            let Some(s) = self.sessions.get(&session).filter(|s| s.takes_work()) else { return };
+            let mut best: Option<Entry> = None;
+            for action in &s.info.actions {
+                let key = QueueKey { tenant: s.tenant, action: Arc::clone(action) };
+                let Some(queue) = self.queues.get(&key).filter(|q| q.loaded && q.count > 0) else { continue };
+                for class in &queue.classes {
+                    let Some(head) = class.entries.first() else { continue };
+                    let fits = s.free(&class.kind) >= class.cost;
+                    if fits && best.is_none_or(|b| *head < b) && !queue.waits_behind_uncommitted(*head) {
+                        best = Some(*head);
+                    }
+                }
+            }
+            let Some((_, run)) = best else { return };
+            let (row, step) = self.claim(run, session, cx);
+            rows.push(row);
+            steps.push(step);
+        }
+    }
+
+    /// Reserves a slot for a queued run and says what to write.
+    pub(super) fn claim(&mut self, run: RunId, session: SessionId, cx: Context) -> (Row, Step) {
+        self.dequeue(run);
+        let (Some(task), Some(s)) = (self.tasks.get_mut(&run), self.sessions.get_mut(&session)) else {
+            unreachable!("a window holds only runs in memory, and only a session of the shard claims");
+        };
+        let to = Assigned { session, worker: s.worker, at: cx.now };
+        let attempt = Attempt { run, number: task.attempt + 1 };
+        s.hold(attempt, &task.spec);
+        let row = MoveRow {
+            run,
+            tenant: task.tenant,
+            guard: task.guard(),
+            place: Placement {
+                state: RunStatus::Running,
+                attempt: attempt.number,
+                retries: task.retries,
+                due: None,
+                worker: Some((to.worker, session)),
+                started_at: Some(to.at),
+                error: None,
+            },
+            worker: None,
+            want_body: task.body.is_none(),
+            reason: None,
+        };
+        (Row::Move(Box::new(row)), Step::Assign { run, to })
+    }
+
+    /// Puts back a run whose claim was not written.
+    pub(super) fn unclaim(&mut self, run: RunId, session: SessionId, out: &mut Vec<Effect>) {
+        let Some(task) = self.tasks.get_mut(&run) else { return };
+        task.flight = None;
+        let attempt = Attempt { run, number: task.attempt + 1 };
+        self.release(session, attempt);
+        if self.tasks.get(&run).is_some_and(|t| matches!(t.phase, Phase::Queued { .. })) {
+            self.enqueue(run, out);
+        }
+    }
+
+    /// Frees the slots of an attempt, and lets its session be found again.
+    pub(super) fn release(&mut self, session: SessionId, attempt: Attempt) {
+        let Some(s) = self.sessions.get_mut(&session) else { return };
+        if !s.release(attempt) {
+            return;
+        }
+        let (tenant, actions) = (s.tenant, s.info.actions.clone());
+        for action in actions {
+            if let Some(offer) = self.offers.get_mut(&QueueKey { tenant, action }) {
+                offer.refresh();
+            }
+        }
+    }
+
+    /// Asks for more of a queue when its window runs low.
+    pub(super) fn refill(&mut self, key: &QueueKey, out: &mut Vec<Effect>) {
+        let window = self.settings.window;
+        let wanted = self.offers.get(key).is_some_and(|o| !o.sessions.is_empty());
+        let Some(queue) = self.queues.get_mut(key) else { return };
+        let low = !queue.loaded || (queue.horizon.is_some() && queue.count < window / 2);
+        if wanted && low && !queue.loading {
+            queue.loading = true;
+            out.push(Effect::LoadQueue(key.clone(), queue.horizon, window));
+        }
+    }
+
+    /// A queue that nobody can serve any more, or that is empty and was never read, leaves memory.
+    pub(super) fn close_queue(&mut self, key: &QueueKey, out: &mut Vec<Effect>) {
+        let Some(queue) = self.queues.get_mut(key) else { return };
+        queue.loaded = false;
+        queue.horizon = None;
+        queue.stale = queue.loading;
+        let entries = queue.all();
+        queue.late.clear();
+        for entry in entries {
+            self.drop_entry(key, entry, out);
+        }
+        self.queues.retain(|k, q| k != key || q.loading || !q.uncommitted.is_empty());
+    }
+}
+
+/// Slots in use of each session by what it holds; the sum that `used` must equal.
+#[cfg(test)]
+pub(super) fn used_by_holds(session: &Session) -> BTreeMap<Arc<str>, u32> {
+    let mut used = BTreeMap::new();
+    for hold in session.holds.values() {
+        *used.entry(Arc::clone(&hold.kind)).or_default() += hold.cost;
+    }
+    used
+}

@@ -1,0 +1,83 @@
+//! A takeover: the shard is rebuilt from what a former owner left in the rows.
+
+use std::collections::{BTreeMap, HashMap};
+
+use crate::domain::delivery::Attempt;
+use crate::domain::status::RunStatus;
+
+use super::state::{Budget, Deferred, Delivery, Held, Phase, Session, Shard, TakeBack, Task};
+use super::types::{Context, Effect, OpenRow, WorkerRow};
+
+impl Shard {
+    /// Workers get a fresh grace to come back; attempts wait for them. An attempt of a session that is
+    /// not there any more goes to others at once.
+    pub(super) fn recovered(
+        &mut self,
+        workers: Vec<WorkerRow>,
+        held: Vec<OpenRow>,
+        cx: Context,
+        out: &mut Vec<Effect>,
+    ) {
+        for row in workers {
+            let session = Session {
+                worker: row.worker,
+                tenant: row.tenant,
+                secret: row.secret,
+                info: row.info,
+                used: BTreeMap::new(),
+                transport: None,
+                lost_at: Some(cx.now),
+                ready: true,
+                draining: false,
+                congested: false,
+                holds: HashMap::new(),
+                timer: None,
+                lookups: Budget::full(cx.now),
+            };
+            self.sessions.insert(row.session, session);
+            self.reset_session_timer(row.session);
+        }
+        for row in held {
+            let Some(phase) = running_phase(&row) else { continue };
+            let attempt = Attempt { run: row.run, number: row.attempt };
+            self.tasks.insert(row.run, Task::from_row(&row, phase));
+            let Some((_, session)) = row.holder else { continue };
+            match self.sessions.get_mut(&session) {
+                Some(s) => {
+                    s.hold(attempt, &row.spec);
+                    self.deadline_of(&row, cx);
+                }
+                None => {
+                    self.on_run(row.run, Deferred::TakeBack { session, reason: TakeBack::Lost }, cx, out);
+                }
+            }
+        }
+    }
+
+    /// When the attempt was confirmed is not written: its time counts from the assignment, unless the
+    /// worker extended it, and at least the grace is left to come back.
+    fn deadline_of(&mut self, row: &OpenRow, cx: Context) {
+        let from_start = row.started_at.unwrap_or(cx.now).plus(row.spec.execution_timeout);
+        let least = cx.now.plus(self.settings.grace);
+        let deadline = row.due.unwrap_or(from_start).max(least);
+        if let Some(task) = self.tasks.get_mut(&row.run)
+            && let Phase::Running(held) = &mut task.phase
+        {
+            held.deadline = Some(deadline);
+            held.delivery = Delivery::Received;
+        }
+        self.set_timer(row.run, Some(deadline));
+    }
+}
+
+/// The phase of a row that a worker holds.
+pub(super) fn running_phase(row: &OpenRow) -> Option<Phase> {
+    let (worker, session) = row.holder.filter(|_| row.state == RunStatus::Running)?;
+    Some(Phase::Running(Held {
+        session,
+        worker,
+        started_at: row.started_at.unwrap_or_default(),
+        delivery: Delivery::Received,
+        deadline: row.due,
+    }))
+}

@@ -1,0 +1,72 @@
+//! Timers: the near future is in memory and fires on time; the rest waits in the rows.
+
+use crate::clock::Timestamp;
+use crate::domain::status::RunStatus;
+
+use super::state::{Deferred, Phase, Shard, Task};
+use super::types::{Context, Effect, OpenRow};
+
+impl Shard {
+    /// Fires everything that is due.
+    pub(super) fn tick(&mut self, cx: Context, out: &mut Vec<Effect>) {
+        while let Some((at, run)) = self.timers.first().copied().filter(|t| t.0 <= cx.now) {
+            self.timers.remove(&(at, run));
+            if let Some(task) = self.tasks.get_mut(&run) {
+                task.timer = None;
+            }
+            self.on_run(run, Deferred::Timer, cx, out);
+            self.settle(run, cx, out);
+        }
+        while let Some((at, session)) = self.session_timers.first().copied().filter(|t| t.0 <= cx.now) {
+            self.session_timers.remove(&(at, session));
+            if let Some(s) = self.sessions.get_mut(&session) {
+                s.timer = None;
+            }
+            self.session_due(session, cx, out);
+        }
+    }
+
+    /// Rows whose timers lie before `until` have been read; if not all of them, the horizon is the last.
+    pub(super) fn timers_loaded(
+        &mut self,
+        rows: Vec<OpenRow>,
+        until: Timestamp,
+        all: bool,
+        cx: Context,
+        out: &mut Vec<Effect>,
+    ) {
+        let reached = if all { Some(until) } else { rows.last().and_then(|r| r.due) };
+        self.timer_horizon = reached.unwrap_or(until).max(self.timer_horizon);
+        for row in rows {
+            if self.loading.contains_key(&row.run) {
+                continue;
+            }
+            let run = row.run;
+            if !self.tasks.contains_key(&run) {
+                let Some(phase) = resting_phase(&row) else { continue };
+                self.tasks.insert(run, Task::from_row(&row, phase));
+            }
+            let at = self.tasks.get(&run).and_then(|t| match &t.phase {
+                Phase::Scheduled { due } => Some(*due),
+                Phase::Queued { expires } => *expires,
+                Phase::New | Phase::Running(_) => None,
+            });
+            if at.is_some() {
+                self.set_timer(run, at);
+            }
+        }
+        self.tick(cx, out);
+    }
+}
+
+/// The phase of a row that no worker holds.
+pub(super) const fn resting_phase(row: &OpenRow) -> Option<Phase> {
+    match row.state {
+        RunStatus::Scheduled => match row.due {
+            Some(due) => Some(Phase::Scheduled { due }),
+            None => Some(Phase::Scheduled { due: Timestamp::from_micros(0) }),
+        },
+        RunStatus::Queued => Some(Phase::Queued { expires: row.due }),
+        RunStatus::Running | RunStatus::Succeeded | RunStatus::Failed | RunStatus::Cancelled => None,
+    }
+}

@@ -1,0 +1,227 @@
+//! What goes into the core and what comes out of it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use crate::domain::change::{
+    Body, CreateKey, EndRow, EndedRun, Guard, InsertRow, MoveRow, NewEventRow, NewRunRow, Placement, Row, RowOutcome, WorkerRow,
+};
+
+use crate::clock::Timestamp;
+use crate::domain::definition::Spec;
+use crate::domain::delivery::{Attempt, Outcome, Outgoing, Welcome, WorkerInfo};
+use crate::domain::run::Run;
+use crate::domain::status::RunStatus;
+use crate::error::Error;
+use crate::id::{EventId, RunId, SessionId, TenantId, WorkerId};
+
+/// Names a caller who waits for an answer.
+pub type Ticket = u64;
+/// Names a transition on its way to the database.
+pub type Flight = u64;
+/// Names one socket of the process; a session has at most one at a time.
+pub type Transport = u64;
+
+/// What every decision may look at besides the state.
+#[derive(Debug, Clone, Copy)]
+pub struct Context {
+    /// The engine's time.
+    pub now: Timestamp,
+    /// Optimistic assignments that may still be made before one of them commits.
+    pub optimistic_room: usize,
+}
+
+/// Something that happened.
+#[derive(Debug)]
+pub enum Command {
+    /// A trigger.
+    Create(Box<NewRunRow>, Option<Ticket>),
+    /// An event with its runs.
+    CreateEvent(Box<NewEventRow>, Ticket),
+    /// Someone wants a run to end.
+    Cancel {
+        /// Whose token asked.
+        tenant: TenantId,
+        /// Which run.
+        run: RunId,
+        /// Who waits.
+        ticket: Ticket,
+    },
+    /// A worker's hello.
+    Connect(Box<NewSession>, Ticket),
+    /// A worker's message.
+    Worker {
+        /// Its session.
+        session: SessionId,
+        /// The socket it came on; messages of a replaced one are ignored.
+        transport: Transport,
+        /// What it says.
+        message: WorkerMessage,
+    },
+    /// The outbox of the session has no room.
+    Congested(SessionId),
+    /// A transition is committed; one outcome for each of its rows.
+    Committed(Flight, Vec<RowOutcome>),
+    /// The database refuses this transition for what it contains.
+    Rejected(Flight, String),
+    /// Queued rows of one action, from the head or from the horizon.
+    QueueLoaded(QueueKey, Vec<OpenRow>, bool),
+    /// Rows asked for by id, as they stand in the database.
+    RunsLoaded(Vec<(RunId, Found)>),
+    /// Rows with a timer up to a time; true: all of them.
+    TimersLoaded(Vec<OpenRow>, Timestamp, bool),
+    /// What a former owner left: workers and the attempts that they hold.
+    Recovered(Vec<WorkerRow>, Vec<OpenRow>),
+    /// Time has passed.
+    Tick,
+    /// The process stops: no optimistic assignments, workers are asked to reconnect.
+    Drain(Duration),
+}
+
+/// A worker's message, as the core sees it.
+#[derive(Debug)]
+pub enum WorkerMessage {
+    /// These attempts arrived.
+    Received(Vec<Attempt>),
+    /// These attempts ended.
+    Results(Vec<(Attempt, Outcome)>),
+    /// More time.
+    Extend(Attempt, Duration),
+    /// New slot totals.
+    Capacity(BTreeMap<Arc<str>, u32>),
+    /// Nothing more, please.
+    Drain,
+    /// Leaves for good.
+    Goodbye,
+    /// The socket is gone.
+    Lost,
+    /// The outbox has room again.
+    CaughtUp,
+}
+
+/// One action of one tenant: what a queue is for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct QueueKey {
+    /// Whose.
+    pub tenant: TenantId,
+    /// What a worker must offer.
+    pub action: Arc<str>,
+}
+
+/// A worker on its way in.
+#[derive(Debug)]
+pub struct NewSession {
+    /// Whose.
+    pub tenant: TenantId,
+    /// Ids for a new session; unused when one is resumed.
+    pub worker: WorkerId,
+    /// The same.
+    pub session: SessionId,
+    /// A fresh secret, and its hash.
+    pub secret: (String, [u8; 32]),
+    /// The socket.
+    pub transport: Transport,
+    /// How it describes itself.
+    pub info: WorkerInfo,
+    /// The session that it wants to go on with, and the hash of the secret that it shows.
+    pub resume: Option<(SessionId, [u8; 32])>,
+    /// What it says that it holds.
+    pub holding: Vec<Attempt>,
+}
+
+/// An open row as the database has it.
+#[derive(Debug, Clone)]
+pub struct OpenRow {
+    /// Its id.
+    pub run: RunId,
+    /// Whose.
+    pub tenant: TenantId,
+    /// What it runs.
+    pub spec: Arc<Spec>,
+    /// State, one of the open ones.
+    pub state: RunStatus,
+    /// Fencing number.
+    pub attempt: i32,
+    /// Retries spent.
+    pub retries: i32,
+    /// Class in the queue.
+    pub priority: i16,
+    /// Place in the queue.
+    pub rank: i64,
+    /// The next timer.
+    pub due: Option<Timestamp>,
+    /// Who holds it.
+    pub holder: Option<(WorkerId, SessionId)>,
+    /// Since when.
+    pub started_at: Option<Timestamp>,
+    /// The event that started it.
+    pub event: Option<EventId>,
+}
+
+/// What the database knows of an id.
+#[derive(Debug, Clone)]
+pub enum Found {
+    /// Not final.
+    Open(Box<OpenRow>),
+    /// Final.
+    Ended(EndedRun),
+    /// No such run.
+    Nothing,
+}
+
+/// Which of the two writers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Lane {
+    /// New runs and events.
+    Create,
+    /// Everything else.
+    Finish,
+}
+
+/// A transition to commit: all of its rows or none.
+#[derive(Debug, Clone)]
+pub struct Write {
+    /// Its name.
+    pub flight: Flight,
+    /// Its writer.
+    pub lane: Lane,
+    /// For fair batching.
+    pub tenant: TenantId,
+    /// Its rows.
+    pub rows: Vec<Row>,
+}
+
+/// What the core wants done.
+#[derive(Debug)]
+pub enum Effect {
+    /// Commit this.
+    Write(Write),
+    /// Tell a caller.
+    Answer(Ticket, Answer),
+    /// Tell a worker, on the socket that its session has now.
+    Push(Transport, Outgoing),
+    /// Give this socket to the session: later pushes go there.
+    Ended(RunId, Option<Box<Run>>),
+    /// Read queued rows of one action, from a place in it.
+    LoadQueue(QueueKey, Option<(i64, RunId)>, usize),
+    /// Read these rows.
+    LoadRun(RunId),
+}
+
+/// What a caller hears.
+#[derive(Debug)]
+pub enum Answer {
+    /// The run is committed.
+    Created(Box<Run>),
+    /// The key is taken: look up by whom.
+    KeyTaken(CreateKey),
+    /// The event is committed.
+    EventCreated(EventId, Vec<RunId>),
+    /// The run is cancelled.
+    Cancelled,
+    /// The worker is known; the socket that it replaces, if any, is told already.
+    Welcome(Box<Welcome>),
+    /// Not done.
+    Failed(Error),
+}

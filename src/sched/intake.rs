@@ -1,0 +1,221 @@
+//! Requests of the entries become commands of the core.
+
+use std::sync::{Arc, Mutex};
+
+use sha2::{Digest, Sha256};
+use tokio::sync::oneshot;
+use tracing::warn;
+
+use crate::error::{Error, Result};
+use crate::id::{EventId, RunId, SessionId, TenantId, WorkerId};
+
+use super::answers::{Bulk, Reply};
+use super::core::{
+    Body, Command, CreateKey, NewEventRow, NewRunRow, NewSession, Shard, Ticket, Transport, WorkerMessage,
+};
+use super::owner::{Owner, Socket};
+use super::{Connection, Created, FromWorker, Hello, Idempotency, NewEvent, NewRun, Request, Stats};
+
+impl Owner {
+    /// Decides on one request.
+    pub fn request(&mut self, request: Request) {
+        match request {
+            Request::Create { run, reply } => {
+                let (tenant, watch) = (run.tenant, run.watch);
+                let row = self.new_run(run);
+                let ticket = self.ticket(Reply::Create { run: row.id, reply, watch });
+                self.step(shard_of(tenant), Command::Create(Box::new(row), Some(ticket)), false);
+            }
+            Request::CreateMany { runs, reply } => self.create_many(runs, reply),
+            Request::Event { event, reply } => {
+                let (tenant, bulk) = (event.tenant, event.specs.len() > 1);
+                let ticket = self.ticket(Reply::Event { reply });
+                let row = self.new_event(event);
+                self.step(shard_of(tenant), Command::CreateEvent(Box::new(row), ticket), bulk);
+            }
+            Request::Cancel { tenant, run, reply } => {
+                let ticket = self.ticket(Reply::Cancel { reply });
+                self.step(shard_of(tenant), Command::Cancel { tenant, run, ticket }, false);
+            }
+            Request::Watch { run, reply } => self.waiters.entry(run).or_default().push(reply),
+            Request::Connect { hello, outbox, reply } => self.connect(hello, outbox, reply),
+            Request::Worker { from, message } => self.worker(from, message),
+            Request::Snapshot { tenant, reply } => {
+                let _ = reply.send(self.shards[shard_of(tenant)].workers(tenant));
+            }
+            Request::Stats { reply } => {
+                let _ = reply.send(self.stats());
+            }
+            Request::Drain { within } => {
+                for shard in 0..self.shards.len() {
+                    self.step(shard, Command::Drain(within), false);
+                }
+            }
+            Request::Quiesce { reply } => self.quiesced.push(reply),
+        }
+    }
+
+    fn ticket(&mut self, reply: Reply) -> Ticket {
+        let ticket = self.next_ticket;
+        self.next_ticket += 1;
+        self.replies.insert(ticket, reply);
+        ticket
+    }
+
+    fn new_run(&self, run: NewRun) -> NewRunRow {
+        let key = run.idempotency.map(|i| create_key(run.tenant, &run.spec.workflow, i));
+        NewRunRow {
+            id: RunId::generate(self.clock.now()),
+            tenant: run.tenant,
+            spec: run.spec,
+            body: Arc::new(Body { input: run.input, metadata: run.metadata, traceparent: run.traceparent }),
+            priority: run.priority,
+            run_at: run.run_at,
+            key,
+            event: None,
+        }
+    }
+
+    fn new_event(&self, event: NewEvent) -> NewEventRow {
+        let now = self.clock.now();
+        let id = EventId::generate(now);
+        // The scope of an event's key is its source; the space keeps it apart from every workflow's name.
+        let create_key = event.source.as_ref().map(|(source, key)| CreateKey {
+            tenant: event.tenant,
+            scope: format!("event {source}").into(),
+            key: key.as_str().into(),
+            body_hash: event.body_hash,
+        });
+        let body =
+            Arc::new(Body { input: event.payload, metadata: event.metadata, traceparent: event.traceparent });
+        let run = |spec: Arc<crate::domain::definition::Spec>| NewRunRow {
+            id: RunId::generate(now),
+            tenant: event.tenant,
+            priority: spec.priority,
+            spec,
+            body: Arc::clone(&body),
+            run_at: None,
+            key: None,
+            event: Some(id),
+        };
+        let runs = event.specs.into_iter().map(run).collect();
+        NewEventRow { id, tenant: event.tenant, key: event.key, source: event.source, create_key, body, runs }
+    }
+
+    fn create_many(&mut self, runs: Vec<NewRun>, reply: oneshot::Sender<Vec<Result<Created>>>) {
+        let n = runs.len();
+        let outcomes = (0..n).map(|_| None).collect();
+        let bulk = Arc::new(Mutex::new(Bulk { outcomes, missing: n, reply: Some(reply) }));
+        if n == 0 {
+            let reply = bulk.lock().unwrap_or_else(std::sync::PoisonError::into_inner).reply.take();
+            if let Some(reply) = reply {
+                let _ = reply.send(Vec::new());
+            }
+        }
+        for (place, run) in runs.into_iter().enumerate() {
+            let tenant = run.tenant;
+            let row = self.new_run(run);
+            let ticket = self.ticket(Reply::Item { place, bulk: Arc::clone(&bulk) });
+            self.step(shard_of(tenant), Command::Create(Box::new(row), Some(ticket)), true);
+        }
+    }
+
+    fn connect(
+        &mut self,
+        hello: Hello,
+        outbox: crate::hub::Outbox,
+        reply: oneshot::Sender<Result<(crate::domain::delivery::Welcome, Connection)>>,
+    ) {
+        let Ok(secret) = fresh_secret() else {
+            let _ = reply.send(Err(Error::Internal("the system gives no random numbers".to_owned())));
+            return;
+        };
+        let now = self.clock.now();
+        let transport = self.next_transport;
+        self.next_transport += 1;
+        let shard = shard_of(hello.tenant);
+        let session = SessionId::generate(now);
+        self.sockets.insert(transport, Socket { shard, session, outbox });
+        let (resume, holding) = match hello.resume {
+            Some(r) => (Some((r.session, hash(&r.secret))), r.holding),
+            None => (None, Vec::new()),
+        };
+        let new = NewSession {
+            tenant: hello.tenant,
+            worker: WorkerId::generate(now),
+            session,
+            secret,
+            transport,
+            info: hello.info,
+            resume,
+            holding,
+        };
+        let ticket = self.ticket(Reply::Connect { transport, reply });
+        self.step(shard, Command::Connect(Box::new(new), ticket), false);
+    }
+
+    fn worker(&mut self, from: Connection, message: FromWorker) {
+        let Some(shard) = self.sockets.get(&from.transport).map(|s| s.shard) else { return };
+        let gone = matches!(message, FromWorker::Lost | FromWorker::Goodbye);
+        let message = match message {
+            FromWorker::Received(attempts) => WorkerMessage::Received(attempts),
+            FromWorker::Results(results) => WorkerMessage::Results(results),
+            FromWorker::Extend(attempt, by) => WorkerMessage::Extend(attempt, by),
+            FromWorker::Capacity(slots) => WorkerMessage::Capacity(slots),
+            FromWorker::Drain => WorkerMessage::Drain,
+            FromWorker::Goodbye => WorkerMessage::Goodbye,
+            FromWorker::Lost => WorkerMessage::Lost,
+            FromWorker::CaughtUp => WorkerMessage::CaughtUp,
+        };
+        let Connection { session, transport } = from;
+        self.step(shard, Command::Worker { session, transport, message }, false);
+        if gone {
+            self.flush();
+            self.forget_socket(transport);
+        }
+    }
+
+    fn forget_socket(&mut self, transport: Transport) {
+        if self.sockets.remove(&transport).is_none() {
+            warn!("a socket was closed twice");
+        }
+    }
+
+    fn stats(&self) -> Stats {
+        let mut stats = self.totals;
+        for counters in self.shards.iter().map(Shard::counters) {
+            stats.created += counters.created;
+            stats.optimistic += counters.optimistic;
+            stats.finished += counters.finished;
+            stats.resent += counters.resent;
+            stats.taken_back += counters.taken_back;
+        }
+        stats
+    }
+}
+
+fn shard_of(tenant: TenantId) -> usize {
+    usize::try_from(tenant.shard()).unwrap_or(0)
+}
+
+fn create_key(tenant: TenantId, workflow: &Arc<str>, idempotency: Idempotency) -> CreateKey {
+    CreateKey {
+        tenant,
+        scope: Arc::clone(workflow),
+        key: idempotency.key.into(),
+        body_hash: idempotency.body_hash,
+    }
+}
+
+fn hash(secret: &str) -> [u8; 32] {
+    Sha256::digest(secret.as_bytes()).into()
+}
+
+/// 256 random bits as hexadecimal digits, with their hash.
+fn fresh_secret() -> Result<(String, [u8; 32]), getrandom::Error> {
+    let mut bytes = [0_u8; 32];
+    getrandom::fill(&mut bytes)?;
+    let secret: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
+    let hash = hash(&secret);
+    Ok((secret, hash))
+}

@@ -1,0 +1,314 @@
+//! The owner's loop: commands in, decisions by the core, two lanes that commit them, answers and frames out.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use tracing::error;
+
+use crate::clock::{Clock, Timestamp};
+use crate::config::Scheduling;
+use crate::domain::delivery::Assignment;
+use crate::domain::run::Run;
+use crate::hub::Outbox;
+use crate::id::{RunId, SHARDS, SessionId};
+
+use super::answers::Reply;
+use super::batch::Waiting;
+use super::core::{Command, Context, Effect, Lane, Settings, Shard, Ticket, Transport};
+use super::lane::{BatchDone, Done, Job, LaneWriter};
+use super::lease::Standing;
+use super::reads::{ReadDone, ReadJob, ReadQueue, Reads};
+use super::{Request, Stats};
+
+/// Requests that one turn takes before it looks at anything else.
+const TURN: usize = 512;
+/// How far ahead timers are held in memory, and how often they are read.
+const HORIZON: Duration = Duration::from_secs(60);
+const READ_TIMERS: Duration = Duration::from_secs(25);
+/// How soon they are read again when a read did not bring all.
+const READ_MORE: Duration = Duration::from_millis(250);
+/// The longest sleep: the loop shows that it is alive.
+const LONGEST_SLEEP: Duration = Duration::from_secs(1);
+/// How often callers who have gone away are forgotten.
+const SWEEP: Duration = Duration::from_secs(30);
+
+type Running<T> = Option<Pin<Box<dyn Future<Output = T> + Send>>>;
+
+/// A writer with what waits for it, and the batch that it is writing.
+struct LaneSlot {
+    waiting: Waiting,
+    writer: Option<LaneWriter>,
+    running: Running<(LaneWriter, BatchDone)>,
+}
+
+impl LaneSlot {
+    fn new(writer: LaneWriter) -> Self {
+        Self { waiting: Waiting::default(), writer: Some(writer), running: None }
+    }
+
+    /// Starts the next batch if the writer is free.
+    fn pump(&mut self) {
+        if self.running.is_some() || self.waiting.is_empty() {
+            return;
+        }
+        let Some(mut writer) = self.writer.take() else { return };
+        let batch = self.waiting.next_batch();
+        self.running = Some(Box::pin(async move {
+            let done = writer.run(batch).await;
+            (writer, done)
+        }));
+    }
+
+    fn is_idle(&self) -> bool {
+        self.running.is_none() && self.waiting.is_empty()
+    }
+}
+
+/// A worker's socket.
+pub(super) struct Socket {
+    pub shard: usize,
+    pub session: SessionId,
+    pub outbox: Outbox,
+}
+
+/// All state of the process's shards and the only task that touches it.
+pub(super) struct Owner {
+    pub clock: Clock,
+    pub settings: Scheduling,
+    pub shards: Vec<Shard>,
+    pub replies: HashMap<Ticket, Reply>,
+    pub next_ticket: Ticket,
+    pub next_transport: Transport,
+    pub sockets: HashMap<Transport, Socket>,
+    pub waiters: HashMap<RunId, Vec<oneshot::Sender<Arc<Run>>>>,
+    /// Assignments of this turn, by socket: one frame each.
+    pub assigned: Vec<(Transport, Vec<Assignment>)>,
+    pub reads: ReadQueue,
+    pub totals: Stats,
+    lanes: [LaneSlot; 2],
+    reader: Option<Reads>,
+    reading: Running<(Reads, ReadDone)>,
+    standing: Standing,
+    timers_at: Timestamp,
+    sweep_at: Timestamp,
+    pub quiesced: Vec<oneshot::Sender<()>>,
+    effects: Vec<Effect>,
+}
+
+/// What an owner is made of.
+pub(super) struct OwnerParts {
+    pub clock: Clock,
+    pub settings: Scheduling,
+    pub create: LaneWriter,
+    pub finish: LaneWriter,
+    pub reader: Reads,
+    pub standing: Standing,
+}
+
+async fn finished<T>(running: &mut Running<T>) -> T {
+    match running {
+        Some(future) => future.await,
+        None => std::future::pending().await,
+    }
+}
+
+impl Owner {
+    pub fn new(parts: OwnerParts) -> Self {
+        let s = &parts.settings;
+        let settings = Settings {
+            optimistic: s.optimistic,
+            window: s.window,
+            pending: s.pending,
+            grace: s.grace,
+            ack: s.ack,
+            cancel_grace: s.cancel_grace,
+            redeliveries: s.redeliveries,
+        };
+        let now = parts.clock.now();
+        Self {
+            shards: (0..SHARDS).map(|_| Shard::new(settings.clone())).collect(),
+            clock: parts.clock,
+            settings: parts.settings,
+            replies: HashMap::new(),
+            next_ticket: 1,
+            next_transport: 1,
+            sockets: HashMap::new(),
+            waiters: HashMap::new(),
+            assigned: Vec::new(),
+            reads: ReadQueue::default(),
+            totals: Stats::default(),
+            lanes: [LaneSlot::new(parts.create), LaneSlot::new(parts.finish)],
+            reader: Some(parts.reader),
+            reading: None,
+            standing: parts.standing,
+            timers_at: now,
+            sweep_at: now.plus(SWEEP),
+            quiesced: Vec::new(),
+            effects: Vec::new(),
+        }
+    }
+
+    /// Serves until the process stops or another one takes over.
+    pub async fn run(mut self, mut requests: mpsc::Receiver<Request>, stopping: CancellationToken) {
+        let mut taken = Vec::with_capacity(TURN);
+        loop {
+            self.standing.tick();
+            self.pump();
+            let sleep = self.until_next();
+            let [create, finish] = &mut self.lanes;
+            tokio::select! {
+                (writer, done) = finished(&mut finish.running) => self.lane_done(Lane::Finish, writer, done),
+                (writer, done) = finished(&mut create.running) => self.lane_done(Lane::Create, writer, done),
+                n = requests.recv_many(&mut taken, TURN) => {
+                    if n == 0 {
+                        return;
+                    }
+                    for request in taken.drain(..) {
+                        self.request(request);
+                    }
+                }
+                (reads, done) = finished(&mut self.reading) => self.read_done(reads, done),
+                () = tokio::time::sleep(sleep) => {}
+                () = stopping.cancelled() => return,
+            }
+            self.tick();
+            self.flush();
+        }
+    }
+
+    fn until_next(&self) -> Duration {
+        let now = self.clock.now();
+        let shards = self.shards.iter().filter_map(Shard::next_timer).min();
+        let next = [shards, Some(self.timers_at), Some(self.sweep_at)].into_iter().flatten().min();
+        next.map_or(LONGEST_SLEEP, |at| at.since(now)).min(LONGEST_SLEEP)
+    }
+
+    fn pump(&mut self) {
+        for lane in &mut self.lanes {
+            lane.pump();
+        }
+        if self.reading.is_none()
+            && let Some(reading) = self.reads.next()
+        {
+            match self.reader.take() {
+                Some(mut reads) => {
+                    self.reading = Some(Box::pin(async move {
+                        let done = reads.run(&reading).await;
+                        (reads, done)
+                    }));
+                }
+                None => error!("the scheduler's reader is missing"),
+            }
+        }
+        if !self.quiesced.is_empty() && self.lanes.iter().all(LaneSlot::is_idle) {
+            for done in self.quiesced.drain(..) {
+                // Who asked may have given up.
+                let _ = done.send(());
+            }
+        }
+    }
+
+    fn tick(&mut self) {
+        let now = self.clock.now();
+        for shard in 0..self.shards.len() {
+            if self.shards[shard].next_timer().is_some_and(|at| at <= now) {
+                self.step(shard, Command::Tick, false);
+            }
+        }
+        if self.timers_at <= now {
+            self.timers_at = now.plus(READ_TIMERS);
+            self.reads.push(ReadJob::Timers { until: now.plus(HORIZON) });
+        }
+        if self.sweep_at <= now {
+            self.sweep_at = now.plus(SWEEP);
+            self.waiters.retain(|_, waiting| {
+                waiting.retain(|w| !w.is_closed());
+                !waiting.is_empty()
+            });
+        }
+    }
+
+    /// One decision and what follows from it.
+    pub fn step(&mut self, shard: usize, command: Command, bulk: bool) {
+        let in_flight: usize = self.shards.iter().map(Shard::optimistic_in_flight).sum();
+        let cx = Context {
+            now: self.clock.now(),
+            optimistic_room: self.settings.optimistic_slots.saturating_sub(in_flight),
+        };
+        let mut effects = std::mem::take(&mut self.effects);
+        self.shards[shard].step(command, cx, &mut effects);
+        for effect in effects.drain(..) {
+            self.effect(shard, effect, bulk);
+        }
+        self.effects = effects;
+    }
+
+    fn effect(&mut self, shard: usize, effect: Effect, bulk: bool) {
+        match effect {
+            Effect::Write(write) => {
+                let lane = match write.lane {
+                    Lane::Create => &mut self.lanes[0],
+                    Lane::Finish => &mut self.lanes[1],
+                };
+                lane.waiting.push(Job { shard, write }, bulk);
+            }
+            Effect::Answer(ticket, answer) => self.answer(ticket, answer),
+            Effect::Push(transport, message) => self.push(transport, message),
+            Effect::Ended(run, view) => self.ended(run, view),
+            Effect::LoadQueue(key, from, limit) => self.reads.push(ReadJob::Queue { shard, key, from, limit }),
+            Effect::LoadRun(run) => self.reads.push_run(shard, run),
+        }
+    }
+
+    fn lane_done(&mut self, lane: Lane, writer: LaneWriter, done: BatchDone) {
+        let slot = match lane {
+            Lane::Create => &mut self.lanes[0],
+            Lane::Finish => &mut self.lanes[1],
+        };
+        slot.running = None;
+        if done.fenced {
+            // The writer is not put back: nothing is written any more, and the process ends.
+            return self.standing.fence();
+        }
+        slot.writer = Some(writer);
+        self.totals.batches += done.statements;
+        self.totals.unknown += done.unknown;
+        for (shard, flight, done) in done.results {
+            let command = match done {
+                Done::Committed(outcomes) => Command::Committed(flight, outcomes),
+                Done::Rejected(why) => Command::Rejected(flight, why),
+            };
+            self.step(shard, command, false);
+        }
+    }
+
+    fn read_done(&mut self, reads: Reads, done: ReadDone) {
+        self.reading = None;
+        self.reader = Some(reads);
+        let commands = match done {
+            ReadDone::Commands(commands) => commands,
+            ReadDone::Timers(commands, all) => {
+                if !all {
+                    self.timers_at = self.clock.now().plus(READ_MORE);
+                }
+                commands
+            }
+            ReadDone::Key { ticket, holder } => return self.key_found(ticket, holder),
+        };
+        for (shard, command) in commands {
+            self.step(shard, command, false);
+        }
+    }
+
+    /// Rebuilds every shard from what a former owner left.
+    pub fn recover(&mut self, left: Vec<(usize, Command)>) {
+        for (shard, command) in left {
+            self.step(shard, command, false);
+        }
+    }
+}

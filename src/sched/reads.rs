@@ -1,0 +1,212 @@
+//! The scheduler's reads, one after another on a connection of their own, tried again until they succeed.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+use tracing::{error, warn};
+
+use crate::clock::Timestamp;
+use crate::config::Database;
+use crate::db::scan::Reader;
+use crate::domain::change::{CreateKey, Stored, StoredRun, WorkerRow};
+use crate::error::{Code, Error, Result};
+use crate::id::{RunId, SHARDS};
+use crate::ops::definitions::Definitions;
+
+use super::core::{Command, Found, OpenRow, QueueKey, Ticket};
+
+/// Rows of one shard that one read of timers brings.
+const TIMERS: usize = 10_000;
+/// Runs that one read by id brings.
+const RUNS: usize = 1_000;
+
+/// Something to read.
+pub(super) enum ReadJob {
+    Queue { shard: usize, key: QueueKey, from: Option<(i64, RunId)>, limit: usize },
+    Timers { until: Timestamp },
+    Key { key: CreateKey, ticket: Ticket },
+}
+
+/// What was read.
+pub(super) enum ReadDone {
+    /// Commands for shards.
+    Commands(Vec<(usize, Command)>),
+    /// Timers, and whether all of them.
+    Timers(Vec<(usize, Command)>, bool),
+    /// Who holds a create key: its target, if the body is the same.
+    Key { ticket: Ticket, holder: Option<(uuid::Uuid, bool)> },
+}
+
+/// Reads that wait.
+#[derive(Default)]
+pub(super) struct ReadQueue {
+    jobs: VecDeque<ReadJob>,
+    runs: Vec<(usize, RunId)>,
+}
+
+/// What one turn reads.
+pub(super) enum Reading {
+    One(ReadJob),
+    Runs(Vec<(usize, RunId)>),
+}
+
+impl ReadQueue {
+    pub fn push(&mut self, job: ReadJob) {
+        self.jobs.push_back(job);
+    }
+
+    /// Single runs are read together.
+    pub fn push_run(&mut self, shard: usize, run: RunId) {
+        self.runs.push((shard, run));
+    }
+
+    pub fn next(&mut self) -> Option<Reading> {
+        if !self.runs.is_empty() {
+            let n = self.runs.len().min(RUNS);
+            return Some(Reading::Runs(self.runs.drain(..n).collect()));
+        }
+        self.jobs.pop_front().map(Reading::One)
+    }
+}
+
+/// Reads for the owner.
+pub(super) struct Reads {
+    database: Database,
+    definitions: Definitions,
+    reader: Option<Reader>,
+}
+
+impl Reads {
+    pub const fn new(database: Database, definitions: Definitions) -> Self {
+        Self { database, definitions, reader: None }
+    }
+
+    /// Reads, again and again until it succeeds: whoever waits has a limit of their own.
+    pub async fn run(&mut self, what: &Reading) -> ReadDone {
+        let mut pause = Duration::from_millis(20);
+        loop {
+            match tokio::time::timeout(Duration::from_secs(20), self.read(what)).await {
+                Ok(Ok(done)) => return done,
+                Ok(Err(e)) => warn!(error = %e, "the scheduler could not read, trying again"),
+                Err(_) => warn!("the scheduler's read got no answer, trying again"),
+            }
+            self.reader = None;
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_millis(500));
+        }
+    }
+
+    async fn reader(&mut self) -> Result<&mut Reader> {
+        match &mut self.reader {
+            Some(reader) => Ok(reader),
+            empty => Ok(empty.insert(Reader::open(&self.database).await?)),
+        }
+    }
+
+    async fn read(&mut self, what: &Reading) -> Result<ReadDone> {
+        match what {
+            Reading::Runs(runs) => self.runs(runs).await.map(ReadDone::Commands),
+            Reading::One(ReadJob::Queue { shard, key, from, limit }) => {
+                let rows = self.reader().await?.queue(key.tenant, &key.action, *from, *limit).await?;
+                let all = rows.len() < *limit;
+                let rows = self.open_rows(rows).await?;
+                Ok(ReadDone::Commands(vec![(*shard, Command::QueueLoaded(key.clone(), rows, all))]))
+            }
+            Reading::One(ReadJob::Timers { until }) => self.timers(*until).await,
+            Reading::One(ReadJob::Key { key, ticket }) => {
+                let holder = self.reader().await?.key(key).await?;
+                let holder = holder.map(|(target, hash)| (target, hash == key.body_hash));
+                Ok(ReadDone::Key { ticket: *ticket, holder })
+            }
+        }
+    }
+
+    async fn runs(&mut self, runs: &[(usize, RunId)]) -> Result<Vec<(usize, Command)>> {
+        let ids: Vec<RunId> = runs.iter().map(|r| r.1).collect();
+        let mut found = self.reader().await?.runs(&ids).await?;
+        let mut commands = Vec::with_capacity(runs.len());
+        for (shard, run) in runs {
+            let found = match found.remove(run) {
+                Some(Stored::Open(row)) => match self.open_rows(vec![row]).await?.pop() {
+                    Some(row) => Found::Open(Box::new(row)),
+                    None => Found::Nothing,
+                },
+                Some(Stored::Ended(ended)) => Found::Ended(ended),
+                None => Found::Nothing,
+            };
+            commands.push((*shard, Command::RunsLoaded(vec![(*run, found)])));
+        }
+        Ok(commands)
+    }
+
+    async fn timers(&mut self, until: Timestamp) -> Result<ReadDone> {
+        let shards: Vec<i16> = (0..SHARDS).collect();
+        let rows = self.reader().await?.timers(&shards, until, TIMERS).await?;
+        let rows = self.open_rows(rows).await?;
+        let mut of_shard: HashMap<usize, Vec<OpenRow>> = HashMap::new();
+        for row in rows {
+            of_shard.entry(shard_of(&row)).or_default().push(row);
+        }
+        let mut all_in_all = true;
+        let mut commands = Vec::new();
+        for shard in 0..usize::try_from(SHARDS).unwrap_or(0) {
+            let rows = of_shard.remove(&shard).unwrap_or_default();
+            let all = rows.len() < TIMERS;
+            all_in_all &= all;
+            commands.push((shard, Command::TimersLoaded(rows, until, all)));
+        }
+        Ok(ReadDone::Timers(commands, all_in_all))
+    }
+
+    /// What a former owner left: workers and held runs of each shard.
+    pub async fn left_behind(&mut self) -> Result<Vec<(usize, Command)>> {
+        let shards: Vec<i16> = (0..SHARDS).collect();
+        let workers = self.reader().await?.workers(&shards).await?;
+        let held = self.reader().await?.held(&shards).await?;
+        let held = self.open_rows(held).await?;
+        let mut of_shard: HashMap<usize, (Vec<WorkerRow>, Vec<OpenRow>)> = HashMap::new();
+        for row in workers {
+            let shard = usize::try_from(row.tenant.shard()).unwrap_or(0);
+            of_shard.entry(shard).or_default().0.push(row);
+        }
+        for row in held {
+            of_shard.entry(shard_of(&row)).or_default().1.push(row);
+        }
+        Ok(of_shard.into_iter().map(|(shard, (w, h))| (shard, Command::Recovered(w, h))).collect())
+    }
+
+    /// Rows with their compiled definitions. Versions are never deleted, so a missing one is a defect of the
+    /// rows: its run is left alone and a human is told.
+    async fn open_rows(&self, rows: Vec<StoredRun>) -> Result<Vec<OpenRow>> {
+        let mut open = Vec::with_capacity(rows.len());
+        for row in rows {
+            let spec = match self.definitions.version(row.tenant, &row.workflow, row.version).await {
+                Ok(spec) => spec,
+                Err(Error::NotFound { code: Code::WorkflowNotFound, .. }) => {
+                    error!(run = %row.run, workflow = row.workflow, version = row.version, "a run's version is missing");
+                    continue;
+                }
+                Err(e) => return Err(e),
+            };
+            open.push(OpenRow {
+                run: row.run,
+                tenant: row.tenant,
+                spec,
+                state: row.state,
+                attempt: row.attempt,
+                retries: row.retries,
+                priority: row.priority,
+                rank: row.rank,
+                due: row.due,
+                holder: row.holder,
+                started_at: row.started_at,
+                event: row.event,
+            });
+        }
+        Ok(open)
+    }
+}
+
+fn shard_of(row: &OpenRow) -> usize {
+    usize::try_from(row.tenant.shard()).unwrap_or(0)
+}

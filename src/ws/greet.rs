@@ -1,0 +1,125 @@
+//! The first words on a socket: `hello`, registration of workflows, the session, `welcome`.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Instant;
+use tokio_tungstenite::tungstenite::Message;
+
+use super::protocol::{self, Checked, Fault, HelloFrame, Incoming};
+use super::wire::{End, Step, Wire};
+use super::{Context, Guest, Who};
+use crate::domain::delivery::{Close, Welcome};
+use crate::domain::scope::Scope;
+use crate::error::{Code, Error, Result};
+use crate::hub::{self, Inbox};
+use crate::sched::{Connection, Hello};
+
+/// How long a socket may stay without a `hello`.
+const HELLO: Duration = Duration::from_secs(5);
+/// How long the registration of a worker's workflows may take.
+const REGISTRATION: Duration = Duration::from_secs(30);
+
+/// Takes the worker's `hello`, opens its session and queues the `welcome`.
+pub(super) async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
+    ctx: &Context,
+    wire: &mut Wire<S>,
+    guest: &mut Guest,
+) -> Result<(Welcome, Connection, Inbox), End> {
+    let hello = first_hello(ctx, wire, guest).await?;
+    let opened = match hello.check(&ctx.limits) {
+        Ok(checked) => open(ctx, guest.who, checked).await,
+        Err(err) => Err(err),
+    };
+    match opened {
+        Ok((welcome, connection, inbox)) => {
+            wire.push(protocol::welcome(&welcome, ctx.scheduler.node(), &ctx.scheduling, &ctx.limits));
+            Ok((welcome, connection, inbox))
+        }
+        Err(err) => {
+            if let Error::Internal(details) = &err {
+                tracing::error!(error = details, "a hello failed");
+            }
+            wire.push(protocol::fault(&Fault::from(&err)));
+            Err(End::Close(close_for(&err)))
+        }
+    }
+}
+
+/// Reads until a `hello` comes. Other frames are answered and change nothing.
+async fn first_hello<S: AsyncRead + AsyncWrite + Unpin>(
+    ctx: &Context,
+    wire: &mut Wire<S>,
+    guest: &mut Guest,
+) -> Result<HelloFrame, End> {
+    let deadline = Instant::from_std(ctx.clock.instant() + HELLO);
+    loop {
+        let read = !wire.congested();
+        let message = tokio::select! {
+            step = wire.step(read) => match step {
+                Step::Read(message) => message,
+                Step::Flushed => continue,
+                Step::Ended(end) => return Err(end),
+            },
+            () = &mut guest.revoked => return Err(End::Close(Close::Auth)),
+            () = ctx.stopping.cancelled() => return Err(End::Close(Close::Draining)),
+            () = tokio::time::sleep_until(deadline) => return Err(End::Close(Close::NoHello)),
+        };
+        let text = match message {
+            Message::Text(text) => text,
+            Message::Binary(_) => return Err(End::Close(Close::BadFrame)),
+            Message::Close(_) => return Err(End::Gone),
+            Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => continue,
+        };
+        let decoded = protocol::decode(&text.into(), &ctx.limits).map_err(End::Close)?;
+        for fault in &decoded.faults {
+            wire.push(protocol::fault(fault));
+        }
+        match decoded.frame {
+            Some(Incoming::Hello(Ok(hello))) => return Ok(*hello),
+            Some(Incoming::Hello(Err(fault))) => {
+                wire.push(protocol::fault(&fault));
+                return Err(End::Close(Close::BadFrame));
+            }
+            Some(_) => {
+                let message = "the first frame must be `hello`; this one was ignored";
+                wire.push(protocol::fault(&Fault::whole(Code::HelloRequired, message)));
+            }
+            None => {}
+        }
+    }
+}
+
+/// Registers what the worker brings and opens its session: both are committed when this returns.
+async fn open(ctx: &Context, who: Who, hello: Checked) -> Result<(Welcome, Connection, Inbox)> {
+    let Checked { info, workflows, resume } = hello;
+    if !workflows.is_empty() && !who.scopes.allow(Scope::Write) {
+        return Err(Error::Forbidden(Scope::Write.as_str()));
+    }
+    let registration = async {
+        for (i, (name, definition)) in workflows.into_iter().enumerate() {
+            (ctx.register)(who.tenant, name, definition, format!("/workflows/{i}")).await?;
+        }
+        Ok(())
+    };
+    tokio::time::timeout(REGISTRATION, registration)
+        .await
+        .map_err(|_| Error::unavailable("registering the workflows took too long"))??;
+    let (outbox, inbox) = hub::outbox();
+    let hello = Hello { tenant: who.tenant, token: who.token, info, resume };
+    let (welcome, connection) = ctx.scheduler.connect(hello, outbox).await?;
+    Ok((welcome, connection, inbox))
+}
+
+/// What the worker should do about an error of its `hello`.
+const fn close_for(err: &Error) -> Close {
+    match err {
+        Error::Invalid { .. } | Error::TooLarge { .. } | Error::NotFound { .. } | Error::Conflict { .. } => {
+            Close::BadFrame
+        }
+        Error::Unauthenticated(_) => Close::Auth,
+        Error::Forbidden(_) => Close::NotAllowed,
+        Error::Limited { .. } => Close::TooMany,
+        Error::Unavailable { .. } | Error::OutcomeUnknown | Error::Internal(_) => Close::Draining,
+    }
+}

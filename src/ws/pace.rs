@@ -1,0 +1,49 @@
+//! How fast a peer is read: one that sends too much is read more slowly, never closed.
+
+use std::time::{Duration, Instant};
+
+/// The longest pause that a burst can earn.
+const MAX_PAUSE: Duration = Duration::from_secs(5);
+
+/// A token bucket that may go into debt; the debt is how long the peer is not read.
+#[derive(Debug)]
+pub(super) struct Pace {
+    per_second: f64,
+    tokens: f64,
+    at: Instant,
+}
+
+impl Pace {
+    /// A full bucket that holds one second's worth.
+    pub(super) fn new(per_second: u32, now: Instant) -> Self {
+        let per_second = f64::from(per_second);
+        Self { per_second, tokens: per_second, at: now }
+    }
+
+    /// Takes `n` tokens. In debt, gives the time after which the peer may be read again.
+    pub(super) fn take(&mut self, n: usize, now: Instant) -> Option<Instant> {
+        let earned = now.saturating_duration_since(self.at).as_secs_f64() * self.per_second;
+        let debt = MAX_PAUSE.as_secs_f64() * self.per_second;
+        let spent = f64::from(u32::try_from(n).unwrap_or(u32::MAX));
+        self.tokens = ((self.tokens + earned).min(self.per_second) - spent).max(-debt);
+        self.at = now;
+        (self.tokens < 0.0).then(|| now + Duration::from_secs_f64(-self.tokens / self.per_second))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+
+    #[test]
+    fn a_burst_is_free_and_what_follows_is_slowed_down() {
+        let now = Clock::system().instant();
+        let mut pace = Pace::new(10, now);
+        assert_eq!(pace.take(10, now), None);
+        assert_eq!(pace.take(1, now), Some(now + Duration::from_millis(100)));
+        let later = now + Duration::from_millis(100);
+        assert_eq!(pace.take(0, later), None);
+        assert_eq!(pace.take(1_000_000, later), Some(later + MAX_PAUSE));
+    }
+}

@@ -1,0 +1,205 @@
+//! The `hello` frame: its form, and the limits on what a worker may say of itself.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use serde_json::value::RawValue;
+
+use super::fields::Fields;
+use super::incoming::{Top, attempts};
+use super::{Fault, PROTOCOL};
+use crate::domain::definition::{DEFAULT_SLOT_KIND, NamedDefinition, WorkflowDefinition};
+use crate::domain::delivery::WorkerInfo;
+use crate::domain::limits::Limits;
+use crate::domain::name;
+use crate::error::{Code, Error, Result};
+use crate::sched::Resume;
+
+/// Kinds of slots that one worker may have.
+const MAX_SLOT_KINDS: usize = 64;
+
+/// A `hello` of the right form, not yet checked against the limits.
+#[derive(Debug)]
+pub(in crate::ws) struct HelloFrame {
+    protocol: u32,
+    name: String,
+    sdk: String,
+    actions: Vec<String>,
+    slots: Option<BTreeMap<String, u32>>,
+    labels: BTreeMap<String, String>,
+    workflows: Vec<NamedDefinition>,
+    resume: Option<Resume>,
+}
+
+/// A `hello` that may be acted on.
+#[derive(Debug)]
+pub(in crate::ws) struct Checked {
+    /// How the worker describes itself.
+    pub(in crate::ws) info: WorkerInfo,
+    /// Workflows to register, in the order given.
+    pub(in crate::ws) workflows: Vec<(String, WorkflowDefinition)>,
+    /// The session to go on with.
+    pub(in crate::ws) resume: Option<Resume>,
+}
+
+pub(super) fn read(top: &Top<'_>) -> Result<HelloFrame, Fault> {
+    let resume = match top.optional::<&RawValue>("resume")? {
+        Some(raw) => Some(resume(raw, top.pointer("resume"))?),
+        None => None,
+    };
+    let mut workflows = Vec::new();
+    for (i, raw) in top.optional::<Vec<&RawValue>>("workflows")?.unwrap_or_default().into_iter().enumerate() {
+        let workflow = serde_json::from_str(raw.get());
+        workflows.push(workflow.map_err(|err| Fault::bad_frame(&format!("/workflows/{i}"), err.to_string()))?);
+    }
+    Ok(HelloFrame {
+        protocol: top.required("protocol")?,
+        name: top.required("name")?,
+        sdk: top.optional("sdk")?.unwrap_or_default(),
+        actions: top.required("actions")?,
+        slots: top.optional("slots")?,
+        labels: top.optional("labels")?.unwrap_or_default(),
+        workflows,
+        resume,
+    })
+}
+
+fn resume(raw: &RawValue, at: String) -> Result<Resume, Fault> {
+    let fields = Fields::read(raw.get(), ["session", "secret", "holding"], at)?;
+    let holding = attempts(fields.optional("holding")?, &fields.pointer("holding"))?;
+    Ok(Resume { session: fields.required("session")?, secret: fields.required("secret")?, holding })
+}
+
+impl HelloFrame {
+    /// Checks everything that the form does not say, with the JSON pointer of what is wrong.
+    pub(in crate::ws) fn check(self, limits: &Limits) -> Result<Checked> {
+        if self.protocol != PROTOCOL {
+            let message = format!("this engine speaks protocol {PROTOCOL}; got {}", self.protocol);
+            return Err(Error::invalid(Code::UnsupportedProtocol, Some("/protocol".to_owned()), message));
+        }
+        name::check_text("/name", &self.name, limits)?;
+        if !self.sdk.is_empty() {
+            name::check_text("/sdk", &self.sdk, limits)?;
+        }
+        if self.labels.len() > limits.labels {
+            let message = format!("at most {} labels are allowed; got {}", limits.labels, self.labels.len());
+            return Err(Error::field("/labels", message));
+        }
+        name::check_metadata("/labels", &self.labels, limits)?;
+        let slots = self.slots.unwrap_or_else(|| BTreeMap::from([(DEFAULT_SLOT_KIND.to_owned(), 1)]));
+        let info = WorkerInfo {
+            name: self.name.into(),
+            sdk: self.sdk.into(),
+            actions: actions(&self.actions, limits)?,
+            slots: self::slots(slots, limits)?,
+            labels: self.labels,
+        };
+        Ok(Checked { info, workflows: workflows(self.workflows, limits)?, resume: self.resume })
+    }
+}
+
+fn actions(names: &[String], limits: &Limits) -> Result<Vec<Arc<str>>> {
+    if names.is_empty() || names.len() > limits.actions {
+        let message = format!("a worker offers 1 to {} actions; got {}", limits.actions, names.len());
+        return Err(Error::field("/actions", message));
+    }
+    for (i, action) in names.iter().enumerate() {
+        name::check(&format!("/actions/{i}"), action, limits)?;
+    }
+    let distinct: BTreeSet<Arc<str>> = names.iter().map(|n| n.as_str().into()).collect();
+    Ok(distinct.into_iter().collect())
+}
+
+/// Slot totals within the limits. Zero is allowed: such a worker only finishes what it holds.
+pub(super) fn slots(slots: BTreeMap<String, u32>, limits: &Limits) -> Result<BTreeMap<Arc<str>, u32>> {
+    if slots.len() > MAX_SLOT_KINDS {
+        let message = format!("at most {MAX_SLOT_KINDS} kinds of slots are allowed; got {}", slots.len());
+        return Err(Error::field("/slots", message));
+    }
+    for (kind, count) in &slots {
+        name::check("/slots", kind, limits)?;
+        if *count > limits.slots {
+            let message = format!("at most {} slots of a kind are allowed; got {count}", limits.slots);
+            return Err(Error::field(format!("/slots/{kind}"), message));
+        }
+    }
+    Ok(slots.into_iter().map(|(kind, count)| (kind.into(), count)).collect())
+}
+
+fn workflows(named: Vec<NamedDefinition>, limits: &Limits) -> Result<Vec<(String, WorkflowDefinition)>> {
+    if named.len() > limits.actions {
+        let message = format!("at most {} workflows are allowed; got {}", limits.actions, named.len());
+        return Err(Error::field("/workflows", message));
+    }
+    let mut checked = Vec::with_capacity(named.len());
+    for (i, definition) in named.into_iter().enumerate() {
+        let at = format!("/workflows/{i}");
+        let (name, definition) = definition.split();
+        name::check(&format!("{at}/name"), &name, limits)?;
+        definition.check(&at, limits)?;
+        checked.push((name, definition));
+    }
+    Ok(checked)
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use serde_json::{Value, json};
+
+    use super::super::{Incoming, decode};
+    use super::*;
+
+    fn hello(changes: Value) -> Value {
+        let mut hello = json!({"type": "hello", "protocol": 1, "name": "w1", "actions": ["resize"]});
+        hello.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+        hello
+    }
+
+    /// The code and the pointer of what is wrong.
+    fn check(hello: &Value) -> Result<Checked, (Code, String)> {
+        let limits = Limits::default();
+        let decoded = decode(&Bytes::from(hello.to_string()), &limits).unwrap();
+        let Some(Incoming::Hello(frame)) = decoded.frame else { panic!("{decoded:?}") };
+        let place = |f: Fault| (f.code, f.pointer.unwrap());
+        frame.map_err(place)?.check(&limits).map_err(|e| place(Fault::from(&e)))
+    }
+
+    #[test]
+    fn what_is_absent_has_a_default() {
+        let checked = check(&hello(json!({"actions": ["b", "a", "b"], "unknown": 1}))).unwrap();
+        assert_eq!(checked.info.slots, BTreeMap::from([("default".into(), 1)]));
+        assert_eq!(checked.info.actions, ["a".into(), "b".into()]);
+        assert!(checked.resume.is_none() && checked.workflows.is_empty());
+        assert!(check(&hello(json!({"slots": {}}))).unwrap().info.slots.is_empty());
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let many: Vec<_> = (0..1_001).map(|i| format!("a{i}")).collect();
+        let labels: BTreeMap<_, _> = (0..65).map(|i| (format!("l{i}"), "x")).collect();
+        let holding = json!([{"task_run": "x", "attempt": 1}]);
+        for (changes, code, pointer) in [
+            (json!({"protocol": 2}), Code::UnsupportedProtocol, "/protocol"),
+            (json!({"protocol": "1"}), Code::BadFrame, "/protocol"),
+            (json!({"name": null}), Code::BadFrame, "/name"),
+            (json!({"name": ""}), Code::InvalidField, "/name"),
+            (json!({"name": "a\u{0}"}), Code::InvalidField, "/name"),
+            (json!({"actions": []}), Code::InvalidField, "/actions"),
+            (json!({"actions": many}), Code::InvalidField, "/actions"),
+            (json!({"actions": ["a b"]}), Code::InvalidField, "/actions/0"),
+            (json!({"slots": {"default": 1.5}}), Code::BadFrame, "/slots"),
+            (json!({"slots": {"default": 100_001}}), Code::InvalidField, "/slots/default"),
+            (json!({"labels": {"a": 1}}), Code::BadFrame, "/labels"),
+            (json!({"labels": labels}), Code::InvalidField, "/labels"),
+            (json!({"workflows": [{"name": "w", "tasks": [], "x": 1}]}), Code::BadFrame, "/workflows/0"),
+            (json!({"workflows": [{"name": "w", "tasks": []}]}), Code::InvalidField, "/workflows/0/tasks"),
+            (json!({"workflows": [{"name": "", "tasks": []}]}), Code::InvalidField, "/workflows/0/name"),
+            (json!({"resume": {"session": "ses_x", "secret": ""}}), Code::BadFrame, "/resume/session"),
+            (json!({"resume": {"holding": holding}}), Code::BadFrame, "/resume/holding/0/task_run"),
+        ] {
+            let found = check(&hello(changes.clone())).unwrap_err();
+            assert_eq!(found, (code, pointer.to_owned()), "{changes}");
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! The frames of the worker socket: text in, domain values out, and back.
+
+mod fields;
+mod hello;
+mod incoming;
+mod outgoing;
+#[cfg(test)]
+mod vectors;
+
+use std::fmt::Write as _;
+
+pub(super) use hello::{Checked, HelloFrame};
+pub(super) use incoming::{Incoming, decode};
+pub(super) use outgoing::{assign, encode, fault, pong, welcome};
+
+use crate::error::{Code, Error};
+
+/// The version of the protocol that this engine speaks.
+pub(super) const PROTOCOL: u32 = 1;
+/// The subprotocol's name in the upgrade.
+pub(super) const SUBPROTOCOL: &str = "helve.v1";
+/// Faults of one frame that are answered one by one; a frame may have a million bad items.
+const MAX_FAULTS: usize = 16;
+
+/// What is wrong with a frame or one of its items; becomes an `error` frame.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Fault {
+    /// Which kind of wrong.
+    pub(super) code: Code,
+    /// The JSON pointer of the field in the frame.
+    pub(super) pointer: Option<String>,
+    /// What was wrong and what is allowed.
+    pub(super) message: String,
+}
+
+impl Fault {
+    /// A field of the wrong form.
+    fn bad_frame(pointer: &str, message: impl Into<String>) -> Self {
+        Self { code: Code::BadFrame, pointer: Some(pointer.to_owned()), message: message.into() }
+    }
+
+    /// A fault without a place in the frame.
+    pub(super) fn whole(code: Code, message: impl Into<String>) -> Self {
+        Self { code, pointer: None, message: message.into() }
+    }
+}
+
+impl From<&Error> for Fault {
+    fn from(err: &Error) -> Self {
+        Self { code: err.code(), pointer: err.pointer().map(str::to_owned), message: err.client_text() }
+    }
+}
+
+/// The faults of one frame, bounded.
+#[derive(Debug, Default)]
+struct Faults {
+    kept: Vec<Fault>,
+    dropped: usize,
+}
+
+impl Faults {
+    fn push(&mut self, fault: Fault) {
+        if self.kept.len() < MAX_FAULTS {
+            self.kept.push(fault);
+        } else {
+            self.dropped += 1;
+        }
+    }
+
+    fn finish(mut self) -> Vec<Fault> {
+        if self.dropped > 0 {
+            let message = format!("{} more items of this frame are wrong", self.dropped);
+            self.kept.push(Fault::whole(Code::BadFrame, message));
+        }
+        self.kept
+    }
+}
+
+/// The beginning of what a worker sent, safe to repeat in an error.
+fn shown(text: &str) -> String {
+    let mut shown = String::new();
+    for c in text.chars().take(60) {
+        // Writing into a string cannot fail.
+        let _ = write!(shown, "{}", c.escape_default());
+    }
+    shown
+}

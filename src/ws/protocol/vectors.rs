@@ -1,0 +1,138 @@
+//! The golden frames under `openapi/worker/vectors`: each is read or written here exactly as it stands.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::Value;
+
+use super::*;
+use crate::config::Scheduling;
+use crate::domain::delivery::{Assignment, Attempt, Outcome, Outgoing, Reason, Welcome};
+use crate::domain::json::Payload;
+use crate::domain::limits::Limits;
+use crate::domain::run::RunError;
+use crate::domain::status::RunStatus;
+use crate::id::RunId;
+
+fn folder() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("openapi/worker/vectors")
+}
+
+fn text(name: &str) -> Bytes {
+    let path = folder().join(format!("{name}.json"));
+    Bytes::from(std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display())))
+}
+
+fn run(last: u8) -> RunId {
+    format!("run_01932c4f8a2b7c3d9e4f5061728394{last:02x}").parse().unwrap()
+}
+
+fn attempt(last: u8, number: i32) -> Attempt {
+    Attempt { run: run(last), number }
+}
+
+/// Every frame of a worker, and what the engine makes of it.
+fn read_cases() -> Vec<(&'static str, String)> {
+    let error = |message: &str, retryable, retry_after_ms| RunError {
+        message: message.to_owned(),
+        code: Some("my_code".to_owned()),
+        retryable,
+        retry_after_ms,
+    };
+    let results = vec![
+        (attempt(1, 1), Outcome::Succeeded(Payload::trusted(Bytes::from_static(b"{\"ok\":true}")))),
+        (attempt(2, 3), Outcome::Failed(error("boom", Some(true), Some(500)))),
+        (attempt(3, 1), Outcome::Released),
+    ];
+    let slots = BTreeMap::from([("default".into(), 20), ("gpu".into(), 1)]);
+    vec![
+        ("worker.received", format!("{:?}", Incoming::Received(vec![attempt(1, 1), attempt(2, 3)]))),
+        ("worker.result", format!("{:?}", Incoming::Results(results))),
+        ("worker.extend", format!("{:?}", Incoming::Extend(vec![(attempt(1, 1), Duration::from_secs(60))]))),
+        ("worker.capacity", format!("{:?}", Incoming::Capacity(slots))),
+        ("worker.ping", "Ping".to_owned()),
+        ("worker.drain", "Drain".to_owned()),
+        ("worker.goodbye", "Goodbye".to_owned()),
+    ]
+}
+
+/// Every frame of the engine, written from values.
+fn written_cases() -> Vec<(&'static str, String)> {
+    let grace = Duration::from_secs(5);
+    let welcome = Welcome {
+        worker: "wrk_01932c4f8a2b7c3d9e4f50617283a001".parse().unwrap(),
+        session: "ses_01932c4f8a2b7c3d9e4f50617283a002".parse().unwrap(),
+        secret: "5f2a".repeat(16),
+        resumed: true,
+        superseded: vec![(attempt(4, 1), Reason::Finished)],
+    };
+    let node = "node_01932c4f8a2b7c3d9e4f50617283a003".parse().unwrap();
+    let task = Assignment {
+        attempt: attempt(1, 1),
+        workflow: "resize".into(),
+        action: "resize".into(),
+        input: Payload::trusted(Bytes::from_static(br#"{"url":"a.png"}"#)),
+        metadata: Payload::trusted(Bytes::from_static(br#"{"user":"42"}"#)),
+        timeout: Duration::from_secs(30),
+        traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned()),
+    };
+    let mut assigned = Vec::new();
+    assign(&[task], 1 << 20, |frame| assigned.push(frame));
+    let bad = Fault::bad_frame("/results/1/attempt", "invalid type: string \"x\", expected i32");
+    let one = |message: Outgoing| encode(&message).unwrap();
+    vec![
+        ("engine.welcome", super::welcome(&welcome, node, &Scheduling::default(), &Limits::default())),
+        ("engine.assign", assigned.remove(0)),
+        ("engine.stored", one(Outgoing::Stored(vec![(attempt(1, 1), RunStatus::Succeeded)]))),
+        ("engine.superseded", one(Outgoing::Superseded(vec![(attempt(1, 1), Reason::Timeout)]))),
+        ("engine.cancel", one(Outgoing::Cancel(vec![(attempt(1, 2), Reason::Requested)], grace))),
+        ("engine.extended", one(Outgoing::Extended(attempt(1, 1), Duration::from_secs(60)))),
+        ("engine.reconnect", one(Outgoing::Reconnect(Duration::from_secs(10)))),
+        ("engine.pong", pong().to_owned()),
+        ("engine.error", fault(&bad)),
+    ]
+}
+
+#[test]
+fn workers_frames_are_read() {
+    for (name, expected) in read_cases() {
+        let decoded = decode(&text(name), &Limits::default()).unwrap();
+        assert_eq!(decoded.faults, [], "{name}");
+        assert_eq!(format!("{:?}", decoded.frame.unwrap()), expected, "{name}");
+    }
+}
+
+#[test]
+fn hellos_are_read_and_allowed() {
+    for (name, resumes) in [("worker.hello", false), ("worker.hello_resume", true)] {
+        let decoded = decode(&text(name), &Limits::default()).unwrap();
+        let Some(Incoming::Hello(Ok(hello))) = decoded.frame else { panic!("{name}: {decoded:?}") };
+        let checked = hello.check(&Limits::default()).unwrap();
+        assert_eq!((&*checked.info.name, &*checked.info.sdk), ("w1", "curl"));
+        assert_eq!(checked.info.slots, BTreeMap::from([("default".into(), 10)]));
+        assert_eq!(checked.workflows.len(), usize::from(!resumes));
+        assert_eq!(checked.resume.map(|r| r.holding), resumes.then(|| vec![attempt(1, 1)]));
+    }
+}
+
+#[test]
+fn engines_frames_are_written() {
+    for (name, frame) in written_cases() {
+        let expected: Value = serde_json::from_slice(&text(name)).unwrap();
+        assert_eq!(serde_json::from_str::<Value>(&frame).unwrap(), expected, "{name}: {frame}");
+    }
+}
+
+#[test]
+fn every_vector_is_used() {
+    let files: BTreeSet<String> = std::fs::read_dir(folder())
+        .unwrap()
+        .map(|entry| entry.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned())
+        .collect();
+    let mut used: BTreeSet<String> =
+        read_cases().into_iter().chain(written_cases()).map(|(name, _)| name.to_owned()).collect();
+    used.extend(["worker.hello".to_owned(), "worker.hello_resume".to_owned()]);
+    assert_eq!(files, used);
+}

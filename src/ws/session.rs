@@ -1,0 +1,256 @@
+//! One worker's socket after its welcome: a single loop over what comes, what goes, and time.
+
+use std::panic::AssertUnwindSafe;
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_tungstenite::tungstenite::Message;
+use tracing::{debug, info};
+
+use super::pace::Pace;
+use super::protocol::{self, Fault, Incoming};
+use super::wire::{End, Step, Wire};
+use super::{Context, Guest, greet};
+use crate::domain::delivery::{Close, Outgoing, Reason};
+use crate::error::Code;
+use crate::hub::{Inbox, Next};
+use crate::sched::{Connection, FromWorker};
+
+/// How long a worker may take nothing of what waits for it.
+const STALL: Duration = Duration::from_secs(30);
+/// Bytes taken from the outbox for one flush.
+const BATCH: usize = 1 << 20;
+/// Pings a second, of either kind, past which a worker is read more slowly.
+const PINGS: u32 = 10;
+/// Attempts a second of which the engine knows nothing, past which a worker is read more slowly.
+const STRANGERS: u32 = 100;
+
+/// Serves one socket from its hello to its close.
+pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(ctx: &Context, stream: S, mut guest: Guest) {
+    let mut wire = Wire::new(stream, &ctx.limits, ctx.clock.clone()).await;
+    let (welcome, connection, inbox) = match greet::greet(ctx, &mut wire, &mut guest).await {
+        Ok(greeted) => greeted,
+        Err(end) => {
+            debug!(?end, "a socket ended before its welcome");
+            return wire.finish(end).await;
+        }
+    };
+    info!(worker = %welcome.worker, session = %welcome.session, resumed = welcome.resumed, "worker connected");
+    let mut session = Session::new(ctx, wire, connection, inbox, guest);
+    let ended = AssertUnwindSafe(session.run()).catch_unwind().await;
+    // Said before the farewell: the grace counts from the loss, not from a peer's last word.
+    if !session.left {
+        session.tell(FromWorker::Lost).await;
+    }
+    match ended {
+        Ok(end) => {
+            info!(worker = %welcome.worker, ?end, "worker socket ended");
+            session.wire.finish(end).await;
+        }
+        Err(panic) => std::panic::resume_unwind(panic),
+    }
+}
+
+struct Session<'c, S> {
+    ctx: &'c Context,
+    wire: Wire<S>,
+    connection: Connection,
+    inbox: Inbox,
+    /// Resolves when the socket must end whatever happens on it.
+    cut: BoxFuture<'static, Close>,
+    pings: Pace,
+    strangers: Pace,
+    /// When something was last read: the only proof of life.
+    heard: Instant,
+    /// When we last sent a protocol ping.
+    pinged: Instant,
+    /// Not read before this time.
+    paused: Option<Instant>,
+    /// It said goodbye.
+    left: bool,
+}
+
+/// The token's end, or the process's after it gave its workers time to leave.
+fn cut(ctx: &Context, guest: Guest) -> BoxFuture<'static, Close> {
+    let (stopping, drain) = (ctx.stopping.clone(), ctx.drain);
+    let stopped = async move {
+        stopping.cancelled().await;
+        tokio::time::sleep(drain).await;
+    };
+    Box::pin(async move {
+        tokio::select! {
+            () = guest.revoked => Close::Auth,
+            () = stopped => Close::Draining,
+        }
+    })
+}
+
+impl<'c, S: AsyncRead + AsyncWrite + Unpin> Session<'c, S> {
+    fn new(ctx: &'c Context, wire: Wire<S>, connection: Connection, inbox: Inbox, guest: Guest) -> Self {
+        let now = ctx.clock.instant();
+        Self {
+            ctx,
+            wire,
+            connection,
+            inbox,
+            cut: cut(ctx, guest),
+            pings: Pace::new(PINGS, now),
+            strangers: Pace::new(STRANGERS, now),
+            heard: now,
+            pinged: now,
+            paused: None,
+            left: false,
+        }
+    }
+
+    async fn run(&mut self) -> End {
+        loop {
+            let (reads, idle, deadline) = (self.reads(), !self.wire.busy(), self.deadline());
+            let ended = tokio::select! {
+                step = self.wire.step(reads) => self.on_step(step).await,
+                next = self.inbox.next(), if idle => self.on_outgoing(next).await,
+                close = &mut self.cut => Some(End::Close(close)),
+                () = tokio::time::sleep_until(deadline.into()) => self.on_time(),
+            };
+            if let Some(end) = ended {
+                return end;
+            }
+        }
+    }
+
+    /// Whether the worker is read now.
+    fn reads(&self) -> bool {
+        self.paused.is_none() && !self.wire.congested() && !self.inbox.is_full()
+    }
+
+    /// When something is due if nothing happens before.
+    fn deadline(&self) -> Instant {
+        let ping = self.heard.max(self.pinged) + self.ctx.scheduling.heartbeat;
+        let silence = self.heard + self.ctx.scheduling.silence;
+        let stall = self.wire.stalled_since().map(|since| since + STALL);
+        [stall, self.paused].into_iter().flatten().fold(ping.min(silence), Instant::min)
+    }
+
+    fn on_time(&mut self) -> Option<End> {
+        let now = self.ctx.clock.instant();
+        if self.wire.stalled_since().is_some_and(|since| since + STALL <= now) {
+            return Some(End::Close(Close::TooSlow));
+        }
+        if self.paused.is_some_and(|until| until <= now) {
+            self.paused = None;
+        }
+        if !self.reads() {
+            // Its silence is our choice.
+            self.heard = now;
+        } else if self.heard + self.ctx.scheduling.silence <= now {
+            return Some(End::Close(Close::TooSlow));
+        }
+        if self.heard.max(self.pinged) + self.ctx.scheduling.heartbeat <= now {
+            self.pinged = now;
+            if !self.wire.busy() {
+                self.wire.ping();
+            }
+        }
+        None
+    }
+
+    async fn on_step(&mut self, step: Step) -> Option<End> {
+        let message = match step {
+            Step::Read(message) => message,
+            Step::Flushed => return None,
+            Step::Ended(end) => return Some(end),
+        };
+        let now = self.ctx.clock.instant();
+        self.heard = now;
+        match message {
+            Message::Text(text) => self.on_frame(&text.into()).await,
+            Message::Binary(_) => Some(End::Close(Close::BadFrame)),
+            Message::Close(_) => Some(End::Gone),
+            Message::Ping(_) => {
+                self.paused = self.paused.max(self.pings.take(1, now));
+                None
+            }
+            Message::Pong(_) | Message::Frame(_) => None,
+        }
+    }
+
+    async fn on_frame(&mut self, text: &bytes::Bytes) -> Option<End> {
+        let decoded = match protocol::decode(text, &self.ctx.limits) {
+            Ok(decoded) => decoded,
+            Err(close) => return Some(End::Close(close)),
+        };
+        for fault in &decoded.faults {
+            self.wire.push(protocol::fault(fault));
+        }
+        match decoded.frame? {
+            Incoming::Hello(_) => {
+                let message = "this socket has had its hello; this one was ignored";
+                self.wire.push(protocol::fault(&Fault::whole(Code::HelloTwice, message)));
+            }
+            Incoming::Received(attempts) if attempts.is_empty() => {}
+            Incoming::Received(attempts) => self.tell(FromWorker::Received(attempts)).await,
+            Incoming::Results(results) if results.is_empty() => {}
+            Incoming::Results(results) => self.tell(FromWorker::Results(results)).await,
+            Incoming::Extend(extensions) => {
+                for (attempt, timeout) in extensions {
+                    self.tell(FromWorker::Extend(attempt, timeout)).await;
+                }
+            }
+            Incoming::Capacity(slots) => self.tell(FromWorker::Capacity(slots)).await,
+            Incoming::Ping => {
+                self.paused = self.paused.max(self.pings.take(1, self.heard));
+                self.wire.push(protocol::pong());
+            }
+            Incoming::Drain => self.tell(FromWorker::Drain).await,
+            Incoming::Goodbye => {
+                self.left = true;
+                self.tell(FromWorker::Goodbye).await;
+                return Some(End::Close(Close::Normal));
+            }
+        }
+        None
+    }
+
+    /// Queues everything that waits, up to a batch, so that one flush writes it.
+    async fn on_outgoing(&mut self, first: Next) -> Option<End> {
+        let mut next = Some(first);
+        while let Some(Next { message, caught_up }) = next {
+            if caught_up {
+                self.tell(FromWorker::CaughtUp).await;
+            }
+            match message {
+                Outgoing::Assign(tasks) => {
+                    let wire = &mut self.wire;
+                    protocol::assign(&tasks, self.ctx.limits.frame_bytes, |frame| wire.push(frame));
+                }
+                Outgoing::Close(close) => return Some(End::Close(close)),
+                message => {
+                    self.slow_down(&message);
+                    if let Some(frame) = protocol::encode(&message) {
+                        self.wire.push(frame);
+                    }
+                }
+            }
+            next = if self.wire.pending_bytes() < BATCH { self.inbox.try_next() } else { None };
+        }
+        None
+    }
+
+    /// A worker that keeps speaking of attempts that the engine does not know is read more slowly.
+    fn slow_down(&mut self, message: &Outgoing) {
+        let strangers = match message {
+            Outgoing::Superseded(tasks) => tasks.iter().filter(|(_, reason)| *reason == Reason::Unknown).count(),
+            Outgoing::Error(Code::TooManyRequests, _) => 1,
+            _ => 0,
+        };
+        if strangers > 0 {
+            self.paused = self.paused.max(self.strangers.take(strangers, self.ctx.clock.instant()));
+        }
+    }
+
+    async fn tell(&mut self, message: FromWorker) {
+        self.ctx.scheduler.worker(self.connection, message).await;
+    }
+}

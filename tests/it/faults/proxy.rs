@@ -1,0 +1,347 @@
+//! A proxy between the engine and PostgreSQL that cuts a lane's connection at a chosen point of its commit.
+#![expect(clippy::disallowed_methods, reason = "the proxy's connections end with the test")]
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio::sync::{oneshot, watch};
+use tokio_postgres::config::Host;
+
+use super::wire::{Lane, Message, Opening, Statements, backend_pid, message, opening};
+use crate::support::sql;
+
+/// Where in a lane's statement the connection is cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Way {
+    /// The server sees nothing of the statement.
+    Before,
+    /// The server executed the statement and never hears of its end: it rolls back.
+    Uncommitted,
+    /// The server committed; its answer is lost.
+    After,
+    /// The server executes the statement while the engine's side is already gone: for so long it waits for
+    /// a lock, unless the engine ends it.
+    While(Duration),
+}
+
+/// What became of the statement that was cut, as the proxy saw it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// It is in the database.
+    Committed,
+    /// It is not.
+    Aborted,
+}
+
+/// How the proxy treats all its connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Passes everything on.
+    Pass,
+    /// Holds connections open and passes nothing on, nor accepts new ones beyond the socket.
+    BlackHole,
+    /// Waits before everything that it passes on.
+    Slow(Duration),
+}
+
+struct Armed {
+    lane: Lane,
+    way: Way,
+    skip: u32,
+    fired: oneshot::Sender<Fate>,
+}
+
+/// What the connections share.
+struct Control {
+    upstream: Upstream,
+    /// The database behind, for the side connection that holds a lock.
+    direct: String,
+    armed: Mutex<Option<Armed>>,
+    mode: watch::Sender<Mode>,
+    statements: Mutex<BTreeMap<Lane, u64>>,
+}
+
+#[derive(Debug, Clone)]
+enum Upstream {
+    Tcp(String),
+    Unix(PathBuf),
+}
+
+/// A running proxy. Ends with the test's runtime.
+pub struct Proxy {
+    /// What to give the engine as its database.
+    pub url: String,
+    control: Arc<Control>,
+}
+
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
+
+impl Proxy {
+    /// A proxy in front of the database at `direct`.
+    pub async fn start(direct: &str) -> Self {
+        let config: tokio_postgres::Config = direct.parse().unwrap();
+        let port = config.get_ports().first().copied().unwrap_or(5432);
+        let upstream = match config.get_hosts().first().expect("the URL names a host") {
+            Host::Tcp(host) => Upstream::Tcp(format!("{host}:{port}")),
+            Host::Unix(folder) => Upstream::Unix(folder.join(format!(".s.PGSQL.{port}"))),
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!(
+            "postgres://{}@{}/{}?sslmode=disable",
+            config.get_user().unwrap_or("postgres"),
+            listener.local_addr().unwrap(),
+            config.get_dbname().expect("the URL names a database"),
+        );
+        let control = Arc::new(Control {
+            upstream,
+            direct: direct.to_owned(),
+            armed: Mutex::new(None),
+            mode: watch::Sender::new(Mode::Pass),
+            statements: Mutex::default(),
+        });
+        let shared = Arc::clone(&control);
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let control = Arc::clone(&shared);
+                tokio::spawn(async move {
+                    // A broken connection is the business of the two sides.
+                    let _ = Session::serve(client, &control).await;
+                });
+            }
+        });
+        Self { url, control }
+    }
+
+    /// Cuts the lane's connection on the statement after the next `skip`, and says what became of it.
+    /// `None`: it did not happen within `limit`.
+    pub async fn cut(&self, lane: Lane, way: Way, skip: u32, limit: Duration) -> Option<Fate> {
+        let (fired, outcome) = oneshot::channel();
+        *self.control.armed.lock().unwrap() = Some(Armed { lane, way, skip, fired });
+        let outcome = tokio::time::timeout(limit, outcome).await;
+        *self.control.armed.lock().unwrap() = None;
+        outcome.ok()?.ok()
+    }
+
+    /// Changes how everything is treated, from now on.
+    pub fn mode(&self, mode: Mode) {
+        self.control.mode.send_replace(mode);
+    }
+
+    /// Statements of a lane that came by.
+    pub fn statements(&self, lane: Lane) -> u64 {
+        self.control.statements.lock().unwrap().get(&lane).copied().unwrap_or(0)
+    }
+}
+
+impl Control {
+    /// Counts a lane's statement; the armed cut, when this is the one that it waits for.
+    fn take(&self, lane: Lane) -> Option<Armed> {
+        *self.statements.lock().unwrap().entry(lane).or_default() += 1;
+        let mut slot = self.armed.lock().unwrap();
+        let armed = slot.as_mut().filter(|a| a.lane == lane)?;
+        if armed.skip > 0 {
+            armed.skip -= 1;
+            return None;
+        }
+        slot.take()
+    }
+
+    async fn connect(&self) -> std::io::Result<Box<dyn Stream>> {
+        Ok(match &self.upstream {
+            Upstream::Tcp(address) => Box::new(TcpStream::connect(address).await?),
+            Upstream::Unix(path) => Box::new(UnixStream::connect(path).await?),
+        })
+    }
+}
+
+/// One connection of the engine with the server's end of it.
+struct Session<'a> {
+    control: &'a Control,
+    client: TcpStream,
+    from_client: BytesMut,
+    server: Box<dyn Stream>,
+    from_server: BytesMut,
+    statements: Statements,
+    pid: i32,
+}
+
+impl<'a> Session<'a> {
+    async fn serve(mut client: TcpStream, control: &'a Control) -> std::io::Result<()> {
+        client.set_nodelay(true)?;
+        let mut buffer = BytesMut::new();
+        let startup = loop {
+            match opening(&mut buffer) {
+                Some(Opening::Encryption) => client.write_all(b"N").await?,
+                Some(Opening::Cancel(bytes)) => return control.connect().await?.write_all(&bytes).await,
+                Some(Opening::Startup(bytes)) => break bytes,
+                None if client.read_buf(&mut buffer).await? == 0 => return Ok(()),
+                None => {}
+            }
+        };
+        let mut server = control.connect().await?;
+        server.write_all(&startup).await?;
+        let from_server = BytesMut::new();
+        let statements = Statements::default();
+        Self { control, client, from_client: buffer, server, from_server, statements, pid: 0 }.pass().await
+    }
+
+    /// Passes messages on until a side ends or an armed cut is met.
+    async fn pass(mut self) -> std::io::Result<()> {
+        let mut mode = self.control.mode.subscribe();
+        loop {
+            let now = *mode.borrow_and_update();
+            match now {
+                Mode::BlackHole => {
+                    if mode.changed().await.is_err() {
+                        return Ok(());
+                    }
+                    continue;
+                }
+                Mode::Slow(pause) => tokio::time::sleep(pause).await,
+                Mode::Pass => {}
+            }
+            while let Some(message) = message(&mut self.from_client) {
+                let lane = self.statements.starts(&message);
+                if let Some(armed) = lane.and_then(|lane| self.control.take(lane)) {
+                    return self.cut(armed, message).await;
+                }
+                self.server.write_all(&message.bytes).await?;
+            }
+            while let Some(message) = message(&mut self.from_server) {
+                if let Some(pid) = backend_pid(&message) {
+                    self.pid = pid;
+                }
+                self.client.write_all(&message.bytes).await?;
+            }
+            let ended = tokio::select! {
+                read = self.client.read_buf(&mut self.from_client) => read? == 0,
+                read = self.server.read_buf(&mut self.from_server) => read? == 0,
+                changed = mode.changed() => changed.is_err(),
+            };
+            if ended {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Ends the session at the wanted point of the statement that begins with `first`.
+    async fn cut(mut self, armed: Armed, first: Message) -> std::io::Result<()> {
+        let fate = match armed.way {
+            Way::Before => Fate::Aborted,
+            Way::Uncommitted => {
+                self.forward(first, false).await?;
+                // A flush makes the server say that it has executed, which a sync would do after the commit.
+                self.server.write_all(&[b'H', 0, 0, 0, 4]).await?;
+                match self.answer(b"CE").await? {
+                    Some(Fate::Committed) => Fate::Aborted,
+                    // The statement failed by itself: this cut proves nothing.
+                    Some(Fate::Aborted) | None => return Ok(()),
+                }
+            }
+            Way::After => {
+                self.forward(first, true).await?;
+                match self.answer(b"Z").await? {
+                    Some(Fate::Committed) => Fate::Committed,
+                    Some(Fate::Aborted) | None => return Ok(()),
+                }
+            }
+            Way::While(hold) => match self.cut_while_executing(first, hold).await? {
+                Some(fate) => fate,
+                None => return Ok(()),
+            },
+        };
+        let _ = armed.fired.send(fate);
+        Ok(())
+    }
+
+    /// Passes on the rest of the statement, with or without its sync.
+    async fn forward(&mut self, first: Message, sync: bool) -> std::io::Result<()> {
+        let mut next = Some(first);
+        loop {
+            match next.take().or_else(|| message(&mut self.from_client)) {
+                Some(m) if m.kind == b'S' && !sync => return Ok(()),
+                Some(m) => {
+                    self.server.write_all(&m.bytes).await?;
+                    if matches!(m.kind, b'S' | b'Q') {
+                        return Ok(());
+                    }
+                }
+                None => {
+                    if self.client.read_buf(&mut self.from_client).await? == 0 {
+                        return Err(std::io::ErrorKind::UnexpectedEof.into());
+                    }
+                }
+            }
+        }
+    }
+
+    /// Swallows the server's answer up to a message of one of these kinds. `None`: the server ended the connection.
+    async fn answer(&mut self, last: &[u8]) -> std::io::Result<Option<Fate>> {
+        let mut fate = Fate::Committed;
+        loop {
+            while let Some(message) = message(&mut self.from_server) {
+                if message.kind == b'E' {
+                    fate = Fate::Aborted;
+                }
+                if last.contains(&message.kind) {
+                    return Ok(Some(fate));
+                }
+            }
+            if self.server.read_buf(&mut self.from_server).await? == 0 {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Makes the statement wait for a lock, takes the engine's side away, and gives the lock free a
+    /// little later: the server commits what nobody listens to, unless the engine ends it first.
+    async fn cut_while_executing(mut self, first: Message, hold: Duration) -> std::io::Result<Option<Fate>> {
+        let side = sql(&self.control.direct).await;
+        let locked =
+            side.batch_execute("set lock_timeout = '5s'; begin; lock table open_run in share row exclusive mode").await;
+        self.forward(first, true).await?;
+        if locked.is_err() || !waits_for_lock(&side, self.pid).await {
+            return Ok(None);
+        }
+        // A reset, as from a machine that is gone: the engine knows at once.
+        self.client.set_zero_linger()?;
+        drop(self.client);
+        tokio::time::sleep(hold).await;
+        let _ = side.batch_execute("rollback").await;
+        let (mut server, mut buffer) = (self.server, self.from_server);
+        let mut fate = Fate::Committed;
+        loop {
+            while let Some(message) = message(&mut buffer) {
+                match message.kind {
+                    b'E' => fate = Fate::Aborted,
+                    b'Z' => return Ok(Some(fate)),
+                    _ => {}
+                }
+            }
+            // Terminated by the engine's recovery.
+            if !matches!(server.read_buf(&mut buffer).await, Ok(n) if n > 0) {
+                return Ok(Some(Fate::Aborted));
+            }
+        }
+    }
+}
+
+/// Whether the backend comes to wait for a lock: its statement is executing.
+async fn waits_for_lock(side: &tokio_postgres::Client, pid: i32) -> bool {
+    for _ in 0..200 {
+        let waiting =
+            side.query_one("select exists (select from pg_locks where pid = $1 and not granted)", &[&pid]).await;
+        match waiting.map(|row| row.get::<_, bool>(0)) {
+            Ok(true) => return true,
+            Ok(false) => tokio::time::sleep(Duration::from_millis(5)).await,
+            Err(_) => return false,
+        }
+    }
+    false
+}

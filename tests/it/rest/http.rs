@@ -1,0 +1,50 @@
+//! What holds for every answer.
+
+use serde_json::json;
+
+use super::problem;
+use crate::support;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn unknown_routes_and_methods_are_problems() {
+    let engine = support::engine().await;
+    for path in ["/", "/v1", "/v1/nothing", "/v1/runs/", "/v2/runs", "/metrics/x"] {
+        problem(&engine.request("GET", path, &[], "").await, 404, "not_found");
+    }
+    for (method, path, allowed) in [
+        ("DELETE", "/v1/runs", ["GET", "POST"]),
+        ("POST", "/v1/workflows/a", ["GET", "PUT"]),
+        ("PATCH", "/v1/events", ["GET", "POST"]),
+    ] {
+        let response = engine.request(method, path, &[], "").await;
+        problem(&response, 405, "method_not_allowed");
+        let allow = response.header("allow");
+        assert!(allowed.iter().all(|m| allow.contains(m)), "{method} {path}: Allow: {allow}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_answer_has_a_request_id_and_forbids_caching() {
+    let engine = support::engine().await;
+    for path in ["/healthz", "/v1/runs", "/v1/runs/run_x", "/nothing"] {
+        let response = engine.request("GET", path, &[("x-request-id", "my-request.1")], "").await;
+        assert_eq!(response.header("x-request-id"), "my-request.1", "{path}");
+        assert_eq!(response.header("cache-control"), "no-store", "{path}");
+        assert_eq!(response.header("x-content-type-options"), "nosniff", "{path}");
+        let made = engine.request("GET", path, &[], "").await;
+        assert!(made.header("x-request-id").starts_with("req_"), "{path}");
+        let dirty = engine.request("GET", path, &[("x-request-id", "a b\"c")], "").await;
+        assert!(dirty.header("x-request-id").starts_with("req_"), "{path}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn health_and_the_document_need_no_token() {
+    let engine = support::engine().await;
+    let anyone = engine.client().with_token(None);
+    assert_eq!(anyone.get("/healthz").await, (200, json!({"status": "ok"})));
+    assert_eq!(anyone.get("/readyz").await, (200, json!({"status": "ok"})));
+    let document = anyone.request("GET", "/openapi.json", &[], "").await;
+    assert_eq!(document.body, *helve::api::openapi_text());
+    assert_eq!(document.json()["openapi"], "3.1.0");
+}

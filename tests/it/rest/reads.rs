@@ -1,0 +1,166 @@
+//! Reading rows: open and final ones as one list, payloads wherever they stand.
+
+use helve::clock::{Clock, Timestamp};
+use helve::db::Pool;
+use helve::db::runs::{self, RunFilter};
+use helve::domain::status::RunStatus;
+use helve::id::{EventId, RunId, TenantId};
+use tokio_postgres::Client;
+
+use crate::support;
+
+struct Store {
+    pool: Pool,
+    sql: Client,
+    tenant: TenantId,
+    start: Timestamp,
+}
+
+impl Store {
+    /// A database with partitions that take everything.
+    async fn new() -> Self {
+        let database = support::fresh_database().await;
+        let sql = support::sql(&database).await;
+        for table in ["run_history", "payload", "event"] {
+            let name = format!("{table}_everything");
+            let (from, to) = if table == "run_history" {
+                ("minvalue", "maxvalue")
+            } else {
+                ("'00000000-0000-0000-0000-000000000000'", "maxvalue")
+            };
+            let ddl =
+                format!("create table if not exists {name} partition of {table} for values from ({from}) to ({to})");
+            sql.batch_execute(&ddl).await.unwrap();
+        }
+        let start = Timestamp::from_micros(Clock::system().now().micros() / 1_000 * 1_000);
+        let pool = Pool::new(&helve::config::Database { pool_size: 2, ..helve::config::Database::at(&database) });
+        Self { pool: pool.unwrap(), sql, tenant: TenantId::generate(start), start }
+    }
+
+    /// A run made so many milliseconds after the start.
+    async fn add(&self, millis: u64, state: RunStatus, input: Option<&str>, metadata: Option<&str>) -> RunId {
+        let created = self.start.plus(std::time::Duration::from_millis(millis));
+        let id = RunId::generate(created);
+        let (tenant, bytes) = (self.tenant.uuid(), |text: Option<&str>| text.map(|t| t.as_bytes().to_vec()));
+        let (table, more, value) = if state.is_final() {
+            ("run_history", ", finished_at, kind", ", $3, 0::int2")
+        } else {
+            ("open_run", ", rank, shard", ", 0, 0::int2")
+        };
+        let insert = format!(
+            "insert into {table} (id, tenant, created_at, state, version, attempt, retries, priority, workflow, action, \
+             input, metadata{more}) values ($1, $2, $3, $4, 1, 0, 0, 2, 'w', 'a', $5, $6{value})"
+        );
+        let values: [&(dyn tokio_postgres::types::ToSql + Sync); 6] =
+            [&id.uuid(), &tenant, &created.to_utc(), &state.number(), &bytes(input), &bytes(metadata)];
+        self.sql.execute(&insert, &values).await.unwrap();
+        id
+    }
+
+    async fn ids(&self, filter: RunFilter) -> Vec<RunId> {
+        let page = runs::list(&self.pool, self.tenant, &filter, 100).await.unwrap();
+        assert!(!page.more);
+        page.items.iter().map(|run| run.id).collect()
+    }
+}
+
+#[tokio::test]
+async fn open_and_final_runs_are_one_list() {
+    let store = Store::new().await;
+    let mut ids = Vec::new();
+    for (i, state) in RunStatus::ALL.into_iter().cycle().take(24).enumerate() {
+        let metadata = format!(r#"{{"n":"{}"}}"#, i % 2);
+        ids.push(store.add(i as u64 / 4, state, Some("1"), Some(&metadata)).await);
+    }
+    let newest_first: Vec<_> = ids.iter().rev().copied().collect();
+    assert_eq!(store.ids(RunFilter::default()).await, newest_first);
+
+    // Page by page, over both tables, also within one millisecond.
+    for limit in [1, 5, 23, 24] {
+        let (mut got, mut after) = (Vec::new(), None);
+        loop {
+            let filter = RunFilter { after, ..RunFilter::default() };
+            let page = runs::list(&store.pool, store.tenant, &filter, limit).await.unwrap();
+            got.extend(page.items.iter().map(|run| run.id));
+            after = got.last().copied();
+            if !page.more {
+                break;
+            }
+        }
+        assert_eq!(got, newest_first, "limit {limit}");
+    }
+
+    let wanted =
+        |keep: &dyn Fn(usize) -> bool| -> Vec<_> { (0..24).rev().filter(|i| keep(*i)).map(|i| ids[i]).collect() };
+    let statuses = vec![RunStatus::Queued, RunStatus::Failed];
+    let filter = RunFilter { statuses, ..RunFilter::default() };
+    assert_eq!(store.ids(filter).await, wanted(&|i| matches!(i % 6, 1 | 4)));
+    let filter = RunFilter { metadata: vec![("n".into(), "1".into())], ..RunFilter::default() };
+    assert_eq!(store.ids(filter).await, wanted(&|i| i % 2 == 1));
+    let at = store.start.plus(std::time::Duration::from_millis(3));
+    let filter = RunFilter { created_after: Some(at), ..RunFilter::default() };
+    assert_eq!(store.ids(filter).await, wanted(&|i| i / 4 >= 3));
+    let filter = RunFilter { created_before: Some(at), ..RunFilter::default() };
+    assert_eq!(store.ids(filter).await, wanted(&|i| i / 4 < 3));
+    let filter = RunFilter { workflow: Some("other".into()), ..RunFilter::default() };
+    assert_eq!(store.ids(filter).await, []);
+
+    let stranger = TenantId::generate(store.start);
+    assert!(runs::list(&store.pool, stranger, &RunFilter::default(), 100).await.unwrap().items.is_empty());
+    for id in ids {
+        assert_eq!(runs::get(&store.pool, store.tenant, id).await.unwrap().unwrap().id, id);
+        assert!(runs::get(&store.pool, stranger, id).await.unwrap().is_none());
+    }
+}
+
+#[tokio::test]
+async fn a_payload_is_found_wherever_it_stands() {
+    let store = Store::new().await;
+    let apart = store.add(0, RunStatus::Succeeded, None, None).await;
+    let insert = "insert into payload (id, kind, bytes) values ($1, 0, '{\"in\":1}'), ($1, 1, '{\"out\":1}')";
+    store.sql.execute(insert, &[&apart.uuid()]).await.unwrap();
+    let event = EventId::generate(store.start);
+    let of_event = store.add(1, RunStatus::Queued, None, Some(r#"{"a":"b"}"#)).await;
+    let insert = "insert into event (id, tenant, created_at, key, payload, runs) values ($1, $2, $3, 'k', '[7]', $4)";
+    let values: [&(dyn tokio_postgres::types::ToSql + Sync); 4] =
+        [&event.uuid(), &store.tenant.uuid(), &store.start.to_utc(), &vec![of_event.uuid()]];
+    store.sql.execute(insert, &values).await.unwrap();
+    store.sql.execute("update open_run set event = $1", &[&event.uuid()]).await.unwrap();
+
+    let text = |payload: &helve::domain::json::Payload| String::from_utf8(payload.bytes().to_vec()).unwrap();
+    let listed = runs::list(&store.pool, store.tenant, &RunFilter::default(), 10).await.unwrap().items;
+    for run in [runs::get(&store.pool, store.tenant, apart).await.unwrap().unwrap(), listed[1].clone()] {
+        assert_eq!(
+            (text(&run.input), run.output.as_ref().map(text)),
+            (r#"{"in":1}"#.into(), Some(r#"{"out":1}"#.into()))
+        );
+        assert_eq!(text(&run.metadata), "{}");
+    }
+    for run in [runs::get(&store.pool, store.tenant, of_event).await.unwrap().unwrap(), listed[0].clone()] {
+        assert_eq!((text(&run.input), run.output.is_none(), run.event), ("[7]".into(), true, Some(event)));
+    }
+    assert_eq!(store.ids(RunFilter { event: Some(event), ..RunFilter::default() }).await, [of_event]);
+}
+
+#[tokio::test]
+async fn a_page_of_large_payloads_ends_early_and_goes_on() {
+    let store = Store::new().await;
+    let large = format!("\"{}\"", "x".repeat(1 << 20));
+    for i in 0..20 {
+        store.add(i, RunStatus::Failed, Some(&large), None).await;
+    }
+    let (mut seen, mut pages, mut after) = (0, 0, None);
+    loop {
+        let filter = RunFilter { after, ..RunFilter::default() };
+        let page = runs::list(&store.pool, store.tenant, &filter, 50).await.unwrap();
+        let bytes: usize = page.items.iter().map(|run| run.input.len()).sum();
+        assert!((1..10 << 20).contains(&bytes), "a page of {bytes} bytes");
+        seen += page.items.len();
+        pages += 1;
+        after = page.items.last().map(|run| run.id);
+        if !page.more {
+            break;
+        }
+    }
+    assert_eq!((seen, pages), (20, 3));
+}

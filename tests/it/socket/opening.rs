@@ -1,0 +1,143 @@
+//! Who gets a socket, and who is refused before or after the upgrade.
+
+use serde_json::{Value, json};
+use tokio_tungstenite::connect_async;
+use tokio_tungstenite::tungstenite::Error;
+use tokio_tungstenite::tungstenite::handshake::client::{Request, Response};
+
+use crate::support::{Builder, Engine, Worker, engine, hello, upgrade, worker};
+
+/// The answer to an upgrade that must be refused: status and problem.
+async fn refused(request: Request) -> (u16, Value) {
+    match connect_async(request).await {
+        Err(Error::Http(answer)) => {
+            let kind = answer.headers()["content-type"].to_str().unwrap();
+            assert_eq!(kind, "application/problem+json");
+            (answer.status().as_u16(), serde_json::from_slice(answer.body().as_deref().unwrap()).unwrap())
+        }
+        other => panic!("expected a refusal, got {other:?}"),
+    }
+}
+
+async fn accepted(request: Request) -> Response {
+    connect_async(request).await.unwrap().1
+}
+
+fn with(engine: &Engine, name: &'static str, value: &str) -> Request {
+    let mut request = upgrade(&engine.url, Some(&engine.token));
+    request.headers_mut().insert(name, value.parse().unwrap());
+    request
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn strangers_are_refused_before_the_upgrade() {
+    let engine = engine().await;
+    let (status, problem) = refused(upgrade(&engine.url, None)).await;
+    assert_eq!((status, &problem["code"]), (401, &json!("unauthenticated")));
+    let mut broken = engine.token.clone();
+    broken.pop();
+    for token in ["", "helve_x", &broken] {
+        let (status, problem) = refused(upgrade(&engine.url, Some(token))).await;
+        assert_eq!((status, &problem["code"]), (401, &json!("unauthenticated")), "{token}");
+    }
+    let (status, problem) = refused(upgrade(&engine.url, Some(&engine.token_with("read,write").await))).await;
+    assert_eq!((status, &problem["code"]), (403, &json!("forbidden")));
+    assert!(problem["detail"].as_str().unwrap().contains("`worker`"));
+    // Without an upgrade too, a stranger learns nothing but that it is one.
+    let response = engine.with_token(None).request("GET", "/v1/worker/connect", &[], "").await;
+    assert_eq!((response.status, response.header("www-authenticate")), (401, "Bearer realm=\"helve\""));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_subprotocol_is_ours_or_none() {
+    let engine = engine().await;
+    let answer = accepted(with(&engine, "sec-websocket-protocol", "chat, helve.v1")).await;
+    assert_eq!(answer.headers()["sec-websocket-protocol"], "helve.v1");
+    let mut request = upgrade(&engine.url, Some(&engine.token));
+    request.headers_mut().remove("sec-websocket-protocol");
+    assert!(!accepted(request).await.headers().contains_key("sec-websocket-protocol"));
+    let (status, problem) = refused(with(&engine, "sec-websocket-protocol", "helve.v2")).await;
+    assert_eq!((status, &problem["code"]), (400, &json!("unsupported_protocol")));
+    let response = engine.request("GET", "/v1/worker/connect", &[], "").await;
+    assert_eq!((response.status, response.header("upgrade")), (426, "websocket"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_page_of_another_origin_gets_no_socket() {
+    let engine = Builder::new().http(|http| http.origins = vec!["https://app.example".to_owned()]).start().await;
+    for origin in ["https://evil.example", "https://app.example.evil", "null"] {
+        let (status, problem) = refused(with(&engine, "origin", origin)).await;
+        assert_eq!((status, &problem["code"]), (403, &json!("origin_not_allowed")), "{origin}");
+    }
+    accepted(with(&engine, "origin", "https://app.example")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_socket_without_hello_is_closed() {
+    let engine = engine().await;
+    let mut worker = Worker::open(&engine.url, Some(&engine.token)).await.unwrap();
+    worker.send(json!({"type": "ping"})).await;
+    assert_eq!(worker.recv().await["code"], "hello_required");
+    assert_eq!(worker.closed().await, 4408);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_socket_too_many_is_closed_and_its_place_is_given_back() {
+    let engine = Builder::new().http(|http| http.sockets_per_tenant = 1).start().await;
+    let first = worker(&engine, &["work"], 1).await;
+    assert_eq!(Worker::open(&engine.url, Some(&engine.token)).await.unwrap().closed().await, 4429);
+    let other = engine.second_tenant().await;
+    Worker::connect(&engine.url, &other.token, hello("other", &["work"], 1)).await;
+    drop(first);
+    crate::support::until("the place is free", || async {
+        let mut next = Worker::open(&engine.url, Some(&engine.token)).await.ok()?;
+        next.send(hello("next", &["work"], 1)).await;
+        match next.incoming(crate::support::worker::FRAME).await {
+            crate::support::Incoming::Frame(frame) => (frame["type"] == "welcome").then_some(()),
+            _ => None,
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wrong_hello_names_the_field_and_closes() {
+    let engine = engine().await;
+    for (changes, code, pointer, close) in [
+        (json!({"protocol": 2}), "unsupported_protocol", "/protocol", 4400),
+        (json!({"name": 5}), "bad_frame", "/name", 4400),
+        (json!({"actions": []}), "invalid_field", "/actions", 4400),
+        (json!({"slots": {"default": 100_001}}), "invalid_field", "/slots/default", 4400),
+        (json!({"workflows": [{"name": "w", "tasks": []}]}), "invalid_field", "/workflows/0/tasks", 4400),
+    ] {
+        let mut frame = hello("w", &["a"], 1);
+        frame.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+        let mut worker = Worker::open(&engine.url, Some(&engine.token)).await.unwrap();
+        worker.send(frame).await;
+        let error = worker.expect("error").await;
+        assert_eq!((&error["code"], &error["pointer"]), (&json!(code), &json!(pointer)));
+        assert_eq!(worker.closed().await, close, "{changes}");
+    }
+    let (_, workers) = engine.get("/v1/workers").await;
+    assert_eq!(workers["items"], json!([]), "a refused hello leaves no worker");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hello_registers_workflows_with_the_scope_to_write() {
+    let engine = engine().await;
+    let mut frame = hello("w", &["resize"], 1);
+    frame["workflows"] =
+        json!([{"name": "resize", "tasks": [{"name": "resize", "retries": 3}], "events": ["image.*"]}]);
+    let mut without = Worker::open(&engine.url, Some(&engine.token_with("worker").await)).await.unwrap();
+    without.send(frame.clone()).await;
+    assert_eq!(without.expect("error").await["code"], "forbidden");
+    assert_eq!(without.closed().await, 4403);
+    assert_eq!(engine.get("/v1/workflows/resize").await.0, 404);
+
+    let token = engine.token_with("worker,write").await;
+    let mut worker = Worker::connect(&engine.url, &token, frame).await;
+    let run = engine.trigger("resize", json!({"url": "a.png"})).await;
+    let task = worker.task().await;
+    assert_eq!(task["task_run"], run["id"]);
+    worker.finish(&task, json!(1)).await;
+}

@@ -1,0 +1,281 @@
+//! An engine inside the test process, on a database of its own.
+
+use std::net::SocketAddr;
+use std::ops::Deref;
+use std::sync::Once;
+use std::time::Duration;
+
+use helve::app::App;
+use helve::clock::Clock;
+use helve::config::{Config, Database, Http as HttpConfig, Retention, Scheduling};
+use helve::db::Pool;
+use helve::domain::limits::Limits;
+use helve::domain::scope::Scopes;
+use helve::id::TenantId;
+use helve::ops::tokens::NewToken;
+use helve::ops::{tenants, tokens};
+use serde_json::{Value, json};
+
+use super::cluster::{fresh_database, sql};
+use super::http::Http;
+use super::worker::{self, Worker};
+
+/// Starts an engine that differs from the default.
+pub struct Builder {
+    scheduling: Scheduling,
+    limits: Limits,
+    http: HttpConfig,
+    retention: Retention,
+}
+
+/// A running engine with one tenant and an admin token. It is also an [`Http`] client of itself.
+pub struct Engine {
+    /// `http://127.0.0.1:port`.
+    pub url: String,
+    /// An admin token of `tenant`.
+    pub token: String,
+    /// The tenant of the token.
+    pub tenant: TenantId,
+    /// The engine's database, for the operations behind the interface.
+    pub pool: Pool,
+    /// Where the database is.
+    pub database: String,
+    /// What the engine was started with.
+    pub config: Config,
+    http: Http,
+    app: Option<App>,
+}
+
+/// A tenant with an admin token. It is also an [`Http`] client.
+pub struct Tenant {
+    /// The tenant.
+    pub id: TenantId,
+    /// Its admin token.
+    pub token: String,
+    http: Http,
+}
+
+impl Deref for Engine {
+    type Target = Http;
+    fn deref(&self) -> &Http {
+        &self.http
+    }
+}
+
+impl Deref for Tenant {
+    type Target = Http;
+    fn deref(&self) -> &Http {
+        &self.http
+    }
+}
+
+/// An engine with every default.
+pub async fn engine() -> Engine {
+    Builder::new().start().await
+}
+
+/// A worker named `test` with the engine's token: connected, welcomed.
+pub async fn worker(engine: &Engine, actions: &[&str], slots: u32) -> Worker {
+    Worker::connect(&engine.url, &engine.token, worker::hello("test", actions, slots)).await
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Builder {
+    /// Every default, on a free port, and quick to stop.
+    pub fn new() -> Self {
+        Self {
+            scheduling: Scheduling::default(),
+            limits: Limits::default(),
+            http: HttpConfig {
+                listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+                drain: Duration::from_secs(2),
+                ..HttpConfig::default()
+            },
+            retention: Retention::default(),
+        }
+    }
+
+    /// Optimistic scheduling on or off.
+    #[must_use]
+    pub const fn optimistic(mut self, on: bool) -> Self {
+        self.scheduling.optimistic = on;
+        self
+    }
+
+    /// Changes the scheduling.
+    #[must_use]
+    pub fn scheduling(mut self, change: impl FnOnce(&mut Scheduling)) -> Self {
+        change(&mut self.scheduling);
+        self
+    }
+
+    /// Changes the limits.
+    #[must_use]
+    pub fn limits(mut self, change: impl FnOnce(&mut Limits)) -> Self {
+        change(&mut self.limits);
+        self
+    }
+
+    /// Changes the HTTP entry.
+    #[must_use]
+    pub fn http(mut self, change: impl FnOnce(&mut HttpConfig)) -> Self {
+        change(&mut self.http);
+        self
+    }
+
+    /// Changes how long things are kept.
+    #[must_use]
+    pub fn retention(mut self, change: impl FnOnce(&mut Retention)) -> Self {
+        change(&mut self.retention);
+        self
+    }
+
+    /// Starts the engine on a fresh database.
+    pub async fn start(self) -> Engine {
+        show_logs();
+        let database = fresh_database().await;
+        let config = Config {
+            database: Database::at(&database),
+            http: self.http,
+            limits: self.limits,
+            scheduling: self.scheduling,
+            retention: self.retention,
+            takeover: true,
+        };
+        let pool = Pool::new(&Database { pool_size: 2, ..config.database.clone() }).unwrap();
+        let (tenant, token) = provision(&pool, "test").await;
+        let app = App::start(config.clone(), Clock::system()).await.expect("the engine starts");
+        let url = format!("http://{}", app.address);
+        let http = Http::new(&url, Some(&token));
+        ready(&http).await;
+        Engine { url, token, tenant, pool, database, config, http, app: Some(app) }
+    }
+}
+
+impl Engine {
+    /// Another tenant of the same engine.
+    pub async fn second_tenant(&self) -> Tenant {
+        let (id, token) = provision(&self.pool, &format!("second-{}", Clock::system().now().micros())).await;
+        Tenant { id, http: self.http.with_token(Some(&token)), token }
+    }
+
+    /// A token of the engine's tenant with these scopes, separated by commas.
+    pub async fn token_with(&self, scopes: &str) -> String {
+        new_token(&self.pool, self.tenant, scopes).await
+    }
+
+    /// A client of this engine.
+    pub fn client(&self) -> Http {
+        self.http.clone()
+    }
+
+    /// A SQL connection to the engine's database.
+    pub async fn sql(&self) -> tokio_postgres::Client {
+        sql(&self.database).await
+    }
+
+    /// Registers a workflow with one task of the same name and action.
+    pub async fn workflow(&self, name: &str) {
+        self.workflow_with(name, json!({})).await;
+    }
+
+    /// Registers a workflow with one task; `options` are more fields of the task.
+    pub async fn workflow_with(&self, name: &str, options: Value) {
+        let mut task = json!({"name": name, "action": name});
+        task.as_object_mut().unwrap().extend(options.as_object().unwrap().clone());
+        let (status, body) = self.put(&format!("/v1/workflows/{name}"), json!({"tasks": [task]})).await;
+        assert_eq!(status, 200, "{body}");
+    }
+
+    /// Triggers a run; gives it as the answer shows it.
+    pub async fn trigger(&self, workflow: &str, input: Value) -> Value {
+        let (status, run) = self.post("/v1/runs", json!({"workflow": workflow, "input": input})).await;
+        assert_eq!(status, 201, "{run}");
+        run
+    }
+
+    /// A run as it stands now.
+    pub async fn run(&self, id: &Value) -> Value {
+        let (status, run) = self.get(&format!("/v1/runs/{}", id.as_str().unwrap())).await;
+        assert_eq!(status, 200, "{run}");
+        run
+    }
+
+    /// Waits until the run has this status; gives it.
+    pub async fn run_is(&self, id: &Value, status: &str) -> Value {
+        super::until(&format!("{id} is {status}"), || async {
+            let run = self.run(id).await;
+            (run["status"] == status).then_some(run)
+        })
+        .await
+    }
+
+    /// Stops the engine as an operator would.
+    pub async fn stop(mut self) {
+        if let Some(app) = self.app.take() {
+            app.stop().await;
+        }
+    }
+
+    /// Stops the engine and starts another on the same database, on another port.
+    pub async fn restart(mut self) -> Self {
+        if let Some(app) = self.app.take() {
+            app.stop().await;
+        }
+        let app = App::start(self.config.clone(), Clock::system()).await.expect("the engine starts again");
+        self.url = format!("http://{}", app.address);
+        self.http = Http::new(&self.url, Some(&self.token));
+        ready(&self.http).await;
+        self.app = Some(app);
+        self
+    }
+}
+
+impl Drop for Engine {
+    /// A broken promise fails the test that is closest to it.
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            assert_eq!(helve::error::broken_invariants(), 0, "soft invariants were broken: see the log");
+        }
+    }
+}
+
+/// Waits until the engine owns its shards.
+async fn ready(http: &Http) {
+    super::until("the engine is ready", || async { (http.get("/readyz").await.0 == 200).then_some(()) }).await;
+}
+
+/// A new tenant with an admin token.
+pub async fn provision(pool: &Pool, name: &str) -> (TenantId, String) {
+    let tenant = tenants::ensure(pool, &Clock::system(), name).await.unwrap();
+    let token = new_token(pool, tenant.id, "admin").await;
+    (tenant.id, token)
+}
+
+async fn new_token(pool: &Pool, tenant: TenantId, scopes: &str) -> String {
+    let new = NewToken {
+        name: "test".to_owned(),
+        scopes: Scopes::parse(scopes).unwrap(),
+        expires_in: Some(Duration::from_secs(3_600)),
+    };
+    let (_, secret) = tokens::create(pool, &Clock::system(), tenant, new).await.unwrap();
+    secret.reveal().to_owned()
+}
+
+/// The engine's logs go where the test's output goes: shown when it fails. `HELVE_LOG` filters them.
+fn show_logs() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let filter = std::env::var("HELVE_LOG").unwrap_or_else(|_| "warn".to_owned());
+        let _ = tracing_subscriber::fmt()
+            .with_env_filter(tracing_subscriber::EnvFilter::new(filter))
+            .with_ansi(false)
+            .with_test_writer()
+            .try_init();
+    });
+}
