@@ -2,6 +2,7 @@
 //!
 //! Everything that a worker must do is here: say hello, confirm what arrives, keep each result until it is stored,
 //! come back with the same session after a lost connection, and leave with a goodbye.
+#![expect(clippy::disallowed_methods, reason = "an example spawns like any program; the rule is the engine's")]
 
 use std::collections::HashMap;
 use std::error::Error;

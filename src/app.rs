@@ -9,11 +9,15 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::api::server::{Patience, Server};
+use crate::api::{ApiState, Readiness};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::db::{Pool, migrate};
 use crate::error::{Error, Result};
+use crate::ops::auth::Authenticator;
+use crate::ops::definitions::Definitions;
 use crate::supervisor::Supervisor;
+use crate::{sched, ws};
 
 /// Connections that may wait in the kernel to be accepted.
 const BACKLOG: u32 = 1_024;
@@ -47,8 +51,7 @@ impl App {
         let address = listener.local_addr().map_err(|e| Error::Internal(format!("no address: {e}")))?;
         let supervisor = Supervisor::default();
         let closing = CancellationToken::new();
-        let _ = (clock, Arc::new(()));
-        let router = axum::Router::new();
+        let router = routes(&config, pool, clock, &supervisor, &closing);
         let (connections, patience) = (config.http.connections, Patience::default());
         let server = Server { listener, router, connections, patience, closing: closing.clone() };
         server.start(&supervisor);
@@ -68,6 +71,43 @@ impl App {
         }
         info!("stopped");
     }
+}
+
+/// Everything that the engine answers.
+fn routes(
+    config: &Config,
+    pool: Pool,
+    clock: Clock,
+    supervisor: &Supervisor,
+    closing: &CancellationToken,
+) -> axum::Router {
+    let limits = Arc::new(config.limits.clone());
+    let definitions = Definitions::new(pool.clone(), clock.clone(), Arc::clone(&limits), supervisor.clone());
+    let authenticator = Authenticator::start(pool.clone(), clock.clone(), supervisor);
+    let scheduler = sched::start(sched::Parts {
+        database: config.database.clone(),
+        pool: pool.clone(),
+        scheduling: config.scheduling.clone(),
+        retention: config.retention.clone(),
+        takeover: config.takeover,
+        definitions: definitions.clone(),
+        clock: clock.clone(),
+        supervisor: supervisor.clone(),
+    });
+    let ready = scheduler.clone();
+    let sockets =
+        ws::WsState::new(scheduler.clone(), authenticator.clone(), definitions.clone(), config, supervisor);
+    let api = ApiState {
+        scheduler,
+        definitions,
+        authenticator,
+        pool,
+        limits,
+        clock,
+        readiness: Readiness::new(move || ready.is_ready()),
+        stopping: closing.clone(),
+    };
+    crate::api::router(api).merge(ws::routes(sockets))
 }
 
 fn listen(address: SocketAddr) -> Result<tokio::net::TcpListener> {

@@ -128,6 +128,9 @@ fn explain(mut pointer: String, error: &serde_json::Error) -> Error {
     } else if named("unknown field `").is_some() {
         Code::UnknownField
     } else {
+        if let Some(field) = named("duplicate field `") {
+            push_key(&mut pointer, field);
+        }
         Code::InvalidField
     };
     Error::invalid(code, Some(pointer), shortened(text))

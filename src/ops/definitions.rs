@@ -19,13 +19,11 @@ use crate::error::{Code, Error, Result};
 use crate::id::TenantId;
 use crate::supervisor::Supervisor;
 
-use catalog::Catalog;
+use catalog::{Catalog, Versions};
 
 /// How old a tenant's catalog must be before a name that is not in it is looked for in the database again: another
 /// engine may have registered it.
 const REFRESH: Duration = Duration::from_secs(5);
-/// Versions that are kept compiled for runs that were loaded from rows.
-const VERSIONS: usize = 50_000;
 /// Writes of different tenants that may run at once, and the parts that tenants are spread over.
 const STRIPES: usize = 64;
 
@@ -39,7 +37,7 @@ struct Shared {
     limits: Arc<Limits>,
     supervisor: Supervisor,
     catalogs: RwLock<HashMap<TenantId, Catalog>>,
-    versions: RwLock<HashMap<(TenantId, i32), HashMap<Arc<str>, Arc<Spec>>>>,
+    versions: RwLock<Versions>,
     /// Whoever fills or changes a tenant's catalog holds its stripe from the statement to the memory: what is in
     /// memory then follows the order of the commits.
     stripes: [Mutex<()>; STRIPES],
@@ -192,7 +190,7 @@ impl Shared {
     /// one is recent.
     async fn find<T>(&self, tenant: TenantId, look: impl Fn(&Catalog) -> Option<T>) -> Result<Option<T>> {
         if let Some(found) = self.look(tenant, &look) {
-            return found.map_or_else(|| Ok(None), |value| Ok(Some(value)));
+            return Ok(found);
         }
         let _stripe = self.stripe(tenant).lock().await;
         // Another caller may have read it while this one waited.
@@ -233,17 +231,11 @@ impl Shared {
     }
 
     fn known_version(&self, tenant: TenantId, name: &str, version: i32) -> Option<Arc<Spec>> {
-        let versions = self.versions.read().unwrap_or_else(PoisonError::into_inner);
-        versions.get(&(tenant, version))?.get(name).cloned()
+        self.versions.read().unwrap_or_else(PoisonError::into_inner).get(tenant, name, version)
     }
 
     fn keep_version(&self, tenant: TenantId, spec: &Arc<Spec>) {
-        let mut versions = self.versions.write().unwrap_or_else(PoisonError::into_inner);
-        if versions.len() >= VERSIONS {
-            // Rare, and each is one read to get back.
-            versions.clear();
-        }
-        versions.entry((tenant, spec.version)).or_default().insert(Arc::clone(&spec.workflow), Arc::clone(spec));
+        self.versions.write().unwrap_or_else(PoisonError::into_inner).keep(tenant, spec);
     }
 
     /// Runs a write to its end also when its caller goes away: the memory must follow what was committed.

@@ -68,6 +68,8 @@ struct Session<'c, S> {
     pinged: Instant,
     /// Not read before this time.
     paused: Option<Instant>,
+    /// When the socket ends because the engine stops.
+    leave_by: Option<Instant>,
     /// It said goodbye.
     left: bool,
 }
@@ -101,6 +103,7 @@ impl<'c, S: AsyncRead + AsyncWrite + Unpin> Session<'c, S> {
             heard: now,
             pinged: now,
             paused: None,
+            leave_by: None,
             left: false,
         }
     }
@@ -130,13 +133,16 @@ impl<'c, S: AsyncRead + AsyncWrite + Unpin> Session<'c, S> {
         let ping = self.heard.max(self.pinged) + self.ctx.scheduling.heartbeat;
         let silence = self.heard + self.ctx.scheduling.silence;
         let stall = self.wire.stalled_since().map(|since| since + STALL);
-        [stall, self.paused].into_iter().flatten().fold(ping.min(silence), Instant::min)
+        [stall, self.paused, self.leave_by].into_iter().flatten().fold(ping.min(silence), Instant::min)
     }
 
     fn on_time(&mut self) -> Option<End> {
         let now = self.ctx.clock.instant();
         if self.wire.stalled_since().is_some_and(|since| since + STALL <= now) {
             return Some(End::Close(Close::TooSlow));
+        }
+        if self.leave_by.is_some_and(|at| at <= now) {
+            return Some(End::Close(Close::Draining));
         }
         if self.paused.is_some_and(|until| until <= now) {
             self.paused = None;
@@ -228,6 +234,9 @@ impl<'c, S: AsyncRead + AsyncWrite + Unpin> Session<'c, S> {
                 Outgoing::Close(close) => return Some(End::Close(close)),
                 message => {
                     self.slow_down(&message);
+                    if let Outgoing::Reconnect(within) = message {
+                        self.leave_by = Some(self.ctx.clock.instant() + within);
+                    }
                     if let Some(frame) = protocol::encode(&message) {
                         self.wire.push(frame);
                     }

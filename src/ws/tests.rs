@@ -245,8 +245,10 @@ async fn a_revoked_token_and_a_stopping_engine_end_the_socket() {
     bench.revoke.take().unwrap().send(()).unwrap();
     assert_eq!(bench.closed().await, 4401);
     let mut bench = Bench::new().greeted().await;
-    bench.push(Outgoing::Reconnect(Duration::from_secs(3)));
-    assert_eq!(bench.frame().await, json!({"type": "reconnect", "deadline_ms": 3000}));
+    bench.push(Outgoing::Reconnect(Duration::from_millis(100)));
+    assert_eq!(bench.frame().await, json!({"type": "reconnect", "deadline_ms": 100}));
+    assert_eq!(bench.closed().await, 4503);
+    let mut bench = Bench::new().greeted().await;
     bench.stopping.cancel();
     assert_eq!(bench.closed().await, 4503);
     let mut bench = Bench::new();

@@ -203,34 +203,3 @@ fn end_of(err: &Error) -> End {
         _ => End::Gone,
     }
 }
-
-#[cfg(test)]
-mod echo_tmp {
-    use super::*;
-    #[tokio::test]
-    #[ignore]
-    async fn echo() {
-        let l = tokio::net::TcpListener::bind("127.0.0.1:8898").await.unwrap();
-        let set = tokio::task::LocalSet::new();
-        set.run_until(async {
-            loop {
-                let (s, _) = l.accept().await.unwrap();
-                tokio::task::spawn_local(async move {
-                    let Ok(ws) = tokio_tungstenite::accept_async(s).await else { return };
-                    let limits = Limits { frame_bytes: 32 << 20, ..Limits::default() };
-                    let mut wire = Wire::new(ws.into_inner(), &limits, Clock::system()).await;
-                    loop {
-                        let read = !wire.congested();
-                        match wire.step(read).await {
-                            Step::Read(m @ (Message::Text(_) | Message::Binary(_))) => wire.push_message(m),
-                            Step::Read(Message::Close(_)) => return wire.finish(End::Gone).await,
-                            Step::Ended(e) => return wire.finish(e).await,
-                            _ => {}
-                        }
-                    }
-                });
-            }
-        })
-        .await;
-    }
-}

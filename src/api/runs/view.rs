@@ -32,8 +32,8 @@ pub struct RunView<'a> {
     priority: i16,
     /// As given.
     input: &'a Payload,
-    /// The worker's, when it succeeded.
-    #[schema(required)]
+    /// The worker's, when it succeeded; any JSON. Null before.
+    #[schema(value_type = Payload, required)]
     output: Option<&'a Payload>,
     /// The last attempt's error, or why it was cancelled.
     #[schema(required)]

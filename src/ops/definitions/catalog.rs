@@ -10,6 +10,34 @@ use crate::domain::event::Pattern;
 use crate::domain::json::Payload;
 use crate::domain::limits::Limits;
 use crate::error::{Error, Result};
+use crate::id::TenantId;
+
+/// Versions that are kept compiled for runs that were loaded from rows.
+const MAX_VERSIONS: usize = 50_000;
+
+/// Compiled versions of every tenant, also old ones.
+#[derive(Default)]
+pub(super) struct Versions {
+    /// By name under the rest of the key, so that a look needs no copy of the name.
+    specs: HashMap<(TenantId, i32), HashMap<Arc<str>, Arc<Spec>>>,
+    count: usize,
+}
+
+impl Versions {
+    pub(super) fn get(&self, tenant: TenantId, name: &str, version: i32) -> Option<Arc<Spec>> {
+        self.specs.get(&(tenant, version))?.get(name).cloned()
+    }
+
+    pub(super) fn keep(&mut self, tenant: TenantId, spec: &Arc<Spec>) {
+        if self.count >= MAX_VERSIONS {
+            // Rare, and each is one read to get back.
+            *self = Self::default();
+        }
+        let by_name = self.specs.entry((tenant, spec.version)).or_default();
+        let before = by_name.insert(Arc::clone(&spec.workflow), Arc::clone(spec));
+        self.count += usize::from(before.is_none());
+    }
+}
 
 /// Every workflow of a tenant that is not deleted.
 pub(super) struct Catalog {

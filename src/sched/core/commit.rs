@@ -348,7 +348,7 @@ impl Shard {
             }
             Step::Worker { session, ticket, .. } => {
                 refuse(ticket, internal(), out);
-                self.remove_session(session, out);
+                self.unwritten(session, cx, out);
             }
             Step::Gone => {}
         }
@@ -356,7 +356,7 @@ impl Shard {
 
     fn unplace(&mut self, run: RunId, note: &Note, cx: Context, out: &mut Vec<Effect>) {
         self.dequeue(run);
-        self.reopen(run, note, cx);
+        self.reopen(run, note, cx, out);
         if let Some((session, _, _)) = note.holder {
             self.push(session, Outgoing::Error(Code::Internal, "a result was not stored".into()), out);
         }
@@ -364,7 +364,7 @@ impl Shard {
 
     /// A result that cannot be stored must not leave its run hanging: it fails without the payload.
     fn unend(&mut self, run: RunId, row: &EndRow, note: &Note, cx: Context, out: &mut Vec<Effect>) {
-        self.reopen(run, note, cx);
+        self.reopen(run, note, cx, out);
         if let Some((_, ticket)) = note.ticket {
             refuse(Some(ticket), Error::Internal("the database refused the cancel".into()), out);
         }
@@ -380,7 +380,7 @@ impl Shard {
     }
 
     /// Memory is as before the refused change; a timer tries again what nobody else will.
-    fn reopen(&mut self, run: RunId, note: &Note, cx: Context) {
+    fn reopen(&mut self, run: RunId, note: &Note, cx: Context, out: &mut Vec<Effect>) {
         if let Some((session, attempt, farewell)) = note.holder
             && farewell != Farewell::Silent
         {
@@ -398,6 +398,9 @@ impl Shard {
             }
         }
         self.set_timer(run, Some(again));
+        if self.tasks.get(&run).is_some_and(|t| matches!(t.phase, Phase::Queued { .. })) {
+            self.enqueue(run, out);
+        }
     }
 }
 

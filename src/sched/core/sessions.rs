@@ -204,6 +204,20 @@ impl Shard {
         self.remove_session(id, out);
     }
 
+    /// A worker's row was refused: a new session is not one; of an older one the socket is given up, and what it
+    /// holds waits for the grace.
+    pub(super) fn unwritten(&mut self, id: SessionId, cx: Context, out: &mut Vec<Effect>) {
+        let Some(s) = self.sessions.get_mut(&id) else { return };
+        if !s.ready {
+            return self.remove_session(id, out);
+        }
+        if let Some(transport) = s.transport.take() {
+            s.lost_at = Some(cx.now);
+            out.push(Effect::Push(transport, Outgoing::Close(Close::TooMany)));
+        }
+        self.reset_session_timer(id);
+    }
+
     /// Takes a session out of memory and out of its row.
     pub(super) fn remove_session(&mut self, id: SessionId, out: &mut Vec<Effect>) {
         self.set_session_timer(id, None);

@@ -1,5 +1,4 @@
 //! Clients that create, push and cancel, and write down what they were told.
-#![expect(clippy::disallowed_methods, reason = "a load's clients end with its test")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -119,13 +119,22 @@ impl Proxy {
     }
 
     /// Cuts the lane's connection on the statement after the next `skip`, and says what became of it.
+    /// A statement that failed by itself, or never came to wait, does not count: the next one is cut.
     /// `None`: it did not happen within `limit`.
-    pub async fn cut(&self, lane: Lane, way: Way, skip: u32, limit: Duration) -> Option<Fate> {
-        let (fired, outcome) = oneshot::channel();
-        *self.control.armed.lock().unwrap() = Some(Armed { lane, way, skip, fired });
-        let outcome = tokio::time::timeout(limit, outcome).await;
+    pub async fn cut(&self, lane: Lane, way: Way, mut skip: u32, limit: Duration) -> Option<Fate> {
+        let cutting = async {
+            loop {
+                let (fired, outcome) = oneshot::channel();
+                *self.control.armed.lock().unwrap() = Some(Armed { lane, way, skip, fired });
+                if let Ok(fate) = outcome.await {
+                    return fate;
+                }
+                skip = 0;
+            }
+        };
+        let outcome = tokio::time::timeout(limit, cutting).await;
         *self.control.armed.lock().unwrap() = None;
-        outcome.ok()?.ok()
+        outcome.ok()
     }
 
     /// Changes how everything is treated, from now on.

@@ -34,7 +34,9 @@ async fn misbehave(optimistic: bool) {
         rig.progress(60).await;
         tokio::time::sleep(freeze).await;
         rig.progress(30).await;
-        faults.map(|fault| rig.ledger.healed(fault));
+        for fault in faults {
+            rig.ledger.healed(fault);
+        }
         rig.workers.rotate_left(1);
     }
     rig.finish(&[(KILLED, 3), (STALLED, 2), (HALF_OPEN, 2)]).await;

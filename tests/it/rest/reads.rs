@@ -41,19 +41,22 @@ impl Store {
     async fn add(&self, millis: u64, state: RunStatus, input: Option<&str>, metadata: Option<&str>) -> RunId {
         let created = self.start.plus(std::time::Duration::from_millis(millis));
         let id = RunId::generate(created);
-        let (tenant, bytes) = (self.tenant.uuid(), |text: Option<&str>| text.map(|t| t.as_bytes().to_vec()));
-        let (table, more, value) = if state.is_final() {
-            ("run_history", ", finished_at, kind", ", $3, 0::int2")
-        } else {
-            ("open_run", ", rank, shard", ", 0, 0::int2")
+        let (table, more, values) = match state.is_final() {
+            true => ("run_history", "finished_at, kind", format!("'{created}', 0")),
+            false => ("open_run", "rank, shard", "0, 0".to_owned()),
         };
+        let bytes =
+            |text: Option<&str>| text.map_or_else(|| "null".to_owned(), |t| format!("convert_to('{t}', 'UTF8')"));
         let insert = format!(
             "insert into {table} (id, tenant, created_at, state, version, attempt, retries, priority, workflow, action, \
-             input, metadata{more}) values ($1, $2, $3, $4, 1, 0, 0, 2, 'w', 'a', $5, $6{value})"
+             input, metadata, {more}) values ('{}', '{}', '{created}', {}, 1, 0, 0, 2, 'w', 'a', {}, {}, {values})",
+            id.uuid(),
+            self.tenant.uuid(),
+            state.number(),
+            bytes(input),
+            bytes(metadata),
         );
-        let values: [&(dyn tokio_postgres::types::ToSql + Sync); 6] =
-            [&id.uuid(), &tenant, &created.to_utc(), &state.number(), &bytes(input), &bytes(metadata)];
-        self.sql.execute(&insert, &values).await.unwrap();
+        self.sql.batch_execute(&insert).await.unwrap();
         id
     }
 
@@ -117,15 +120,20 @@ async fn open_and_final_runs_are_one_list() {
 async fn a_payload_is_found_wherever_it_stands() {
     let store = Store::new().await;
     let apart = store.add(0, RunStatus::Succeeded, None, None).await;
-    let insert = "insert into payload (id, kind, bytes) values ($1, 0, '{\"in\":1}'), ($1, 1, '{\"out\":1}')";
-    store.sql.execute(insert, &[&apart.uuid()]).await.unwrap();
+    let insert =
+        format!("insert into payload values ('{0}', 0, '{{\"in\":1}}'), ('{0}', 1, '{{\"out\":1}}')", apart.uuid());
+    store.sql.batch_execute(&insert).await.unwrap();
     let event = EventId::generate(store.start);
     let of_event = store.add(1, RunStatus::Queued, None, Some(r#"{"a":"b"}"#)).await;
-    let insert = "insert into event (id, tenant, created_at, key, payload, runs) values ($1, $2, $3, 'k', '[7]', $4)";
-    let values: [&(dyn tokio_postgres::types::ToSql + Sync); 4] =
-        [&event.uuid(), &store.tenant.uuid(), &store.start.to_utc(), &vec![of_event.uuid()]];
-    store.sql.execute(insert, &values).await.unwrap();
-    store.sql.execute("update open_run set event = $1", &[&event.uuid()]).await.unwrap();
+    let insert = format!(
+        "insert into event (id, tenant, created_at, key, payload, runs) values ('{0}', '{1}', '{2}', 'k', '[7]', '{{{3}}}');
+         update open_run set event = '{0}'",
+        event.uuid(),
+        store.tenant.uuid(),
+        store.start,
+        of_event.uuid()
+    );
+    store.sql.batch_execute(&insert).await.unwrap();
 
     let text = |payload: &helve::domain::json::Payload| String::from_utf8(payload.bytes().to_vec()).unwrap();
     let listed = runs::list(&store.pool, store.tenant, &RunFilter::default(), 10).await.unwrap().items;

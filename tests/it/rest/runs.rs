@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{NOBODY, problem};
+use super::{NOBODY, post, problem};
 use crate::both_ways;
 use crate::support;
 
@@ -14,7 +14,7 @@ both_ways! {
     async fn a_run_looks_as_documented(engine) {
         engine.workflow("resize").await;
         let body = r#"{"workflow":"resize","input":{"url":"a.png"},"priority":3,"metadata":{"user":"42"}}"#;
-        let response = super::post(&engine, "/v1/runs", body).await;
+        let response = post(&engine, "/v1/runs", body).await;
         assert_eq!(response.status, 201);
         let run = response.json();
         assert_eq!(response.header("location"), path(&run, ""));
@@ -43,7 +43,7 @@ both_ways! {
     async fn what_is_absent_has_its_default(engine) {
         engine.workflow("w").await;
         for body in [r#"{"workflow":"w"}"#, r#"{"workflow":"w","input":null,"metadata":null,"priority":null,"delay":null}"#] {
-            let run = super::post(&engine, "/v1/runs", body).await.json();
+            let run = post(&engine, "/v1/runs", body).await.json();
             let run = engine.run(&run["id"]).await;
             assert_eq!((&run["input"], &run["metadata"], &run["priority"]), (&Value::Null, &json!({}), &json!(2)));
         }
@@ -71,7 +71,7 @@ both_ways! {
             let far = body["run_at"].is_string();
             if far {
                 // Further away than a year is too far.
-                let response = super::post(&engine, "/v1/runs", &body.to_string()).await;
+                let response = post(&engine, "/v1/runs", &body.to_string()).await;
                 problem(&response, 400, "invalid_field");
                 continue;
             }

@@ -73,6 +73,7 @@ both_ways! {
         let frame = resuming(&first, &first.welcome["secret"], &[]);
         drop(first.socket);
         let mut second = Worker::connect(&engine.url, &engine.token, frame).await;
+        assert_eq!(attempt(&second.expect("superseded").await["tasks"][0]), attempt(&task));
         let again = second.task().await;
         assert_eq!((&again["task_run"], &again["attempt"]), (&run["id"], &json!(2)));
         second.report(&task, json!({"outcome": "succeeded", "output": "stale"})).await;

@@ -52,7 +52,7 @@ async fn start() -> Shared {
             runtime.block_on(async move {
                 let cluster = Cluster::start(options(false)).await.expect("a private PostgreSQL starts");
                 prepare(&cluster).await;
-                ready.send(cluster).ok().expect("the test waits");
+                ready.send(cluster).expect("the test waits");
                 // The server's death signal and its child handle hang on this runtime.
                 std::future::pending::<()>().await;
             });

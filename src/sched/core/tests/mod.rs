@@ -1,1 +1,5 @@
+//! The core against a store of memory: single stories, then every order of everything.
 
+mod random;
+mod stories;
+mod world;

@@ -1,0 +1,176 @@
+//! Any order of triggers, commits, results, losses, refusals and time: slots are never over-used, no attempt has two
+//! workers, nothing ends twice (the world checks at every step), and in the end everything ends.
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::world::{World, settings};
+use crate::domain::delivery::Attempt;
+use crate::sched::core::{Command, Settings, Transport, WorkerMessage};
+
+#[derive(Debug, Clone)]
+enum Act {
+    Trigger { delay: u8, key: Option<u8> },
+    Commit(bool),
+    Reject,
+    Load,
+    Connect(u8),
+    Receive(usize),
+    Succeed(usize),
+    Fail(usize),
+    Cancel(usize),
+    Lose(usize),
+    Resume(usize),
+    Goodbye(usize),
+    Wait(u16),
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    prop_oneof![
+        6 => (0_u8..10, proptest::option::weighted(0.2, 0_u8..4)).prop_map(|(d, key)| Act::Trigger { delay: d.saturating_sub(7), key }),
+        8 => any::<bool>().prop_map(Act::Commit),
+        1 => Just(Act::Reject),
+        3 => Just(Act::Load),
+        2 => (1_u8..4).prop_map(Act::Connect),
+        5 => any::<usize>().prop_map(Act::Receive),
+        6 => any::<usize>().prop_map(Act::Succeed),
+        2 => any::<usize>().prop_map(Act::Fail),
+        1 => any::<usize>().prop_map(Act::Cancel),
+        1 => any::<usize>().prop_map(Act::Lose),
+        1 => any::<usize>().prop_map(Act::Resume),
+        1 => any::<usize>().prop_map(Act::Goodbye),
+        2 => (1_u16..4_000).prop_map(Act::Wait),
+    ]
+}
+
+struct Player {
+    world: World,
+    sockets: Vec<Transport>,
+    lost: Vec<Transport>,
+    holding: Vec<(Transport, Attempt)>,
+    runs: Vec<crate::id::RunId>,
+}
+
+impl Player {
+    fn socket(&self, n: usize) -> Option<Transport> {
+        (!self.sockets.is_empty()).then(|| self.sockets[n % self.sockets.len()])
+    }
+
+    fn held(&mut self, n: usize) -> Option<(Transport, Attempt)> {
+        let live: Vec<usize> = (0..self.holding.len()).filter(|i| self.sockets.contains(&self.holding[*i].0)).collect();
+        (!live.is_empty()).then(|| self.holding.swap_remove(live[n % live.len()]))
+    }
+
+    fn play(&mut self, act: Act) {
+        let w = &mut self.world;
+        match act {
+            Act::Trigger { delay, key } => {
+                let at = (delay > 0).then(|| w.now.plus(Duration::from_secs(u64::from(delay) * 40)));
+                let key = key.map(|k| w.with_key(&format!("k{k}")));
+                let (run, _) = w.trigger_with(|r| {
+                    r.run_at = at;
+                    r.key = key;
+                });
+                self.runs.push(run);
+            }
+            Act::Commit(finish) => drop(w.commit(usize::from(finish))),
+            Act::Reject => drop(w.reject(1)),
+            Act::Load => drop(w.load()),
+            Act::Connect(slots) => self.sockets.push(w.hello(u32::from(slots), None, &[])),
+            Act::Receive(n) => {
+                if let Some(socket) = self.socket(n) {
+                    let got = self.world.receive(socket);
+                    self.holding.extend(got.into_iter().map(|a| (socket, a)));
+                }
+            }
+            Act::Succeed(n) => {
+                if let Some((socket, attempt)) = self.held(n) {
+                    self.world.succeed(socket, attempt);
+                }
+            }
+            Act::Fail(n) => {
+                if let Some((socket, attempt)) = self.held(n) {
+                    self.world.fail(socket, attempt);
+                }
+            }
+            Act::Cancel(n) => {
+                if !self.runs.is_empty() {
+                    let (run, tenant, ticket) = (self.runs[n % self.runs.len()], w.tenant, w.ticket());
+                    w.step(Command::Cancel { tenant, run, ticket });
+                }
+            }
+            Act::Lose(n) => {
+                if let Some(socket) = self.socket(n).filter(|s| self.world.sessions.contains_key(s)) {
+                    self.sockets.retain(|s| *s != socket);
+                    self.lost.push(socket);
+                    self.world.say(socket, WorkerMessage::Lost);
+                }
+            }
+            Act::Resume(n) => self.resume(n),
+            Act::Goodbye(n) => {
+                if let Some(socket) = self.socket(n).filter(|s| self.world.sessions.contains_key(s)) {
+                    self.sockets.retain(|s| *s != socket);
+                    self.world.say(socket, WorkerMessage::Goodbye);
+                }
+            }
+            Act::Wait(ms) => {
+                w.now = w.now.plus(Duration::from_millis(u64::from(ms)));
+                w.step(Command::Tick);
+            }
+        }
+    }
+
+    fn resume(&mut self, n: usize) {
+        if self.lost.is_empty() {
+            return;
+        }
+        let old = self.lost.swap_remove(n % self.lost.len());
+        let held: Vec<Attempt> = self.holding.iter().filter(|h| h.0 == old).map(|h| h.1).collect();
+        let new = self.world.hello(3, Some(old), &held);
+        for h in self.holding.iter_mut().filter(|h| h.0 == old) {
+            h.0 = new;
+        }
+        self.sockets.push(new);
+    }
+
+    /// An honest worker and enough time: whatever happened before, everything ends.
+    fn finish(&mut self) {
+        self.world.settle();
+        let helper = self.world.connect(3);
+        for _ in 0..400 {
+            for socket in self.sockets.clone() {
+                for attempt in self.world.receive(socket) {
+                    self.world.succeed(socket, attempt);
+                }
+            }
+            for attempt in self.world.receive(helper) {
+                self.world.succeed(helper, attempt);
+            }
+            self.world.settle();
+            if self.world.open.is_empty() {
+                break;
+            }
+            self.world.advance(Duration::from_secs(3));
+        }
+        let left: Vec<_> = self.world.open.values().map(|s| (s.row.run, s.row.state, s.row.attempt)).collect();
+        assert!(left.is_empty(), "stuck: {left:?}");
+        self.world.advance(Duration::from_secs(60));
+        let used: u32 = self.world.shard.sessions.values().map(|s| s.used.values().sum::<u32>()).sum();
+        assert_eq!(used, 0, "I13 a slot leaked");
+        assert!(self.world.shard.tasks.is_empty(), "a run is still in memory");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #[test]
+    fn everything_ends_in_any_order(acts in proptest::collection::vec(act(), 1..120), optimistic in any::<bool>()) {
+        let world = World::new(Settings { optimistic, redeliveries: 1_000, ..settings() });
+        let mut player = Player { world, sockets: Vec::new(), lost: Vec::new(), holding: Vec::new(), runs: Vec::new() };
+        for act in acts {
+            player.play(act);
+        }
+        player.finish();
+    }
+}

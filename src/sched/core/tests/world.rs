@@ -1,0 +1,394 @@
+//! A shard with a store, lanes and workers made of memory: every order of events can be played.
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock::Timestamp;
+use crate::domain::definition::{Spec, WorkflowDefinition};
+use crate::domain::delivery::{Attempt, Outcome, Outgoing, WorkerInfo};
+use crate::domain::json::Payload;
+use crate::domain::run::RunError;
+use crate::domain::status::RunStatus;
+use crate::id::{RunId, SessionId, TenantId, WorkerId};
+use crate::sched::core::{
+    Answer, Body, Command, Context, CreateKey, Effect, EndedRun, Found, Lane, NewRunRow, NewSession, OpenRow, Row,
+    RowOutcome, Settings, Shard, Ticket, Transport, WorkerMessage, Write,
+};
+
+/// An open row of the store.
+#[derive(Clone)]
+pub struct Stored {
+    pub row: OpenRow,
+    pub body: Arc<Body>,
+}
+
+pub struct World {
+    pub shard: Shard,
+    pub now: Timestamp,
+    pub tenant: TenantId,
+    pub spec: Arc<Spec>,
+    pub open: HashMap<RunId, Stored>,
+    pub ended: HashMap<RunId, (RunStatus, i32, Option<SessionId>)>,
+    pub keys: HashMap<String, RunId>,
+    pub lanes: [VecDeque<Write>; 2],
+    pub loads: VecDeque<Effect>,
+    pub answers: HashMap<Ticket, Answer>,
+    pub inboxes: HashMap<Transport, VecDeque<Outgoing>>,
+    /// Every attempt that was pushed, with the session that got it.
+    pub seen: HashMap<Attempt, SessionId>,
+    /// The order in which attempts were first pushed.
+    pub order: Vec<RunId>,
+    pub sessions: HashMap<Transport, (SessionId, String)>,
+    hellos: HashMap<Ticket, Transport>,
+    next: u64,
+    pub effects: Vec<Effect>,
+}
+
+pub fn spec(definition: &str) -> Arc<Spec> {
+    let definition: WorkflowDefinition = serde_json::from_str(definition).unwrap();
+    Arc::new(definition.compile("w", 1).unwrap())
+}
+
+pub fn settings() -> Settings {
+    Settings {
+        optimistic: true,
+        window: 4,
+        pending: 1_000,
+        grace: Duration::from_secs(15),
+        ack: Duration::from_secs(2),
+        cancel_grace: Duration::from_secs(5),
+        redeliveries: 3,
+    }
+}
+
+impl World {
+    pub fn new(settings: Settings) -> Self {
+        let now = Timestamp::from_micros(1_800_000_000_000_000);
+        let mut world = Self {
+            shard: Shard::new(settings),
+            now,
+            tenant: TenantId::generate(now),
+            spec: spec(r#"{"tasks":[{"name":"a","retries":{"count":2,"base":"1s","jitter":false}}]}"#),
+            open: HashMap::new(),
+            ended: HashMap::new(),
+            keys: HashMap::new(),
+            lanes: [VecDeque::new(), VecDeque::new()],
+            loads: VecDeque::new(),
+            answers: HashMap::new(),
+            inboxes: HashMap::new(),
+            seen: HashMap::new(),
+            order: Vec::new(),
+            sessions: HashMap::new(),
+            hellos: HashMap::new(),
+            next: 1,
+            effects: Vec::new(),
+        };
+        world.load_timers();
+        world
+    }
+
+    pub fn ticket(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
+    pub fn step(&mut self, command: Command) {
+        let cx = Context { now: self.now, optimistic_room: 1_000 };
+        let mut out = Vec::new();
+        self.shard.step(command, cx, &mut out);
+        for effect in out {
+            match effect {
+                Effect::Write(write) => self.lanes[usize::from(write.lane == Lane::Finish)].push_back(write),
+                Effect::Answer(ticket, answer) => self.answered(ticket, answer),
+                Effect::Push(transport, message) => self.pushed(transport, message),
+                Effect::Ended(..) => {}
+                load @ (Effect::LoadQueue(..) | Effect::LoadRun(_)) => self.loads.push_back(load),
+            }
+        }
+        self.check();
+    }
+
+    fn answered(&mut self, ticket: Ticket, answer: Answer) {
+        if let Answer::Welcome(welcome) = &answer {
+            self.sessions.insert(self.hellos[&ticket], (welcome.session, welcome.secret.clone()));
+        }
+        self.answers.insert(ticket, answer);
+    }
+
+    fn pushed(&mut self, transport: Transport, message: Outgoing) {
+        if let Outgoing::Assign(tasks) = &message {
+            for task in tasks {
+                let session = self.session_of(transport);
+                let before = self.seen.insert(task.attempt, session);
+                assert!(before.is_none_or(|s| s == session), "I7 two workers got {:?}", task.attempt);
+                if before.is_none() {
+                    self.order.push(task.attempt.run);
+                }
+                let row = &self.open[&task.attempt.run].row;
+                assert_eq!((row.state, row.attempt), (RunStatus::Running, task.attempt.number), "pushed before its commit");
+            }
+        }
+        self.inboxes.entry(transport).or_default().push_back(message);
+    }
+
+    fn session_of(&self, transport: Transport) -> SessionId {
+        *self.shard.sessions.iter().find(|s| s.1.transport == Some(transport)).expect("pushed to a live socket").0
+    }
+
+    /// What must be true after every step.
+    fn check(&self) {
+        for s in self.shard.sessions.values() {
+            let held = super::super::queues::used_by_holds(s);
+            let used: BTreeMap<_, _> = s.used.iter().filter(|u| *u.1 > 0).map(|(k, v)| (k.clone(), *v)).collect();
+            let held: BTreeMap<_, _> = held.into_iter().filter(|u| u.1 > 0).collect();
+            assert_eq!(used, held, "I13 slots in use are what is held");
+            for (kind, used) in used {
+                assert!(used <= s.info.slots[&kind], "I12 more slots used than there are");
+            }
+        }
+    }
+
+    pub fn trigger(&mut self) -> (RunId, Ticket) {
+        self.trigger_with(|_| {})
+    }
+
+    pub fn trigger_with(&mut self, change: impl FnOnce(&mut NewRunRow)) -> (RunId, Ticket) {
+        let ticket = self.ticket();
+        let id = RunId::generate(self.now);
+        self.now = self.now.plus(Duration::from_micros(1));
+        let mut run = NewRunRow {
+            id,
+            tenant: self.tenant,
+            spec: Arc::clone(&self.spec),
+            body: Arc::new(Body { input: Payload::null(), metadata: Payload::null(), traceparent: None }),
+            priority: self.spec.priority,
+            run_at: None,
+            key: None,
+            event: None,
+        };
+        change(&mut run);
+        self.step(Command::Create(Box::new(run), Some(ticket)));
+        (id, ticket)
+    }
+
+    pub fn with_key(&self, key: &str) -> CreateKey {
+        CreateKey { tenant: self.tenant, scope: "w".into(), key: key.into(), body_hash: [0; 32] }
+    }
+
+    /// A hello; committed at once.
+    pub fn connect(&mut self, slots: u32) -> Transport {
+        let transport = self.hello(slots, None, &[]);
+        self.settle();
+        transport
+    }
+
+    pub fn hello(&mut self, slots: u32, resume: Option<Transport>, holding: &[Attempt]) -> Transport {
+        let (transport, ticket) = (self.ticket(), self.ticket());
+        let hash = |s: &str| -> [u8; 32] { <sha2::Sha256 as sha2::Digest>::digest(s.as_bytes()).into() };
+        let resume = resume.and_then(|t| self.sessions.get(&t).cloned());
+        let new = SessionId::generate(self.now);
+        let secret = format!("secret {transport}");
+        self.hellos.insert(ticket, transport);
+        self.step(Command::Connect(
+            Box::new(NewSession {
+                tenant: self.tenant,
+                worker: WorkerId::generate(self.now),
+                session: new,
+                secret: (secret.clone(), hash(&secret)),
+                transport,
+                info: WorkerInfo {
+                    name: "n".into(),
+                    sdk: "s".into(),
+                    actions: vec!["a".into()],
+                    slots: [("default".into(), slots)].into(),
+                    labels: BTreeMap::new(),
+                },
+                resume: resume.map(|(id, secret)| (id, hash(&secret))),
+                holding: holding.to_vec(),
+            }),
+            ticket,
+        ));
+        transport
+    }
+
+    pub fn say(&mut self, transport: Transport, message: WorkerMessage) {
+        let Some((session, _)) = self.sessions.get(&transport).cloned() else { return };
+        self.step(Command::Worker { session, transport, message });
+    }
+
+    pub fn succeed(&mut self, transport: Transport, attempt: Attempt) {
+        self.say(transport, WorkerMessage::Results(vec![(attempt, Outcome::Succeeded(Payload::null()))]));
+    }
+
+    pub fn fail(&mut self, transport: Transport, attempt: Attempt) {
+        let error = RunError { message: "boom".into(), code: None, retryable: None, retry_after_ms: None };
+        self.say(transport, WorkerMessage::Results(vec![(attempt, Outcome::Failed(error))]));
+    }
+
+    /// Attempts in the inbox of a socket, confirmed.
+    pub fn receive(&mut self, transport: Transport) -> Vec<Attempt> {
+        let mut got = Vec::new();
+        for message in std::mem::take(self.inboxes.entry(transport).or_default()) {
+            if let Outgoing::Assign(tasks) = message {
+                got.extend(tasks.iter().map(|t| t.attempt));
+            }
+        }
+        if !got.is_empty() {
+            self.say(transport, WorkerMessage::Received(got.clone()));
+        }
+        got
+    }
+
+    /// Commits the oldest transition of a lane. False: nothing waits.
+    pub fn commit(&mut self, lane: usize) -> bool {
+        let Some(write) = self.lanes[lane].pop_front() else { return false };
+        let won: HashSet<RunId> = self.win_keys(&write);
+        let outcomes = write.rows.iter().map(|row| self.apply(row, &won)).collect();
+        self.step(Command::Committed(write.flight, outcomes));
+        true
+    }
+
+    /// The database refuses the oldest transition of a lane.
+    pub fn reject(&mut self, lane: usize) -> bool {
+        let Some(write) = self.lanes[lane].pop_front() else { return false };
+        self.step(Command::Rejected(write.flight, "poison".into()));
+        true
+    }
+
+    fn win_keys(&mut self, write: &Write) -> HashSet<RunId> {
+        let mut won = HashSet::new();
+        for row in &write.rows {
+            if let Row::Insert(row) = row
+                && let Some(key) = &row.run.key
+                && !self.keys.contains_key(&*key.key)
+            {
+                self.keys.insert(key.key.to_string(), row.run.id);
+                won.insert(row.run.id);
+            }
+        }
+        won
+    }
+
+    fn apply(&mut self, row: &Row, won: &HashSet<RunId>) -> RowOutcome {
+        match row {
+            Row::Insert(row) => {
+                if row.gate.is_some() && !won.contains(&row.run.id) {
+                    return RowOutcome::KeyTaken;
+                }
+                let open = OpenRow {
+                    run: row.run.id,
+                    tenant: row.run.tenant,
+                    spec: Arc::clone(&row.run.spec),
+                    state: row.place.state,
+                    attempt: row.place.attempt,
+                    retries: 0,
+                    priority: row.run.priority.number(),
+                    rank: row.rank,
+                    due: row.place.due,
+                    holder: row.place.worker,
+                    started_at: row.place.started_at,
+                    event: None,
+                };
+                let before = self.open.insert(row.run.id, Stored { row: open, body: Arc::clone(&row.run.body) });
+                assert!(before.is_none());
+                RowOutcome::Applied(None)
+            }
+            Row::Move(row) => {
+                let Some(stored) = self.open.get_mut(&row.run).filter(|s| matches(s, &row.guard)) else {
+                    return RowOutcome::Missed;
+                };
+                let r = &mut stored.row;
+                assert!(row.place.attempt >= r.attempt, "I8 attempts never go back");
+                (r.state, r.attempt, r.retries, r.due) = (row.place.state, row.place.attempt, row.place.retries, row.place.due);
+                (r.holder, r.started_at) = (row.place.worker, row.place.started_at);
+                RowOutcome::Applied(row.want_body.then(|| Arc::clone(&stored.body)))
+            }
+            Row::End(row) => {
+                if !self.open.get(&row.run).is_some_and(|s| matches(s, &row.guard)) {
+                    return RowOutcome::Missed;
+                }
+                self.open.remove(&row.run);
+                let before = self.ended.insert(row.run, (row.state, row.guard.attempt, row.guard.session));
+                assert!(before.is_none(), "I3 {:?} ended twice", row.run);
+                RowOutcome::Applied(None)
+            }
+            Row::InsertEvent(_) | Row::PutWorker(_) | Row::DropWorker(_) => RowOutcome::Applied(None),
+        }
+    }
+
+    /// Answers the oldest read.
+    pub fn load(&mut self) -> bool {
+        match self.loads.pop_front() {
+            Some(Effect::LoadQueue(key, from, limit)) => {
+                let mut rows: Vec<OpenRow> = self
+                    .open
+                    .values()
+                    .filter(|s| s.row.state == RunStatus::Queued && from.is_none_or(|f| (s.row.rank, s.row.run) >= f))
+                    .map(|s| s.row.clone())
+                    .collect();
+                rows.sort_by_key(|r| (r.rank, r.run));
+                rows.truncate(limit);
+                let all = rows.len() < limit;
+                self.step(Command::QueueLoaded(key, rows, all));
+            }
+            Some(Effect::LoadRun(run)) => {
+                let found = match (self.open.get(&run), self.ended.get(&run)) {
+                    (Some(s), _) => Found::Open(Box::new(s.row.clone())),
+                    (None, Some((state, attempt, session))) => Found::Ended(EndedRun {
+                        run,
+                        tenant: self.tenant,
+                        state: *state,
+                        attempt: *attempt,
+                        session: *session,
+                    }),
+                    (None, None) => Found::Nothing,
+                };
+                self.step(Command::RunsLoaded(vec![(run, found)]));
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    pub fn load_timers(&mut self) {
+        let until = self.now.plus(Duration::from_secs(60));
+        let mut rows: Vec<OpenRow> =
+            self.open.values().filter(|s| s.row.due.is_some_and(|d| d <= until)).map(|s| s.row.clone()).collect();
+        rows.sort_by_key(|r| r.due);
+        self.step(Command::TimersLoaded(rows, until, true));
+    }
+
+    /// Commits and reads until nothing waits.
+    pub fn settle(&mut self) {
+        for _ in 0..10_000 {
+            if !(self.commit(0) || self.commit(1) || self.load()) {
+                return;
+            }
+        }
+        panic!("the shard does not come to rest");
+    }
+
+    pub fn advance(&mut self, by: Duration) {
+        let end = self.now.plus(by);
+        while let Some(at) = self.shard.next_timer().filter(|at| *at <= end) {
+            self.now = self.now.max(at);
+            self.step(Command::Tick);
+            self.settle();
+        }
+        self.now = end;
+        self.load_timers();
+        self.settle();
+    }
+
+    pub fn state(&self, run: RunId) -> RunStatus {
+        self.ended.get(&run).map_or_else(|| self.open[&run].row.state, |e| e.0)
+    }
+}
+
+fn matches(stored: &Stored, guard: &crate::sched::core::Guard) -> bool {
+    let r = &stored.row;
+    r.state == guard.state
+        && r.attempt == guard.attempt
+        && guard.session.is_none_or(|s| r.holder.is_some_and(|h| h.1 == s))
+}
