@@ -16,8 +16,9 @@ use crate::db::{Pool, migrate};
 use crate::error::{Error, Result};
 use crate::ops::auth::Authenticator;
 use crate::ops::definitions::Definitions;
+use crate::sched::{self, Scheduler};
 use crate::supervisor::Supervisor;
-use crate::{sched, ws};
+use crate::ws::{self, WsState};
 
 /// Connections that may wait in the kernel to be accepted.
 const BACKLOG: u32 = 1_024;
@@ -29,6 +30,8 @@ pub struct App {
     /// Where it listens.
     pub address: SocketAddr,
     supervisor: Supervisor,
+    scheduler: Scheduler,
+    sockets: WsState,
     /// The entry accepts no more.
     closing: CancellationToken,
     drain: Duration,
@@ -51,11 +54,11 @@ impl App {
         let address = listener.local_addr().map_err(|e| Error::Internal(format!("no address: {e}")))?;
         let supervisor = Supervisor::default();
         let closing = CancellationToken::new();
-        let router = routes(&config, pool, clock, &supervisor, &closing);
+        let (router, scheduler, sockets) = routes(&config, pool, clock, &supervisor, &closing);
         let (connections, patience) = (config.http.connections, Patience::default());
         let server = Server { listener, router, connections, patience, closing: closing.clone() };
         server.start(&supervisor);
-        Ok(Self { address, supervisor, closing, drain: config.http.drain })
+        Ok(Self { address, supervisor, scheduler, sockets, closing, drain: config.http.drain })
     }
 
     /// Resolves when something without which the engine is useless has died: it should be stopped.
@@ -63,9 +66,15 @@ impl App {
         self.supervisor.failed().await;
     }
 
-    /// Stops in order.
+    /// Stops in order: no new requests, workers told to leave and given time to finish, the last batch written.
     pub async fn stop(self) {
         self.closing.cancel();
+        self.scheduler.drain(self.drain).await;
+        // Each socket ends by itself when the drain is over; the farewells may take a little longer.
+        if tokio::time::timeout(self.drain + LAST, self.sockets.all_closed()).await.is_err() {
+            warn!("some worker sockets did not end in time");
+        }
+        self.scheduler.quiesce(LAST).await;
         if !self.supervisor.shut_down(self.drain + LAST).await {
             warn!("some tasks did not end in time and are cut off");
         }
@@ -80,7 +89,7 @@ fn routes(
     clock: Clock,
     supervisor: &Supervisor,
     closing: &CancellationToken,
-) -> axum::Router {
+) -> (axum::Router, Scheduler, WsState) {
     let limits = Arc::new(config.limits.clone());
     let definitions = Definitions::new(pool.clone(), clock.clone(), Arc::clone(&limits), supervisor.clone());
     let authenticator = Authenticator::start(pool.clone(), clock.clone(), supervisor);
@@ -96,9 +105,9 @@ fn routes(
     });
     let ready = scheduler.clone();
     let sockets =
-        ws::WsState::new(scheduler.clone(), authenticator.clone(), definitions.clone(), config, supervisor);
+        WsState::new(scheduler.clone(), authenticator.clone(), definitions.clone(), config, supervisor);
     let api = ApiState {
-        scheduler,
+        scheduler: scheduler.clone(),
         definitions,
         authenticator,
         pool,
@@ -107,7 +116,7 @@ fn routes(
         readiness: Readiness::new(move || ready.is_ready()),
         stopping: closing.clone(),
     };
-    crate::api::router(api).merge(ws::routes(sockets))
+    (crate::api::router(api).merge(ws::routes(sockets.clone())), scheduler, sockets)
 }
 
 fn listen(address: SocketAddr) -> Result<tokio::net::TcpListener> {

@@ -21,7 +21,7 @@ use axum::response::Response;
 use axum::routing::get;
 use futures_util::future::BoxFuture;
 use hyper_util::rt::TokioIo;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{Instrument, debug, info_span};
 
 use crate::clock::Clock;
@@ -56,6 +56,7 @@ struct Shared {
     supervisor: Supervisor,
     http: Http,
     sockets: Sockets,
+    open: TaskTracker,
     sessions: Context,
 }
 
@@ -117,8 +118,15 @@ impl WsState {
             supervisor: supervisor.clone(),
             http: config.http.clone(),
             sockets: Sockets::default(),
+            open: TaskTracker::new(),
             sessions,
         }))
+    }
+
+    /// Resolves when no socket is open any more. After the scheduler's drain every socket ends within its time.
+    pub async fn all_closed(&self) {
+        self.0.open.close();
+        self.0.open.wait().await;
     }
 }
 
@@ -166,7 +174,7 @@ fn start(shared: Arc<Shared>, scope: &TenantScope, request: Request) {
     let revoked = Box::pin(shared.authenticator.revoked(who.token, scope.expires_at()));
     let place = shared.sockets.enter(who.tenant, shared.http.sockets_per_tenant);
     let span = info_span!("session", tenant = %who.tenant, token = %who.token);
-    let supervisor = shared.supervisor.clone();
+    let (supervisor, open) = (shared.supervisor.clone(), shared.open.clone());
     let task = async move {
         let stream = match tokio::time::timeout(SWITCH, hyper::upgrade::on(request)).await {
             Ok(Ok(upgraded)) => TokioIo::new(upgraded),
@@ -179,5 +187,5 @@ fn start(shared: Arc<Shared>, scope: &TenantScope, request: Request) {
             None => Wire::new(stream, &ctx.limits, ctx.clock.clone()).await.finish(End::Close(Close::TooMany)).await,
         }
     };
-    supervisor.spawn("socket", task.instrument(span));
+    supervisor.spawn("socket", open.track_future(task.instrument(span)));
 }

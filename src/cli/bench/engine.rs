@@ -75,7 +75,11 @@ impl Engine {
             .stderr(errors)
             .kill_on_drop(true)
             .spawn()
-            .map_err(|err| wrong("the engine cannot be started", err))?;
+            .map_err(|err| {
+                // Nothing is in it, and nobody would look for it.
+                let _ = std::fs::remove_file(&log);
+                wrong("the engine cannot be started", err)
+            })?;
         let mut private = Private { child, data, log };
         match private.ready().await {
             Some(Ready { url, token, database_url }) => {

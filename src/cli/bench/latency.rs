@@ -118,8 +118,8 @@ fn pair(bench: &Bench, name: &str, measured: &Measured, p50: Option<f64>, p99: O
             let mut figure = bench.figure(format!("{name} {label}"), value, "ms");
             if let Some(unit) = unit {
                 figure = figure.ratio(value / unit);
-                if let Some(most) = most.filter(|_| bench.mode != "off") {
-                    figure = figure.must(Must::AtMost(most));
+                if let Some(most) = most {
+                    figure = bench.judge(figure, Must::AtMost(most));
                 }
             }
             if p < 99.0 {

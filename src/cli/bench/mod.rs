@@ -29,7 +29,7 @@ use crate::supervisor::Supervisor;
 use engine::Engine;
 use fleet::Ledger;
 use probe::Probe;
-use report::{Figure, Report};
+use report::{Figure, Must, Report};
 
 /// Arguments of `helve bench`.
 #[derive(Debug, clap::Args)]
@@ -247,6 +247,12 @@ impl Bench {
 
     fn figure(&self, name: impl Into<String>, value: f64, unit: &'static str) -> Figure {
         Figure::new(self.mode, name, value, unit)
+    }
+
+    /// Sets the target of a figure. The targets are those of optimistic scheduling: without it figures
+    /// are only looked at.
+    fn judge(&self, figure: Figure, must: Must) -> Figure {
+        if self.mode == "off" { figure } else { figure.must(must) }
     }
 }
 

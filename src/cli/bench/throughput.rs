@@ -41,8 +41,7 @@ pub(super) async fn closed_loops(bench: &mut Bench) -> Result<Vec<Figure>> {
         let figure = bench
             .figure(format!("throughput, {clients} clients"), rate, "runs/s")
             .detail(format!("p50 {p50:.1} ms, p99 {p99:.1} ms{failed}"));
-        let judged = clients == 256 && bench.mode != "off";
-        figures.push(if judged { figure.must(Must::AtLeast(10_000.0)) } else { figure });
+        figures.push(if clients == 256 { bench.judge(figure, Must::AtLeast(10_000.0)) } else { figure });
         if let Some(before) = before {
             sent.accepted.push(cost::settle(bench, &workflow).await?);
             figures.extend(cost::figures(bench, &before, runs).await?);
@@ -82,7 +81,7 @@ pub(super) async fn bulk(bench: &mut Bench) -> Result<Vec<Figure>> {
     let figure = bench
         .figure("throughput, bulk triggers of 100", rate, "runs/s")
         .detail(format!("{BULK_CLIENTS} clients, {share:.0} % assigned when created"));
-    Ok(vec![if bench.mode == "off" { figure } else { figure.must(Must::AtLeast(20_000.0)) }])
+    Ok(vec![bench.judge(figure, Must::AtLeast(20_000.0))])
 }
 
 /// Stored runs a second over `window`.
@@ -115,9 +114,7 @@ pub(super) async fn one_slot(bench: &mut Bench) -> Result<Vec<Figure>> {
     let mut figure = bench.figure("one slot drains a backlog", one, "runs/s");
     if floor.len() > 0 {
         figure = figure.ratio(one * floor.percentile(50.0) / 1_000.0).detail("of the floor's rate");
-        if bench.mode != "off" {
-            figure = figure.must(Must::AtLeast(0.45));
-        }
+        figure = bench.judge(figure, Must::AtLeast(0.45));
     }
     Ok(vec![figure])
 }
@@ -149,7 +146,7 @@ pub(super) async fn backlog(bench: &mut Bench) -> Result<Vec<Figure>> {
         let figure = bench
             .figure(format!("backlog drained by {workers} worker{plural}"), rate, "runs/s")
             .detail(format!("{} runs, {SLOTS} slots each", sent.accepted.len()));
-        figures.push(if bench.mode == "off" { figure } else { figure.must(Must::AtLeast(12_000.0)) });
+        figures.push(bench.judge(figure, Must::AtLeast(12_000.0)));
     }
     bench.forget(&workflow).await?;
     Ok(figures)

@@ -49,7 +49,10 @@ impl Shard {
             .get(&session)
             .and_then(|s| s.holds.get(&attempt))
             .map(|hold| hold.until.map_or(Reason::Reassigned, |(_, reason)| reason));
-        let reason = reason.unwrap_or(Reason::Reassigned);
+        // A run of another tenant is none at all: not even its existence shows.
+        let both = self.tasks.get(&attempt.run).zip(self.sessions.get(&session));
+        let foreign = both.is_some_and(|(task, session)| task.tenant != session.tenant);
+        let reason = reason.unwrap_or(if foreign { Reason::Unknown } else { Reason::Reassigned });
         self.let_go(session, attempt, cx, out);
         self.push(session, Outgoing::Superseded(vec![(attempt, reason)]), out);
     }

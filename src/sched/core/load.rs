@@ -7,7 +7,6 @@ use crate::domain::status::RunStatus;
 use crate::error::Error;
 use crate::id::RunId;
 
-use super::recover::running_phase;
 use super::state::{Deferred, Phase, Shard, Task, ids, refuse};
 use super::timers::resting_phase;
 use super::types::{Answer, Context, Effect, EndedRun, Found, OpenRow, QueueKey};
@@ -106,15 +105,40 @@ impl Shard {
 
     fn open_found(&mut self, row: &OpenRow, commands: VecDeque<Deferred>, cx: Context, out: &mut Vec<Effect>) {
         let run = row.run;
+        let mut ours = VecDeque::with_capacity(commands.len());
+        for command in commands {
+            // A run of another tenant is none at all, and must not enter this shard's memory.
+            if self.asks_for(&command).is_some_and(|tenant| tenant != row.tenant) {
+                self.over(run, command, None, out);
+            } else {
+                ours.push_back(command);
+            }
+        }
+        if ours.is_empty() {
+            return;
+        }
         if !self.tasks.contains_key(&run) {
-            let phase = resting_phase(row).or_else(|| running_phase(row));
-            let Some(phase) = phase else { return };
-            self.tasks.insert(run, Task::from_row(row, phase));
+            match resting_phase(row) {
+                Some(phase) => drop(self.tasks.insert(run, Task::from_row(row, phase))),
+                None => self.adopt(row, cx, out),
+            }
         }
         if let Some(task) = self.tasks.get_mut(&run) {
-            task.deferred.extend(commands);
+            task.deferred.extend(ours);
         }
         self.settle(run, cx, out);
+    }
+
+    /// The tenant for whom a command was given, if it can tell.
+    fn asks_for(&self, command: &Deferred) -> Option<crate::id::TenantId> {
+        let of = |session| self.sessions.get(session).map(|s| s.tenant);
+        match command {
+            Deferred::Cancel { tenant, .. } => Some(*tenant),
+            Deferred::Result { session, .. }
+            | Deferred::Extend { session, .. }
+            | Deferred::TakeBack { session, .. } => of(session),
+            Deferred::Timer => None,
+        }
     }
 
     /// A command meets a run that has ended, or that does not exist.

@@ -38,19 +38,22 @@ impl Shard {
             self.reset_session_timer(row.session);
         }
         for row in held {
-            let Some(phase) = running_phase(&row) else { continue };
-            let attempt = Attempt { run: row.run, number: row.attempt };
-            self.tasks.insert(row.run, Task::from_row(&row, phase));
-            let Some((_, session)) = row.holder else { continue };
-            match self.sessions.get_mut(&session) {
-                Some(s) => {
-                    s.hold(attempt, &row.spec);
-                    self.deadline_of(&row, cx);
-                }
-                None => {
-                    self.on_run(row.run, Deferred::TakeBack { session, reason: TakeBack::Lost }, cx, out);
-                }
+            self.adopt(&row, cx, out);
+        }
+    }
+
+    /// Takes a run that a worker holds into memory: it waits for its worker, or goes to others at once.
+    pub(super) fn adopt(&mut self, row: &OpenRow, cx: Context, out: &mut Vec<Effect>) {
+        let Some(phase) = running_phase(row) else { return };
+        let attempt = Attempt { run: row.run, number: row.attempt };
+        self.tasks.insert(row.run, Task::from_row(row, phase));
+        let Some((_, session)) = row.holder else { return };
+        match self.sessions.get_mut(&session) {
+            Some(s) => {
+                s.hold(attempt, &row.spec);
+                self.deadline_of(row, cx);
             }
+            None => self.on_run(row.run, Deferred::TakeBack { session, reason: TakeBack::Lost }, cx, out),
         }
     }
 
@@ -71,7 +74,7 @@ impl Shard {
 }
 
 /// The phase of a row that a worker holds.
-pub(super) fn running_phase(row: &OpenRow) -> Option<Phase> {
+fn running_phase(row: &OpenRow) -> Option<Phase> {
     let (worker, session) = row.holder.filter(|_| row.state == RunStatus::Running)?;
     Some(Phase::Running(Held {
         session,

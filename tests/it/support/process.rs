@@ -63,7 +63,7 @@ impl EngineProcess {
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .env("DATABASE_URL", &self.database)
             .env("HELVE_LISTEN", &self.listen)
-            .env("HELVE_LOG", std::env::var("HELVE_LOG").unwrap_or_else(|_| "info".to_owned()))
+            .env("HELVE_LOG", std::env::var("HELVE_LOG").unwrap_or_else(|_| "warn".to_owned()))
             .env("RUST_BACKTRACE", "1")
             .envs(self.env.iter().map(|(k, v)| (k, v)))
             .stdin(Stdio::null())

@@ -427,3 +427,68 @@ fn released_work_does_not_spin() {
     assert_eq!(w.open[&run].row.retries, 0);
     assert!(Payload::null().len() == 4);
 }
+
+#[test]
+fn another_tenants_running_run_never_enters_memory() {
+    let mut w = World::new(settings());
+    let worker = w.connect(1);
+    let (run, _) = w.trigger();
+    w.settle();
+    w.receive(worker);
+    // As if the run belonged to a shard elsewhere: only its row is there.
+    let mut elsewhere = World::new(settings());
+    elsewhere.open = w.open.clone();
+    let other = elsewhere.connect(1);
+    elsewhere.succeed(other, Attempt { run, number: 1 });
+    let ticket = cancel(&mut elsewhere, run);
+    elsewhere.settle();
+    assert!(matches!(&elsewhere.answers[&ticket], Answer::Failed(e) if e.code() == Code::NotFound));
+    assert!(elsewhere.inboxes[&other].iter().any(|m| matches!(m, Outgoing::Superseded(s) if s[0].1 == Reason::Unknown)));
+    assert!(elsewhere.shard.tasks.is_empty());
+    assert_eq!(w.state(run), Running);
+}
+
+#[test]
+fn a_takeover_waits_for_the_workers_and_takes_their_results() {
+    let mut w = World::new(settings());
+    let worker = w.connect(2);
+    let (kept, _) = w.trigger();
+    let (lost, _) = w.trigger();
+    w.settle();
+    let held = w.receive(worker);
+    assert_eq!(held.len(), 2);
+    let (session, secret) = w.sessions[&worker].clone();
+    let row = w.shard.sessions[&session].row(session);
+    // The process dies: only the rows are left.
+    w.shard = crate::sched::core::Shard::new(settings());
+    w.lanes.iter_mut().for_each(std::collections::VecDeque::clear);
+    w.load_timers();
+    let rows = w.open.values().map(|s| s.row.clone()).collect();
+    w.step(Command::Recovered(vec![row], rows));
+    assert!(!secret.is_empty());
+    let again = w.hello(2, Some(worker), &[Attempt { run: kept, number: 1 }]);
+    w.settle();
+    w.succeed(again, Attempt { run: kept, number: 1 });
+    w.settle();
+    assert_eq!(w.state(kept), Succeeded);
+    assert_eq!(w.receive(again), [Attempt { run: lost, number: 2 }], "what the worker does not hold is given out anew");
+}
+
+#[test]
+fn a_takeover_gives_up_a_worker_that_does_not_come_back() {
+    let mut w = World::new(settings());
+    let worker = w.connect(1);
+    let (run, _) = w.trigger();
+    w.settle();
+    w.receive(worker);
+    let (session, _) = w.sessions[&worker].clone();
+    let row = w.shard.sessions[&session].row(session);
+    w.shard = crate::sched::core::Shard::new(settings());
+    w.load_timers();
+    let rows = w.open.values().map(|s| s.row.clone()).collect();
+    w.step(Command::Recovered(vec![row], rows));
+    w.advance(SEC * 14);
+    assert_eq!(w.state(run), Running);
+    w.advance(SEC);
+    assert_eq!(w.state(run), Queued);
+}
