@@ -8,8 +8,8 @@ use tokio::net::TcpSocket;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::api::server::{Patience, Server};
-use crate::api::{ApiState, Readiness};
+use crate::api::server::{Connections, Patience, Server};
+use crate::api::{self, ApiState, Readiness};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::db::{Pool, migrate};
@@ -22,8 +22,10 @@ use crate::ws::{self, WsState};
 
 /// Connections that may wait in the kernel to be accepted.
 const BACKLOG: u32 = 1_024;
-/// What the parts have to end, after the drain.
-const LAST: Duration = Duration::from_secs(5);
+/// What the last commits may take when everybody has left.
+const COMMIT: Duration = Duration::from_secs(5);
+/// What the tasks have to end when there is nothing left to do.
+const END: Duration = Duration::from_secs(5);
 
 /// A running engine.
 pub struct App {
@@ -31,14 +33,16 @@ pub struct App {
     pub address: SocketAddr,
     supervisor: Supervisor,
     scheduler: Scheduler,
+    connections: Connections,
     sockets: WsState,
-    /// The entry accepts no more.
+    /// The entry takes no more.
     closing: CancellationToken,
     drain: Duration,
 }
 
 impl App {
-    /// Starts an engine. It listens when this returns; `/readyz` says when it owns its shards.
+    /// Starts an engine. It listens when this returns; `/readyz` says when it owns its shards, which
+    /// another engine may hold for as long as it lives.
     ///
     /// # Errors
     /// `Internal` with a text for the operator: the schema is not up to date, or the address is taken;
@@ -52,13 +56,43 @@ impl App {
         }
         let listener = listen(config.http.listen)?;
         let address = listener.local_addr().map_err(|e| Error::Internal(format!("no address: {e}")))?;
-        let supervisor = Supervisor::default();
-        let closing = CancellationToken::new();
-        let (router, scheduler, sockets) = routes(&config, pool, clock, &supervisor, &closing);
-        let (connections, patience) = (config.http.connections, Patience::default());
-        let server = Server { listener, router, connections, patience, closing: closing.clone() };
-        server.start(&supervisor);
-        Ok(Self { address, supervisor, scheduler, sockets, closing, drain: config.http.drain })
+        let (supervisor, closing) = (Supervisor::default(), CancellationToken::new());
+        let limits = Arc::new(config.limits.clone());
+        let definitions = Definitions::new(pool.clone(), clock.clone(), Arc::clone(&limits), supervisor.clone());
+        let authenticator = Authenticator::start(pool.clone(), clock.clone(), &supervisor);
+        let scheduler = sched::start(sched::Parts {
+            database: config.database.clone(),
+            pool: pool.clone(),
+            scheduling: config.scheduling.clone(),
+            retention: config.retention.clone(),
+            takeover: config.takeover,
+            definitions: definitions.clone(),
+            clock: clock.clone(),
+            supervisor: supervisor.clone(),
+        });
+        let owner = scheduler.clone();
+        let readiness = Readiness::new(move || owner.is_ready());
+        let sockets = WsState::new(scheduler.clone(), authenticator.clone(), definitions.clone(), &config, &supervisor);
+        let stopping = closing.clone();
+        let state = ApiState {
+            scheduler: scheduler.clone(),
+            definitions,
+            authenticator,
+            pool,
+            limits,
+            clock,
+            readiness,
+            stopping,
+        };
+        let server = Server {
+            listener,
+            router: api::router(state).merge(ws::routes(sockets.clone())),
+            connections: config.http.connections,
+            patience: Patience::default(),
+            closing: closing.clone(),
+        };
+        let connections = server.start(&supervisor);
+        Ok(Self { address, supervisor, scheduler, connections, sockets, closing, drain: config.http.drain })
     }
 
     /// Resolves when something without which the engine is useless has died: it should be stopped.
@@ -66,57 +100,23 @@ impl App {
         self.supervisor.failed().await;
     }
 
-    /// Stops in order: no new requests, workers told to leave and given time to finish, the last batch written.
+    /// Stops in order: nothing new comes in, workers go elsewhere, open requests are answered, what was
+    /// decided is committed, and only then the parts end.
     pub async fn stop(self) {
         self.closing.cancel();
-        self.scheduler.drain(self.drain).await;
-        // Each socket ends by itself when the drain is over; the farewells may take a little longer.
-        if tokio::time::timeout(self.drain + LAST, self.sockets.all_closed()).await.is_err() {
-            warn!("some worker sockets did not end in time");
+        if self.scheduler.is_ready() {
+            self.scheduler.drain(self.drain).await;
+            let left = async { tokio::join!(self.connections.all_closed(), self.sockets.all_closed()) };
+            if tokio::time::timeout(self.drain, left).await.is_err() {
+                info!("some requests or workers did not leave in time and are cut off");
+            }
+            self.scheduler.quiesce(COMMIT).await;
         }
-        self.scheduler.quiesce(LAST).await;
-        if !self.supervisor.shut_down(self.drain + LAST).await {
+        if !self.supervisor.shut_down(END).await {
             warn!("some tasks did not end in time and are cut off");
         }
         info!("stopped");
     }
-}
-
-/// Everything that the engine answers.
-fn routes(
-    config: &Config,
-    pool: Pool,
-    clock: Clock,
-    supervisor: &Supervisor,
-    closing: &CancellationToken,
-) -> (axum::Router, Scheduler, WsState) {
-    let limits = Arc::new(config.limits.clone());
-    let definitions = Definitions::new(pool.clone(), clock.clone(), Arc::clone(&limits), supervisor.clone());
-    let authenticator = Authenticator::start(pool.clone(), clock.clone(), supervisor);
-    let scheduler = sched::start(sched::Parts {
-        database: config.database.clone(),
-        pool: pool.clone(),
-        scheduling: config.scheduling.clone(),
-        retention: config.retention.clone(),
-        takeover: config.takeover,
-        definitions: definitions.clone(),
-        clock: clock.clone(),
-        supervisor: supervisor.clone(),
-    });
-    let ready = scheduler.clone();
-    let sockets =
-        WsState::new(scheduler.clone(), authenticator.clone(), definitions.clone(), config, supervisor);
-    let api = ApiState {
-        scheduler: scheduler.clone(),
-        definitions,
-        authenticator,
-        pool,
-        limits,
-        clock,
-        readiness: Readiness::new(move || ready.is_ready()),
-        stopping: closing.clone(),
-    };
-    (crate::api::router(api).merge(ws::routes(sockets.clone())), scheduler, sockets)
 }
 
 fn listen(address: SocketAddr) -> Result<tokio::net::TcpListener> {

@@ -18,6 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 use tracing::{debug, warn};
 
@@ -60,20 +61,32 @@ pub struct Server {
     pub closing: CancellationToken,
 }
 
+/// The connections of a server that do not belong to a WebSocket.
+pub struct Connections(TaskTracker);
+
+impl Connections {
+    /// Resolves when all have ended: after closing, each ends with the request that it serves.
+    pub async fn all_closed(&self) {
+        self.0.close();
+        self.0.wait().await;
+    }
+}
+
 impl Server {
-    /// Serves until closing. Connections are tasks of `supervisor`, and end by themselves after closing
-    /// unless a request takes longer; a WebSocket belongs to its session.
-    pub fn start(self, supervisor: &Supervisor) {
-        let tasks = supervisor.clone();
+    /// Serves until closing. Connections are tasks of `supervisor`.
+    pub fn start(self, supervisor: &Supervisor) -> Connections {
+        let (tasks, open) = (supervisor.clone(), TaskTracker::new());
+        let connections = Connections(open.clone());
         supervisor.spawn_vital("http", async move {
             // The signal ends this loop before the supervisor stops: it is not a failure then.
             let stopping = tasks.stopping();
-            self.accept(&tasks).await;
+            self.accept(&tasks, &open).await;
             stopping.cancelled().await;
         });
+        connections
     }
 
-    async fn accept(self, supervisor: &Supervisor) {
+    async fn accept(self, supervisor: &Supervisor, open: &TaskTracker) {
         let Self { listener, router, connections, patience, closing } = self;
         let permits = Arc::new(Semaphore::new(connections));
         loop {
@@ -93,7 +106,7 @@ impl Server {
                 Ok((stream, _)) => {
                     let counted = Counted { stream, _permit: permit };
                     let connection = serve(counted, router.clone(), patience, closing.clone());
-                    supervisor.spawn("connection", connection);
+                    supervisor.spawn("connection", open.track_future(connection));
                 }
                 Err(e) if is_of_the_peer(e.kind()) => debug!(error = %e, "a connection died before it was accepted"),
                 Err(e) => {

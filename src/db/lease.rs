@@ -159,7 +159,11 @@ impl LeaseConnection {
     pub async fn take_shards(&mut self) -> Result<i64> {
         let take = "update shard set owner = $1, epoch = epoch + 1 \
             where owner is null or owner not in (select id from node)";
-        diesel::sql_query(take).bind::<SqlUuid, _>(self.node.uuid()).execute(&mut self.conn).await.map_err(map_error)?;
+        diesel::sql_query(take)
+            .bind::<SqlUuid, _>(self.node.uuid())
+            .execute(&mut self.conn)
+            .await
+            .map_err(map_error)?;
         let count: Vec<Count> = diesel::sql_query("select count(*) as n from shard where owner = $1")
             .bind::<SqlUuid, _>(self.node.uuid())
             .load(&mut self.conn)
@@ -178,7 +182,11 @@ impl LeaseConnection {
             "delete from node where id = $1",
             "delete from lane l where l.node = $1 or not exists (select from node n where n.id = l.node)",
         ] {
-            diesel::sql_query(sql).bind::<SqlUuid, _>(self.node.uuid()).execute(&mut self.conn).await.map_err(map_error)?;
+            diesel::sql_query(sql)
+                .bind::<SqlUuid, _>(self.node.uuid())
+                .execute(&mut self.conn)
+                .await
+                .map_err(map_error)?;
         }
         Ok(())
     }

@@ -95,7 +95,9 @@ pub async fn make_ahead(pool: &Pool, now: Timestamp) -> Result<()> {
                 continue;
             }
             let (from, to) = (week.bound(by), week.next().bound(by));
-            let sql = format!("create table if not exists {name} partition of {table} for values from ('{from}') to ('{to}')");
+            let sql = format!(
+                "create table if not exists {name} partition of {table} for values from ('{from}') to ('{to}')"
+            );
             ddl(&mut conn, &sql).await?;
             info!(partition = name, "made a partition");
         }
@@ -157,12 +159,10 @@ pub async fn drop_old(pool: &Pool, now: Timestamp, keep: Duration) -> Result<()>
 /// the event: a day more is plenty.
 async fn is_referred(conn: &mut AsyncPgConnection, week: Week) -> Result<bool> {
     let end = first_id(week.next().0 + DAY);
-    let sql = "select exists (select from open_run where id < $1) or exists (select from run_history where id < $1) as yes";
-    let rows: Vec<Flag> = diesel::sql_query(sql)
-        .bind::<diesel::sql_types::Uuid, _>(end)
-        .load(&mut *conn)
-        .await
-        .map_err(map_error)?;
+    let sql =
+        "select exists (select from open_run where id < $1) or exists (select from run_history where id < $1) as yes";
+    let rows: Vec<Flag> =
+        diesel::sql_query(sql).bind::<diesel::sql_types::Uuid, _>(end).load(&mut *conn).await.map_err(map_error)?;
     Ok(rows.into_iter().next().is_none_or(|r| r.yes))
 }
 
@@ -170,11 +170,8 @@ async fn expire_keys(conn: &mut AsyncPgConnection, now: Timestamp) -> Result<()>
     let sql = "delete from idempotency where (tenant, scope, key) in ( \
         select tenant, scope, key from idempotency where expires_at <= $1 limit 5000 for update skip locked)";
     for _ in 0..200 {
-        let gone = diesel::sql_query(sql)
-            .bind::<Timestamptz, _>(now.to_utc())
-            .execute(&mut *conn)
-            .await
-            .map_err(map_error)?;
+        let gone =
+            diesel::sql_query(sql).bind::<Timestamptz, _>(now.to_utc()).execute(&mut *conn).await.map_err(map_error)?;
         if gone < 5_000 {
             return Ok(());
         }

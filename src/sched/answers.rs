@@ -18,12 +18,26 @@ use super::{Connection, Created, EventCreated};
 
 /// Who waits for an answer, and for which.
 pub(super) enum Reply {
-    Create { run: RunId, reply: oneshot::Sender<Result<Created>>, watch: bool },
+    Create {
+        run: RunId,
+        reply: oneshot::Sender<Result<Created>>,
+        watch: bool,
+    },
     /// One item of a bulk request.
-    Item { place: usize, bulk: Arc<std::sync::Mutex<Bulk>> },
-    Event { reply: oneshot::Sender<Result<EventCreated>> },
-    Cancel { reply: oneshot::Sender<Result<()>> },
-    Connect { transport: Transport, reply: oneshot::Sender<Result<(Welcome, Connection)>> },
+    Item {
+        place: usize,
+        bulk: Arc<std::sync::Mutex<Bulk>>,
+    },
+    Event {
+        reply: oneshot::Sender<Result<EventCreated>>,
+    },
+    Cancel {
+        reply: oneshot::Sender<Result<()>>,
+    },
+    Connect {
+        transport: Transport,
+        reply: oneshot::Sender<Result<(Welcome, Connection)>>,
+    },
 }
 
 /// The outcomes of a bulk request, answered when the last is there.

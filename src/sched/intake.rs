@@ -86,8 +86,7 @@ impl Owner {
             key: key.as_str().into(),
             body_hash: event.body_hash,
         });
-        let body =
-            Arc::new(Body { input: event.payload, metadata: event.metadata, traceparent: event.traceparent });
+        let body = Arc::new(Body { input: event.payload, metadata: event.metadata, traceparent: event.traceparent });
         let run = |spec: Arc<crate::domain::definition::Spec>| NewRunRow {
             id: RunId::generate(now),
             tenant: event.tenant,
@@ -199,12 +198,7 @@ fn shard_of(tenant: TenantId) -> usize {
 }
 
 fn create_key(tenant: TenantId, workflow: &Arc<str>, idempotency: Idempotency) -> CreateKey {
-    CreateKey {
-        tenant,
-        scope: Arc::clone(workflow),
-        key: idempotency.key.into(),
-        body_hash: idempotency.body_hash,
-    }
+    CreateKey { tenant, scope: Arc::clone(workflow), key: idempotency.key.into(), body_hash: idempotency.body_hash }
 }
 
 fn hash(secret: &str) -> [u8; 32] {

@@ -15,10 +15,12 @@ use super::pidfile::{PidFile, TICK, wait_while};
 use super::place::{Identity, failed};
 use crate::error::Result;
 
-/// How long a server may take to write its last checkpoint.
-pub(super) const FAST: Duration = Duration::from_secs(30);
-/// How long it may take without one.
-pub(super) const IMMEDIATE: Duration = Duration::from_secs(10);
+/// How a server is ended, and how long it may take to obey: with a last checkpoint, without one, by force.
+pub(super) const ENDING: [(Signal, Duration); 3] = [
+    (Signal::SIGINT, Duration::from_secs(30)),
+    (Signal::SIGQUIT, Duration::from_secs(10)),
+    (Signal::SIGKILL, Duration::from_secs(10)),
+];
 
 /// What `helve internal pg-guard` does, with the arguments that the start of a server gives it.
 #[derive(Debug, Clone)]
@@ -68,18 +70,19 @@ impl Guard {
 fn hold(command: &mut Command, parent: Pid) -> Result<()> {
     let mut child = command.spawn().map_err(|e| failed(format!("the server does not start: {e}")))?;
     let pid = Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX));
-    let mut told = false;
-    loop {
-        match child.try_wait() {
-            Ok(None) => {}
-            Ok(Some(_)) => return Ok(()),
-            Err(e) => return Err(failed(format!("the server cannot be watched: {e}"))),
-        }
-        if !told && getppid() != parent {
-            told = kill(pid, Signal::SIGINT).is_ok();
-        }
+    let mut runs = || matches!(child.try_wait(), Ok(None));
+    while runs() && getppid() == parent {
         std::thread::sleep(Duration::from_millis(100));
     }
+    for (signal, patience) in ENDING {
+        if !runs() {
+            break;
+        }
+        // It may have ended in between.
+        let _ = kill(pid, signal);
+        wait_while(patience, &mut runs);
+    }
+    Ok(())
 }
 
 /// Nothing of the caller's PostgreSQL settings reaches the private server.
@@ -201,8 +204,7 @@ impl Process {
 
     /// Stops it; blocks until it is gone. `checkpoint`: the next start need not recover.
     pub fn stop(&self, checkpoint: bool) {
-        let steps = [(Signal::SIGINT, FAST), (Signal::SIGQUIT, IMMEDIATE), (Signal::SIGKILL, IMMEDIATE)];
-        for (signal, patience) in steps.into_iter().skip(usize::from(!checkpoint)) {
+        for (signal, patience) in ENDING.into_iter().skip(usize::from(!checkpoint)) {
             self.signal(signal);
             if wait_while(patience, || self.status().is_none()) {
                 return;

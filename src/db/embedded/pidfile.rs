@@ -4,10 +4,10 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::kill;
 use nix::unistd::Pid;
 
-use super::guard::{FAST, IMMEDIATE};
+use super::guard::ENDING;
 use super::place::failed;
 use crate::error::Result;
 
@@ -55,7 +55,7 @@ pub(super) fn is_running(data: &Path) -> bool {
 /// Ends the server that a killed engine left on `data`, and removes what it left; blocks.
 pub(super) fn stop_leftover(data: &Path) -> Result<()> {
     let Some(file) = PidFile::read(data) else { return Ok(()) };
-    for (signal, patience) in [(Signal::SIGINT, FAST), (Signal::SIGQUIT, IMMEDIATE)] {
+    for (signal, patience) in ENDING {
         if !is_running(data) {
             break;
         }
@@ -73,7 +73,7 @@ pub(super) fn stop_leftover(data: &Path) -> Result<()> {
 }
 
 /// Looks at `condition` until it is false; blocks. False: it was still true at the end.
-pub(super) fn wait_while(patience: Duration, condition: impl Fn() -> bool) -> bool {
+pub(super) fn wait_while(patience: Duration, mut condition: impl FnMut() -> bool) -> bool {
     for _ in 0..patience.as_millis() / TICK.as_millis() {
         if !condition() {
             return true;

@@ -165,11 +165,7 @@ impl FinishOutcome {
 /// The payloads of a row.
 pub(super) fn body(input: Vec<u8>, metadata: Option<Vec<u8>>, traceparent: Option<String>) -> Arc<Body> {
     let metadata = metadata.map_or_else(|| Bytes::from_static(b"{}"), Bytes::from);
-    Arc::new(Body {
-        input: Payload::trusted(Bytes::from(input)),
-        metadata: Payload::trusted(metadata),
-        traceparent,
-    })
+    Arc::new(Body { input: Payload::trusted(Bytes::from(input)), metadata: Payload::trusted(metadata), traceparent })
 }
 
 macro_rules! texts {

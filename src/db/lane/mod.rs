@@ -10,7 +10,7 @@ use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use uuid::Uuid;
 
 pub use create::{CreateRows, KeyWon};
-pub use finish::{FinishRows, FinishOutcome};
+pub use finish::{FinishOutcome, FinishRows};
 pub use open::terminate_backend;
 pub use readback::Traces;
 

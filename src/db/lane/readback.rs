@@ -52,12 +52,7 @@ impl LaneConnection {
     ///
     /// # Errors
     /// See [`LaneError`].
-    pub async fn traces(
-        &mut self,
-        runs: &[RunId],
-        events: &[EventId],
-        since: Timestamp,
-    ) -> Result<Traces, LaneError> {
+    pub async fn traces(&mut self, runs: &[RunId], events: &[EventId], since: Timestamp) -> Result<Traces, LaneError> {
         let runs: Vec<Uuid> = runs.iter().map(|r| r.uuid()).collect();
         let events: Vec<Uuid> = events.iter().map(|e| e.uuid()).collect();
         let rows: Vec<Trace> = diesel::sql_query(include_str!("../sql/lane/traces.sql"))

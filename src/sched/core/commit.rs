@@ -2,31 +2,22 @@
 
 use std::sync::Arc;
 
-use crate::domain::delivery::{Attempt, Outcome, Outgoing, Welcome};
-use crate::domain::run::RunError;
+use crate::domain::delivery::{Attempt, Outgoing, Welcome};
 use crate::domain::status::RunStatus;
-use crate::error::{Code, Error};
+use crate::error::Error;
 use crate::id::RunId;
 
-use super::state::{
-    Deferred, Farewell, InFlight, Note, Phase, Placed, Shard, Start, Step, TakeBack, engine_error, refuse,
-};
+use super::flight::{Farewell, InFlight, Note, Placed, Start, Step};
+use super::state::{Shard, refuse};
+use super::task::{Deferred, Phase};
 use super::types::{Answer, Body, Context, CreateKey, Effect, EndRow, Flight, QueueKey, RowOutcome, Ticket};
 
 /// Bodies up to this size stay in memory with a queued run, so that its claim need not read them.
 const KEPT_BODY: usize = 1_024;
-/// How long after a refusal by the database something is tried again.
-const RETRY_REFUSED: std::time::Duration = std::time::Duration::from_secs(5);
 
 impl Shard {
     /// A transition is committed.
-    pub(super) fn committed(
-        &mut self,
-        flight: Flight,
-        outcomes: Vec<RowOutcome>,
-        cx: Context,
-        out: &mut Vec<Effect>,
-    ) {
+    pub(super) fn committed(&mut self, flight: Flight, outcomes: Vec<RowOutcome>, cx: Context, out: &mut Vec<Effect>) {
         let Some(InFlight { steps }) = self.flights.remove(&flight) else { return };
         crate::invariant!(steps.len() == outcomes.len(), "G3 a transition has an outcome for each of its rows");
         let mut touched = Vec::with_capacity(steps.len());
@@ -98,7 +89,7 @@ impl Shard {
                 {
                     let session = held.session;
                     held.deadline = Some(deadline);
-                    held.delivery = super::state::Delivery::Received;
+                    held.delivery = super::task::Delivery::Received;
                     self.set_timer(run, Some(deadline));
                     self.push(session, Outgoing::Extended(attempt, by), out);
                 }
@@ -195,13 +186,7 @@ impl Shard {
     }
 
     /// The row was not as the window had it (a read's snapshot may be old): the slot is free again.
-    fn claim_missed(
-        &mut self,
-        run: RunId,
-        session: crate::id::SessionId,
-        cx: Context,
-        out: &mut Vec<Effect>,
-    ) {
+    fn claim_missed(&mut self, run: RunId, session: crate::id::SessionId, cx: Context, out: &mut Vec<Effect>) {
         if let Some(number) = self.tasks.get(&run).map(|t| t.attempt + 1) {
             self.release(session, Attempt { run, number });
         }
@@ -299,121 +284,4 @@ impl Shard {
         }
         self.offers_changed(session, cx, out);
     }
-
-    /// The database refuses a transition for what it contains: undo it, and let nothing hang.
-    pub(super) fn rejected(&mut self, flight: Flight, why: &str, cx: Context, out: &mut Vec<Effect>) {
-        let Some(InFlight { steps }) = self.flights.remove(&flight) else { return };
-        let mut touched = Vec::new();
-        // Backwards: the claims that used a freed slot before the change that freed it.
-        for step in steps.into_iter().rev() {
-            if let Some(run) = step.run() {
-                touched.push(run);
-                if let Some(task) = self.tasks.get_mut(&run) {
-                    task.flight = None;
-                }
-            }
-            self.reject_step(step, why, cx, out);
-        }
-        for run in touched {
-            self.settle(run, cx, out);
-        }
-    }
-
-    fn reject_step(&mut self, step: Step, why: &str, cx: Context, out: &mut Vec<Effect>) {
-        let internal = || Error::Internal(format!("the database refused the write: {why}"));
-        match step {
-            Step::Create { run, ticket, start, key } => {
-                self.creating -= 1;
-                if let Start::Assigned(_) = start {
-                    self.optimistic -= 1;
-                }
-                self.uncreate(run, start);
-                refuse(ticket, internal(), out);
-                self.unlock_key(key.as_ref(), cx, out);
-            }
-            Step::Event { ticket, key, .. } => {
-                refuse(Some(ticket), internal(), out);
-                self.unlock_key(key.as_ref(), cx, out);
-            }
-            Step::Assign { run, to } => {
-                self.unclaim(run, to.session, out);
-                self.set_timer(run, Some(cx.now.plus(RETRY_REFUSED)));
-            }
-            Step::Place { run, note, .. } => self.unplace(run, &note, cx, out),
-            Step::End { run, row, note } => self.unend(run, &row, &note, cx, out),
-            Step::Extend { attempt, .. } => {
-                if let Some(session) = self.tasks.get(&attempt.run).and_then(|t| t.held()).map(|h| h.session) {
-                    self.push(session, Outgoing::Error(Code::Internal, "the extension was not stored".into()), out);
-                }
-            }
-            Step::Worker { session, ticket, .. } => {
-                refuse(ticket, internal(), out);
-                self.unwritten(session, cx, out);
-            }
-            Step::Gone => {}
-        }
-    }
-
-    fn unplace(&mut self, run: RunId, note: &Note, cx: Context, out: &mut Vec<Effect>) {
-        self.dequeue(run);
-        self.reopen(run, note, cx, out);
-        if let Some((session, _, _)) = note.holder {
-            self.push(session, Outgoing::Error(Code::Internal, "a result was not stored".into()), out);
-        }
-    }
-
-    /// A result that cannot be stored must not leave its run hanging: it fails without the payload.
-    fn unend(&mut self, run: RunId, row: &EndRow, note: &Note, cx: Context, out: &mut Vec<Effect>) {
-        self.reopen(run, note, cx, out);
-        if let Some((_, ticket)) = note.ticket {
-            refuse(Some(ticket), Error::Internal("the database refused the cancel".into()), out);
-        }
-        if let Some((session, attempt, Farewell::Stored)) = note.holder
-            && (row.output.is_some() || row.error.as_ref().is_some_and(|e| e.code.as_deref() != Some("result_rejected")))
-        {
-            let error = RunError {
-                retryable: Some(false),
-                ..engine_error("result_rejected", "the database refused to store the result")
-            };
-            self.on_run(run, Deferred::Result { session, attempt, outcome: Outcome::Failed(error) }, cx, out);
-        }
-    }
-
-    /// Memory is as before the refused change; a timer tries again what nobody else will.
-    fn reopen(&mut self, run: RunId, note: &Note, cx: Context, out: &mut Vec<Effect>) {
-        if let Some((session, attempt, farewell)) = note.holder
-            && farewell != Farewell::Silent
-        {
-            self.restore_hold(run, session, attempt);
-        }
-        let again = cx.now.plus(RETRY_REFUSED);
-        if let Some(task) = self.tasks.get_mut(&run)
-            && let Phase::Running(held) = &mut task.phase
-        {
-            held.deadline = Some(again);
-            held.delivery = super::state::Delivery::Received;
-            if !self.sessions.contains_key(&held.session) {
-                let session = held.session;
-                task.deferred.push_back(Deferred::TakeBack { session, reason: TakeBack::Lost });
-            }
-        }
-        self.set_timer(run, Some(again));
-        if self.tasks.get(&run).is_some_and(|t| matches!(t.phase, Phase::Queued { .. })) {
-            self.enqueue(run, out);
-        }
-    }
 }
-
-impl Step {
-    const fn run(&self) -> Option<RunId> {
-        match self {
-            Self::Create { run, .. }
-            | Self::Assign { run, .. }
-            | Self::Place { run, .. }
-            | Self::End { run, .. }
-            | Self::Extend { run, .. } => Some(*run),
-            Self::Event { .. } | Self::Worker { .. } | Self::Gone => None,
-        }
-    }
-}
-

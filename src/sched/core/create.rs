@@ -11,7 +11,9 @@ use crate::domain::status::RunStatus;
 use crate::error::Error;
 use crate::id::RunId;
 
-use super::state::{Assigned, Phase, Shard, Start, Step, Task, refuse};
+use super::flight::{Assigned, Start, Step};
+use super::state::{Shard, refuse};
+use super::task::{Phase, Task};
 use super::types::{
     Command, Context, CreateKey, Effect, InsertRow, Lane, NewEventRow, NewRunRow, Placement, QueueKey, Row, Ticket,
 };
@@ -51,8 +53,7 @@ impl Shard {
         let tenant = event.tenant;
         let gate = event.create_key.as_ref().map(|_| event.id.uuid());
         let ids = event.runs.iter().map(|r| r.id).collect();
-        let mut steps =
-            vec![Step::Event { event: event.id, runs: ids, ticket, key: event.create_key.clone() }];
+        let mut steps = vec![Step::Event { event: event.id, runs: ids, ticket, key: event.create_key.clone() }];
         let runs = event.runs.clone();
         let mut rows = vec![Row::InsertEvent(Box::new(event))];
         for run in runs {

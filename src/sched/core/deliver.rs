@@ -3,7 +3,9 @@
 use crate::domain::delivery::{Assignment, Attempt, Close, Outgoing, Reason};
 use crate::id::{RunId, SessionId};
 
-use super::state::{Assigned, Deferred, Delivery, Held, Phase, Shard, TakeBack};
+use super::flight::Assigned;
+use super::state::Shard;
+use super::task::{Deferred, Delivery, Held, Phase, TakeBack};
 use super::types::{Context, Effect};
 
 /// How often an assignment is sent before it is taken back.

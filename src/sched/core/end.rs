@@ -2,20 +2,15 @@
 
 use std::time::Duration;
 
-use crate::clock::Timestamp;
 use crate::domain::delivery::{Attempt, Outcome, Outgoing, Reason};
 use crate::domain::run::RunError;
 use crate::domain::status::RunStatus;
 use crate::error::{Code, Error};
 use crate::id::{RunId, SessionId, TenantId};
 
-use super::state::{
-    Deferred, Delivery, Farewell, Note, Phase, Placed, Shard, Step, TakeBack, engine_error, jitter, refuse,
-};
+use super::flight::{Farewell, Note, Placed, Step};
+use super::state::{Shard, engine_error, jitter, refuse};
 use super::types::{Context, Effect, EndRow, Lane, MoveRow, Placement, Row, Ticket};
-
-/// The longest wait before a run that is given back again and again is queued anew.
-const MAX_RELEASE_WAIT: Duration = Duration::from_secs(5);
 
 impl Shard {
     /// A worker reports how an attempt ended.
@@ -108,29 +103,14 @@ impl Shard {
         }
     }
 
-    /// Back into the queue without spending a retry. A run that comes back again and again waits longer
-    /// each time, so that one worker that refuses it does not spin.
-    fn give_back(&mut self, run: RunId, reason: &'static str, note: Note, cx: Context, out: &mut Vec<Effect>) {
-        let Some(task) = self.tasks.get(&run) else { return };
-        let retries = task.retries;
-        let again = u32::try_from(task.redeliveries()).unwrap_or(0);
-        let place = if again == 0 {
-            Placed::Queued { expires: task.spec.schedule_timeout.map(|d| cx.now.plus(d)), retries }
-        } else {
-            let wait = Duration::from_millis(10) * 2_u32.saturating_pow(again.min(16));
-            Placed::Scheduled { due: cx.now.plus(wait.min(MAX_RELEASE_WAIT)), retries }
-        };
-        self.place(run, place, None, reason, note, cx, out);
-    }
-
     /// Someone wants the run to end.
     pub(super) fn cancel(&mut self, run: RunId, tenant: TenantId, ticket: Ticket, cx: Context, out: &mut Vec<Effect>) {
         let Some(task) = self.tasks.get(&run).filter(|t| t.tenant == tenant) else {
             return refuse(Some(ticket), Error::not_found("run", run), out);
         };
-        let holder = task.held().map(|held| {
-            (held.session, Attempt { run, number: task.attempt }, Farewell::Stop(Reason::Requested))
-        });
+        let holder = task
+            .held()
+            .map(|held| (held.session, Attempt { run, number: task.attempt }, Farewell::Stop(Reason::Requested)));
         let note = Note { holder, ticket: Some((tenant, ticket)) };
         let error = engine_error("cancelled", "cancelled on request");
         self.end(run, RunStatus::Cancelled, None, Some(error), Some("cancelled"), note, cx, out);
@@ -154,41 +134,6 @@ impl Shard {
         let error =
             engine_error("schedule_timeout", format!("no slot was free within the schedule timeout of {timeout}"));
         self.end(run, RunStatus::Cancelled, None, Some(error), Some("schedule_timeout"), Note::default(), cx, out);
-    }
-
-    /// The attempt of a session that is over, or that never got it, goes to another.
-    pub(super) fn take_back(
-        &mut self,
-        run: RunId,
-        session: SessionId,
-        why: TakeBack,
-        cx: Context,
-        out: &mut Vec<Effect>,
-    ) {
-        let Some(task) = self.tasks.get(&run) else { return };
-        let Some(held) = task.held().filter(|h| h.session == session) else { return };
-        if why == TakeBack::Undelivered && held.delivery == Delivery::Received {
-            return;
-        }
-        let attempt = Attempt { run, number: task.attempt };
-        let (retries, lost) = (task.retries, task.redeliveries() >= self.settings.redeliveries);
-        let expires = task.spec.schedule_timeout.map(|d| cx.now.plus(d));
-        self.counters.taken_back += 1;
-        let note = |farewell| Note { holder: Some((session, attempt, farewell)), ticket: None };
-        match why {
-            TakeBack::Released => self.give_back(run, "released", note(Farewell::Silent), cx, out),
-            TakeBack::Lost if lost => {
-                let message = format!("its worker was lost {} times", self.settings.redeliveries + 1);
-                let error = engine_error("worker_lost", message);
-                let note = note(Farewell::Silent);
-                self.end(run, RunStatus::Failed, None, Some(error), Some("worker_lost"), note, cx, out);
-            }
-            TakeBack::Lost | TakeBack::Undelivered => {
-                let reason = if why == TakeBack::Lost { "worker_lost" } else { "reassigned" };
-                let note = note(Farewell::Superseded(Reason::Reassigned));
-                self.place(run, Placed::Queued { expires, retries }, None, reason, note, cx, out);
-            }
-        }
     }
 
     /// Gives an attempt more time; written, since a takeover must know.
@@ -222,7 +167,7 @@ impl Shard {
 
     /// Writes that a run rests again: queued or scheduled. What its slot can do at once rides along.
     #[expect(clippy::too_many_arguments, reason = "a transition has that many independent parts")]
-    fn place(
+    pub(super) fn place(
         &mut self,
         run: RunId,
         place: Placed,
@@ -281,7 +226,15 @@ impl Shard {
 
     /// Writes a change together with the claims that use the slot which it frees. The slot itself is
     /// free for everyone else only after the commit.
-    fn ride(&mut self, tenant: TenantId, row: Row, step: Step, note: &Note, cx: Context, out: &mut Vec<Effect>) {
+    pub(super) fn ride(
+        &mut self,
+        tenant: TenantId,
+        row: Row,
+        step: Step,
+        note: &Note,
+        cx: Context,
+        out: &mut Vec<Effect>,
+    ) {
         let (mut rows, mut steps) = (vec![row], vec![step]);
         let mut actions = Vec::new();
         if let Some((session, attempt, farewell)) = note.holder
@@ -316,97 +269,6 @@ impl Shard {
             code: Code::AlreadyFinished,
             message: format!("the run has already {}; what is final stays final", past(state)),
             existing: Some(run.to_string()),
-        }
-    }
-
-    /// The timer of a run has fired.
-    pub(super) fn fire(&mut self, run: RunId, cx: Context, out: &mut Vec<Effect>) {
-        let Some(task) = self.tasks.get(&run) else { return };
-        match &task.phase {
-            Phase::New => {}
-            Phase::Scheduled { due } if *due <= cx.now => self.due(run, cx, out),
-            Phase::Queued { expires: Some(at) } if *at <= cx.now => self.expired(run, cx, out),
-            Phase::Running(held) => match held.delivery {
-                Delivery::Sent { .. } => self.unconfirmed(run, cx, out),
-                Delivery::Received if held.deadline.is_some_and(|at| at <= cx.now) => self.timed_out(run, cx, out),
-                Delivery::Received => {}
-            },
-            Phase::Queued { .. } => {
-                let key = task.queue();
-                self.fill_queue(&key, cx, out);
-            }
-            Phase::Scheduled { .. } => {}
-        }
-    }
-
-    /// A scheduled run's time has come: straight to a free slot if nothing is ahead, else into the queue.
-    fn due(&mut self, run: RunId, cx: Context, out: &mut Vec<Effect>) {
-        let Some(task) = self.tasks.get(&run) else { return };
-        let (key, spec) = (task.queue(), task.spec.clone());
-        let (entry, tenant, retries) = ((task.rank, run), task.tenant, task.retries);
-        let clear = self.queues.get(&key).is_some_and(|q| q.is_clear(&spec.slot_kind, spec.slot_cost));
-        if clear && let Some(session) = self.pick(&key, &spec) {
-            let (row, step) = self.claim(run, session, cx);
-            self.set_timer(run, None);
-            return self.write(Lane::Finish, tenant, vec![row], vec![step], out);
-        }
-        if let Some(queue) = self.queues.get_mut(&key) {
-            queue.uncommitted.insert(entry);
-        }
-        let expires = spec.schedule_timeout.map(|d| cx.now.plus(d));
-        self.place_due(run, expires, retries, cx, out);
-    }
-
-    fn place_due(&mut self, run: RunId, expires: Option<Timestamp>, retries: i32, cx: Context, out: &mut Vec<Effect>) {
-        let Some(task) = self.tasks.get(&run) else { return };
-        let place = Placement {
-            state: RunStatus::Queued,
-            attempt: task.attempt,
-            retries,
-            due: expires,
-            worker: None,
-            started_at: None,
-            error: None,
-        };
-        let (tenant, guard) = (task.tenant, task.guard());
-        let row = MoveRow { run, tenant, guard, place, worker: None, want_body: false, reason: None };
-        self.set_timer(run, None);
-        let step = Step::Place { run, place: Placed::Queued { expires, retries }, note: Note::default() };
-        self.ride(tenant, Row::Move(Box::new(row)), step, &Note::default(), cx, out);
-    }
-
-    /// Everything that a session holds is taken back.
-    pub(super) fn take_all_back(&mut self, session: SessionId, why: TakeBack, cx: Context, out: &mut Vec<Effect>) {
-        let Some(s) = self.sessions.get(&session) else { return };
-        let mut held: Vec<RunId> = s.holds.keys().map(|a| a.run).collect();
-        held.sort_unstable();
-        for run in held {
-            if self.tasks.contains_key(&run) {
-                self.on_run(run, Deferred::TakeBack { session, reason: why }, cx, out);
-            }
-        }
-    }
-}
-
-impl super::state::Session {
-    /// Treats the slots of an ending attempt as free for the moment; gives what they were.
-    fn lend(&mut self, attempt: Attempt) -> Option<(std::sync::Arc<str>, u32, u32)> {
-        let hold = self.holds.get_mut(&attempt)?;
-        let (kind, cost) = (hold.kind.clone(), hold.cost);
-        let used = self.used.get_mut(&kind)?;
-        let before = *used;
-        hold.cost = 0;
-        *used = used.saturating_sub(cost);
-        Some((kind, cost, before))
-    }
-
-    /// What of the loan was not used stays with the ending attempt until the commit.
-    fn take_rest(&mut self, attempt: Attempt, (kind, cost, before): (std::sync::Arc<str>, u32, u32)) {
-        let used = self.used.entry(kind).or_default();
-        let rest = before.saturating_sub(*used).min(cost);
-        *used += rest;
-        if let Some(hold) = self.holds.get_mut(&attempt) {
-            hold.cost = rest;
         }
     }
 }

@@ -7,7 +7,8 @@ use crate::domain::status::RunStatus;
 use crate::error::Error;
 use crate::id::RunId;
 
-use super::state::{Deferred, Phase, Shard, Task, ids, refuse};
+use super::state::{Shard, ids, refuse};
+use super::task::{Deferred, Phase, Task};
 use super::timers::resting_phase;
 use super::types::{Answer, Context, Effect, EndedRun, Found, OpenRow, QueueKey};
 

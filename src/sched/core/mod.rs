@@ -8,11 +8,16 @@ mod commit;
 mod create;
 mod deliver;
 mod end;
+mod flight;
 mod load;
 mod queues;
 mod recover;
+mod reject;
+mod requeue;
+mod session;
 mod sessions;
 mod state;
+mod task;
 mod timers;
 mod types;
 

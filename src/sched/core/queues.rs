@@ -13,7 +13,10 @@ use std::sync::Arc;
 use crate::domain::definition::Spec;
 use crate::id::{RunId, SessionId};
 
-use super::state::{Assigned, Phase, Session, Shard, Step};
+use super::flight::{Assigned, Step};
+use super::session::Session;
+use super::state::Shard;
+use super::task::Phase;
 use super::types::{Context, Effect, Lane, MoveRow, Placement, QueueKey, Row};
 use crate::domain::delivery::Attempt;
 use crate::domain::status::RunStatus;
@@ -117,11 +120,8 @@ impl Queue {
 
     /// The earliest claimable entry of each class, earliest first.
     fn heads(&self) -> Vec<(Entry, Arc<str>, u32)> {
-        let mut heads: Vec<_> = self
-            .classes
-            .iter()
-            .filter_map(|c| c.entries.first().map(|e| (*e, Arc::clone(&c.kind), c.cost)))
-            .collect();
+        let mut heads: Vec<_> =
+            self.classes.iter().filter_map(|c| c.entries.first().map(|e| (*e, Arc::clone(&c.kind), c.cost))).collect();
         heads.sort_unstable_by_key(|h| h.0);
         heads
     }
@@ -240,13 +240,7 @@ impl Shard {
 
     /// Gives a session what waits longest for any of its actions, while it has room. The claims are
     /// added to `rows`: they ride with what frees the room.
-    pub(super) fn fill_session(
-        &mut self,
-        session: SessionId,
-        cx: Context,
-        rows: &mut Vec<Row>,
-        steps: &mut Vec<Step>,
-    ) {
+    pub(super) fn fill_session(&mut self, session: SessionId, cx: Context, rows: &mut Vec<Row>, steps: &mut Vec<Step>) {
         loop {
             let Some(s) = self.sessions.get(&session).filter(|s| s.takes_work()) else { return };
             let mut best: Option<Entry> = None;

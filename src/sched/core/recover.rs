@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, HashMap};
 use crate::domain::delivery::Attempt;
 use crate::domain::status::RunStatus;
 
-use super::state::{Budget, Deferred, Delivery, Held, Phase, Session, Shard, TakeBack, Task};
+use super::session::{Budget, Session};
+use super::state::Shard;
+use super::task::{Deferred, Delivery, Held, Phase, TakeBack, Task};
 use super::types::{Context, Effect, OpenRow, WorkerRow};
 
 impl Shard {

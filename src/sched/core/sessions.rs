@@ -11,10 +11,11 @@ use crate::error::Error;
 use crate::id::RunId;
 use crate::id::SessionId;
 
-use super::state::{Budget, Deferred, Delivery, Session, Shard, Step, TakeBack};
-use super::types::{
-    Answer, Context, Effect, Lane, NewSession, QueueKey, Row, Ticket, Transport, WorkerMessage, WorkerRow,
-};
+use super::flight::Step;
+use super::session::{Budget, Session};
+use super::state::Shard;
+use super::task::{Deferred, Delivery, TakeBack};
+use super::types::{Answer, Context, Effect, Lane, NewSession, QueueKey, Row, Ticket, Transport, WorkerMessage};
 
 impl Shard {
     /// A worker's hello: it goes on with its session, or gets a new one.
@@ -52,12 +53,8 @@ impl Shard {
         };
         let row = session.row(hello.session);
         self.sessions.insert(hello.session, session);
-        let step = Step::Worker {
-            session: hello.session,
-            ticket: Some(ticket),
-            secret: hello.secret.0,
-            unknown: superseded,
-        };
+        let step =
+            Step::Worker { session: hello.session, ticket: Some(ticket), secret: hello.secret.0, unknown: superseded };
         self.write(Lane::Finish, hello.tenant, vec![Row::PutWorker(Box::new(row))], vec![step], out);
     }
 
@@ -350,18 +347,6 @@ impl Shard {
             self.sessions.get(&id).map(|s| s.holds.keys().map(|a| a.run).collect()).unwrap_or_default();
         runs.sort_unstable();
         runs
-    }
-}
-
-impl Session {
-    pub(super) fn row(&self, session: SessionId) -> WorkerRow {
-        WorkerRow {
-            worker: self.worker,
-            session,
-            tenant: self.tenant,
-            secret: self.secret,
-            info: self.info.clone(),
-        }
     }
 }
 

@@ -1,21 +1,19 @@
 //! The state of a shard: tasks, queues, sessions, timers, and transitions that are on their way.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Timestamp;
-use crate::domain::definition::Spec;
-use crate::domain::delivery::{Attempt, Outcome, Reason, WorkerInfo};
+use crate::domain::delivery::Attempt;
 use crate::domain::run::RunError;
-use crate::domain::status::RunStatus;
-use crate::id::{EventId, RunId, SessionId, TenantId, WorkerId};
+use crate::id::{RunId, SessionId, TenantId};
 
+use super::flight::{InFlight, Step};
 use super::queues::{Offer, Queue};
-use super::types::{
-    Answer, Body, Command, Context, CreateKey, Effect, EndRow, Flight, Guard, Lane, OpenRow, QueueKey, Row, Ticket,
-    Transport, Write,
-};
+use super::session::Session;
+use super::task::{Deferred, Phase, Task};
+use super::types::{Answer, Command, Context, Effect, Flight, Lane, OpenRow, QueueKey, Row, Ticket, Write};
 
 /// The settings that decisions depend on; their meaning is told in `config::Scheduling`.
 #[derive(Debug, Clone)]
@@ -76,198 +74,6 @@ pub struct Counters {
     pub resent: u64,
     /// Attempts taken back.
     pub taken_back: u64,
-}
-
-/// A run in memory.
-pub(super) struct Task {
-    pub tenant: TenantId,
-    pub spec: Arc<Spec>,
-    pub priority: i16,
-    pub rank: i64,
-    pub retries: i32,
-    pub attempt: i32,
-    pub event: Option<EventId>,
-    /// Known while the run is created or held by a worker.
-    pub body: Option<Arc<Body>>,
-    pub phase: Phase,
-    /// The transition that changes it now; further commands wait.
-    pub flight: Option<Flight>,
-    pub deferred: VecDeque<Deferred>,
-    /// Its entry in `timers`.
-    pub timer: Option<Timestamp>,
-}
-
-/// Where a task stands, as committed; while it flies, the phase before the flight.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) enum Phase {
-    /// Not committed yet.
-    New,
-    Scheduled { due: Timestamp },
-    Queued { expires: Option<Timestamp> },
-    Running(Held),
-}
-
-/// A running attempt.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Held {
-    pub session: SessionId,
-    pub worker: WorkerId,
-    pub started_at: Timestamp,
-    pub delivery: Delivery,
-    /// The end of its time: set when it was received.
-    pub deadline: Option<Timestamp>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Delivery {
-    /// Sent so many times, first at `first`; not confirmed.
-    Sent { first: Timestamp, times: u32 },
-    /// The worker has it.
-    Received,
-}
-
-/// A command that waits until the run's transition is committed or its row is read.
-pub(super) enum Deferred {
-    Cancel { tenant: TenantId, ticket: Ticket },
-    Result { session: SessionId, attempt: Attempt, outcome: Outcome },
-    Extend { session: SessionId, attempt: Attempt, by: Duration },
-    /// The session that holds it is over.
-    TakeBack { session: SessionId, reason: TakeBack },
-    Timer,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum TakeBack {
-    /// The worker gave it back, or left.
-    Released,
-    /// Never confirmed, or not held after a reconnect.
-    Undelivered,
-    /// The grace of a lost worker ended.
-    Lost,
-}
-
-/// A worker's session in memory.
-pub(super) struct Session {
-    pub worker: WorkerId,
-    pub tenant: TenantId,
-    pub secret: [u8; 32],
-    pub info: WorkerInfo,
-    pub used: BTreeMap<Arc<str>, u32>,
-    pub transport: Option<Transport>,
-    pub lost_at: Option<Timestamp>,
-    /// Its row is committed.
-    pub ready: bool,
-    pub draining: bool,
-    pub congested: bool,
-    /// What holds its slots: attempts that run, are on their way, or are told to stop.
-    pub holds: HashMap<Attempt, Hold>,
-    pub timer: Option<Timestamp>,
-    /// Look-ups of attempts that it does not hold: a budget that refills with time.
-    pub lookups: Budget,
-}
-
-#[derive(Debug, Clone)]
-pub(super) struct Hold {
-    pub cost: u32,
-    pub kind: Arc<str>,
-    /// Told to stop: the slot is kept until the worker lets go or until this time.
-    pub until: Option<(Timestamp, Reason)>,
-}
-
-/// At most 100 a second, with as many in store.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Budget {
-    left: u32,
-    since: Timestamp,
-}
-
-impl Budget {
-    const FULL: u32 = 100;
-
-    pub const fn full(now: Timestamp) -> Self {
-        Self { left: Self::FULL, since: now }
-    }
-
-    pub fn take(&mut self, now: Timestamp) -> bool {
-        if now.since(self.since) >= Duration::from_secs(1) {
-            *self = Self::full(now);
-        }
-        self.left = match self.left.checked_sub(1) {
-            Some(left) => left,
-            None => return false,
-        };
-        true
-    }
-}
-
-/// A transition on its way, with what each of its rows means.
-pub(super) struct InFlight {
-    pub steps: Vec<Step>,
-}
-
-/// What a row of a flight means for memory.
-pub(super) enum Step {
-    /// A run is created.
-    Create { run: RunId, ticket: Option<Ticket>, start: Start, key: Option<CreateKey> },
-    /// An event is created; its runs follow as steps of their own.
-    Event { event: EventId, runs: Vec<RunId>, ticket: Ticket, key: Option<CreateKey> },
-    /// A run is given to a session.
-    Assign { run: RunId, to: Assigned },
-    /// A run stops running, or its time has come; `before` is undone to on a refusal.
-    Place { run: RunId, place: Placed, note: Note },
-    /// A run ends.
-    End { run: RunId, row: Box<EndRow>, note: Note },
-    /// A deadline was moved.
-    Extend { run: RunId, attempt: Attempt, deadline: Timestamp, by: Duration },
-    /// A worker's row was written.
-    Worker { session: SessionId, ticket: Option<Ticket>, secret: String, unknown: Vec<(Attempt, Reason)> },
-    /// A worker's row was removed.
-    Gone,
-}
-
-/// To whom a run is given, and when that was decided.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Assigned {
-    pub session: SessionId,
-    pub worker: WorkerId,
-    pub at: Timestamp,
-}
-
-/// Where a new run starts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Start {
-    Assigned(Assigned),
-    Queued { expires: Option<Timestamp> },
-    Scheduled { due: Timestamp },
-}
-
-/// Where a run comes to rest.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Placed {
-    Queued { expires: Option<Timestamp>, retries: i32 },
-    Scheduled { due: Timestamp, retries: i32 },
-}
-
-/// Whom a change concerns besides the run: the holder of its last attempt and a caller.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Note {
-    /// The attempt that ends with this change, and how its holder learns of it.
-    pub holder: Option<(SessionId, Attempt, Farewell)>,
-    /// The caller who asked for it.
-    pub ticket: Option<(TenantId, Ticket)>,
-}
-
-/// How the holder of an attempt learns that it is over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Farewell {
-    /// It sent the result: the result is stored.
-    Stored,
-    /// It must stop within the grace, and keeps the slot until then.
-    Stop(Reason),
-    /// Nobody is there to be told; the slot is free.
-    Silent,
-    /// It is told that the attempt does not count any more; the slot is free.
-    Superseded(Reason),
 }
 
 impl Shard {
@@ -352,7 +158,14 @@ impl Shard {
     }
 
     /// Queues one transition for its lane, and remembers what its rows mean.
-    pub(super) fn write(&mut self, lane: Lane, tenant: TenantId, rows: Vec<Row>, steps: Vec<Step>, out: &mut Vec<Effect>) {
+    pub(super) fn write(
+        &mut self,
+        lane: Lane,
+        tenant: TenantId,
+        rows: Vec<Row>,
+        steps: Vec<Step>,
+        out: &mut Vec<Effect>,
+    ) {
         debug_assert_eq!(rows.len(), steps.len());
         let flight = self.next_flight;
         self.next_flight += 1;
@@ -452,85 +265,6 @@ impl Shard {
         if !keep {
             self.forget(run, out);
         }
-    }
-}
-
-impl Task {
-    pub fn from_row(row: &OpenRow, phase: Phase) -> Self {
-        Self {
-            tenant: row.tenant,
-            spec: Arc::clone(&row.spec),
-            priority: row.priority,
-            rank: row.rank,
-            retries: row.retries,
-            attempt: row.attempt,
-            event: row.event,
-            body: None,
-            phase,
-            flight: None,
-            deferred: VecDeque::new(),
-            timer: None,
-        }
-    }
-
-    pub fn queue(&self) -> QueueKey {
-        QueueKey { tenant: self.tenant, action: Arc::clone(&self.spec.action) }
-    }
-
-    /// What the row must look like for a change of this task to apply.
-    pub fn guard(&self) -> Guard {
-        let (state, session) = match &self.phase {
-            Phase::New | Phase::Queued { .. } => (RunStatus::Queued, None),
-            Phase::Scheduled { .. } => (RunStatus::Scheduled, None),
-            Phase::Running(held) => (RunStatus::Running, Some(held.session)),
-        };
-        Guard { state, attempt: self.attempt, session }
-    }
-
-    pub fn held(&self) -> Option<&Held> {
-        match &self.phase {
-            Phase::Running(held) => Some(held),
-            Phase::New | Phase::Scheduled { .. } | Phase::Queued { .. } => None,
-        }
-    }
-
-    /// Whether this attempt of this session is the running one.
-    pub fn is_held_by(&self, session: SessionId, attempt: i32) -> bool {
-        self.attempt == attempt && self.held().is_some_and(|h| h.session == session)
-    }
-
-    /// How often it was delivered without spending a retry.
-    pub const fn redeliveries(&self) -> i32 {
-        self.attempt - 1 - self.retries
-    }
-}
-
-impl Session {
-    /// Free slots of a kind. Less than nothing is free after the worker lowered its totals.
-    pub fn free(&self, kind: &str) -> u32 {
-        let total = self.info.slots.get(kind).copied().unwrap_or(0);
-        total.saturating_sub(self.used.get(kind).copied().unwrap_or(0))
-    }
-
-    /// Whether it may be given work at all.
-    pub const fn takes_work(&self) -> bool {
-        self.ready && self.transport.is_some() && !self.draining && !self.congested
-    }
-
-    pub fn hold(&mut self, attempt: Attempt, spec: &Spec) {
-        let hold = Hold { cost: spec.slot_cost, kind: Arc::clone(&spec.slot_kind), until: None };
-        *self.used.entry(Arc::clone(&spec.slot_kind)).or_default() += spec.slot_cost;
-        let before = self.holds.insert(attempt, hold);
-        crate::invariant!(before.is_none(), "I12 {:?} holds a slot twice", attempt);
-    }
-
-    /// Frees the slots of an attempt; false if it held none.
-    pub fn release(&mut self, attempt: Attempt) -> bool {
-        let Some(hold) = self.holds.remove(&attempt) else { return false };
-        if let Some(used) = self.used.get_mut(&hold.kind) {
-            *used = used.saturating_sub(hold.cost);
-        }
-        true
     }
 }
 

@@ -3,7 +3,8 @@
 use crate::clock::Timestamp;
 use crate::domain::status::RunStatus;
 
-use super::state::{Deferred, Phase, Shard, Task};
+use super::state::Shard;
+use super::task::{Deferred, Phase, Task};
 use super::types::{Context, Effect, OpenRow};
 
 impl Shard {

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use crate::domain::change::{
-    Body, CreateKey, EndRow, EndedRun, Guard, InsertRow, MoveRow, NewEventRow, NewRunRow, Placement, Row, RowOutcome, WorkerRow,
+    Body, CreateKey, EndRow, EndedRun, Guard, InsertRow, MoveRow, NewEventRow, NewRunRow, Placement, Row, RowOutcome,
+    WorkerRow,
 };
 
 use crate::clock::Timestamp;

@@ -14,7 +14,7 @@ async fn kills(optimistic: bool) {
     let mut rig = Rig::start(optimistic, &database, &database).await;
     let mut dice = Dice::new(41);
     for _ in 0..10 {
-        rig.progress(30).await;
+        rig.progress(50).await;
         // Anywhere between two commits.
         tokio::time::sleep(Duration::from_micros(dice.below(200_000))).await;
         let fault = rig.ledger.fault(KILLED, None);

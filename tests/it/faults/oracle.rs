@@ -321,7 +321,7 @@ impl fmt::Display for Report {
         let (resent, redelivered, superseded) = self.frames;
         writeln!(f, "  results resent {resent}, deliveries repeated {redelivered}, attempts superseded {superseded}")?;
         for (kind, n) in &self.faults {
-            writeln!(f, "  {kind}: {n}, failure probability below {:.3} (95 %, 3/N)", 3.0 / f64::from(*n))?;
+            writeln!(f, "  {kind}: {n}, failure probability below {:.3} (95 %, 3/N)", (3.0 / f64::from(*n)).min(1.0))?;
         }
         for (finding, all) in &self.findings {
             writeln!(f, "  FOUND {finding:?}: {}", all.len())?;

@@ -29,7 +29,9 @@ async fn restarts(optimistic: bool, ways: &[&'static str]) {
             }
             _ => cluster.halt().await,
         }
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        // Once for longer than callers wait for a commit.
+        let down = if *way == STOPPED { Duration::from_secs(11) } else { Duration::from_millis(500) };
+        tokio::time::sleep(down).await;
         cluster.start_again().await.unwrap();
         // The work goes on by itself: the same engine, no restart.
         rig.progress(1).await;

@@ -15,6 +15,9 @@ use tokio_postgres::config::Host;
 use super::wire::{Lane, Message, Opening, Statements, backend_pid, message, opening};
 use crate::support::sql;
 
+/// How long a statement waits for the engine to end it. Then it is let go, and commits.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// Where in a lane's statement the connection is cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Way {
@@ -24,9 +27,17 @@ pub enum Way {
     Uncommitted,
     /// The server committed; its answer is lost.
     After,
-    /// The server executes the statement while the engine's side is already gone: for so long it waits for
-    /// a lock, unless the engine ends it.
-    While(Duration),
+    /// The server executes the statement while the engine's side is already gone.
+    While(First),
+}
+
+/// Who comes first when a statement goes on without its engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum First {
+    /// The statement: the engine comes back when it is committed.
+    Statement,
+    /// The engine: the statement waits for a lock until the engine's recovery ends it.
+    Engine,
 }
 
 /// What became of the statement that was cut, as the proxy saw it.
@@ -63,6 +74,8 @@ struct Control {
     direct: String,
     armed: Mutex<Option<Armed>>,
     mode: watch::Sender<Mode>,
+    /// New connections wait.
+    shut: watch::Sender<bool>,
     statements: Mutex<BTreeMap<Lane, u64>>,
 }
 
@@ -103,6 +116,7 @@ impl Proxy {
             direct: direct.to_owned(),
             armed: Mutex::new(None),
             mode: watch::Sender::new(Mode::Pass),
+            shut: watch::Sender::new(false),
             statements: Mutex::default(),
         });
         let shared = Arc::clone(&control);
@@ -183,6 +197,10 @@ struct Session<'a> {
 impl<'a> Session<'a> {
     async fn serve(mut client: TcpStream, control: &'a Control) -> std::io::Result<()> {
         client.set_nodelay(true)?;
+        let mut shut = control.shut.subscribe();
+        if shut.wait_for(|shut| !shut).await.is_err() {
+            return Ok(());
+        }
         let mut buffer = BytesMut::new();
         let startup = loop {
             match opening(&mut buffer) {
@@ -260,7 +278,7 @@ impl<'a> Session<'a> {
                     Some(Fate::Aborted) | None => return Ok(()),
                 }
             }
-            Way::While(hold) => match self.cut_while_executing(first, hold).await? {
+            Way::While(order) => match self.cut_while_executing(first, order).await? {
                 Some(fate) => fate,
                 None => return Ok(()),
             },
@@ -308,9 +326,8 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Makes the statement wait for a lock, takes the engine's side away, and gives the lock free a
-    /// little later: the server commits what nobody listens to, unless the engine ends it first.
-    async fn cut_while_executing(mut self, first: Message, hold: Duration) -> std::io::Result<Option<Fate>> {
+    /// Makes the statement wait for a lock, takes the engine's side away, and says how the statement ended.
+    async fn cut_while_executing(mut self, first: Message, order: First) -> std::io::Result<Option<Fate>> {
         let side = sql(&self.control.direct).await;
         let locked =
             side.batch_execute("set lock_timeout = '5s'; begin; lock table open_run in share row exclusive mode").await;
@@ -318,25 +335,40 @@ impl<'a> Session<'a> {
         if locked.is_err() || !waits_for_lock(&side, self.pid).await {
             return Ok(None);
         }
+        self.control.shut.send_replace(order == First::Statement);
         // A reset, as from a machine that is gone: the engine knows at once.
         self.client.set_zero_linger()?;
         drop(self.client);
-        tokio::time::sleep(hold).await;
-        let _ = side.batch_execute("rollback").await;
-        let (mut server, mut buffer) = (self.server, self.from_server);
-        let mut fate = Fate::Committed;
-        loop {
-            while let Some(message) = message(&mut buffer) {
-                match message.kind {
-                    b'E' => fate = Fate::Aborted,
-                    b'Z' => return Ok(Some(fate)),
-                    _ => {}
-                }
+        let end = ended(self.server, self.from_server);
+        let fate = match order {
+            First::Statement => {
+                let _ = side.batch_execute("rollback").await;
+                end.await
             }
-            // Terminated by the engine's recovery.
-            if !matches!(server.read_buf(&mut buffer).await, Ok(n) if n > 0) {
-                return Ok(Some(Fate::Aborted));
+            First::Engine => {
+                let fate = tokio::time::timeout(PATIENCE, end).await.unwrap_or(Fate::Committed);
+                let _ = side.batch_execute("rollback").await;
+                fate
             }
+        };
+        self.control.shut.send_replace(false);
+        Ok(Some(fate))
+    }
+}
+
+/// Reads what nobody listens to any more: a statement that is done was committed, one that is cut off was not.
+async fn ended(mut server: Box<dyn Stream>, mut buffer: BytesMut) -> Fate {
+    let mut fate = Fate::Committed;
+    loop {
+        while let Some(message) = message(&mut buffer) {
+            match message.kind {
+                b'E' => fate = Fate::Aborted,
+                b'Z' => return fate,
+                _ => {}
+            }
+        }
+        if !matches!(server.read_buf(&mut buffer).await, Ok(n) if n > 0) {
+            return Fate::Aborted;
         }
     }
 }

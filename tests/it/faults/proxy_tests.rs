@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::proxy::{Fate, Mode, Proxy, Way};
+use super::proxy::{Fate, First, Mode, Proxy, Way};
 use super::wire::Lane;
 use crate::support::{fresh_database, sql, until};
 
@@ -21,7 +21,7 @@ async fn written(database: &str, name: &str) -> bool {
 async fn each_way_of_cutting_leaves_what_it_says() {
     let database = fresh_database().await;
     let proxy = Proxy::start(&database).await;
-    for way in [Way::Before, Way::Uncommitted, Way::After, Way::While(Duration::from_millis(20))] {
+    for way in [Way::Before, Way::Uncommitted, Way::After, Way::While(First::Statement)] {
         let client = sql(&proxy.url).await;
         let statement = client.prepare(STATEMENT).await.unwrap();
         let (first, second) = (format!("{way:?} first"), format!("{way:?} second"));
@@ -34,9 +34,7 @@ async fn each_way_of_cutting_leaves_what_it_says() {
         let fate = fate.unwrap_or_else(|| panic!("{way:?} did not happen"));
         match way {
             Way::Before | Way::Uncommitted => assert_eq!(fate, Fate::Aborted),
-            Way::After => assert_eq!(fate, Fate::Committed),
-            // Nobody ends the backend here.
-            Way::While(_) => assert_eq!(fate, Fate::Committed),
+            Way::After | Way::While(_) => assert_eq!(fate, Fate::Committed),
         }
         assert!(written(&database, &first).await);
         assert_eq!(written(&database, &second).await, fate == Fate::Committed, "{way:?}");
@@ -63,7 +61,7 @@ async fn a_statement_that_is_ended_while_it_waits_is_aborted() {
     };
     let ((), fate, answer) = tokio::join!(
         end,
-        proxy.cut(Lane::Create, Way::While(Duration::from_secs(2)), 0, LIMIT),
+        proxy.cut(Lane::Create, Way::While(First::Engine), 0, LIMIT),
         client.execute(&statement, &[&"ended"])
     );
     assert!(answer.is_err());

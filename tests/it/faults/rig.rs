@@ -58,7 +58,7 @@ impl Rig {
         let http = Http::new(&engine.url, Some(&token));
         register(&http).await;
         let ledger = Ledger::new();
-        let load = Load::start(&http, &ledger, 6, Duration::from_millis(30));
+        let load = Load::start(&http, &ledger, 10, Duration::from_millis(15));
         let database = database.to_owned();
         let mut rig = Self { engine, ledger, workers: Vec::new(), http, token, database, load, hired: 0 };
         for _ in 0..3 {

@@ -139,6 +139,10 @@ impl State {
                 Ok(_) => {}
             }
         };
+        // An engine that does not own its shards yet says so and closes.
+        if welcome["type"] == "error" && welcome["code"] == "unavailable" {
+            return None;
+        }
         if welcome["type"] != "welcome" {
             self.ledger.surprise(format!("{}: expected a welcome, got {welcome}", self.name));
             return None;

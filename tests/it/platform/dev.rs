@@ -152,7 +152,7 @@ async fn a_server_that_dies_is_started_again_on_its_data() {
 /// The way of systems that do not tell a process of its parent's death.
 #[tokio::test]
 async fn a_guard_that_polls_ends_its_program_too() {
-    let script = format!("{} internal pg-guard --poll --parent $$ -- sleep 1000 & wait", env!("CARGO_BIN_EXE_helve"));
+    let script = format!("{} internal pg-guard --poll --parent $$ -- sleep 1000; true", env!("CARGO_BIN_EXE_helve"));
     let mut shell = Command::new("sh").args(["-c", &script]).spawn().unwrap();
     let child_of = |parent: u32| {
         let out = Command::new("ps").args(["-o", "pid=", "--ppid", &parent.to_string()]).output().unwrap();

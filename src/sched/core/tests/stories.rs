@@ -443,7 +443,9 @@ fn another_tenants_running_run_never_enters_memory() {
     let ticket = cancel(&mut elsewhere, run);
     elsewhere.settle();
     assert!(matches!(&elsewhere.answers[&ticket], Answer::Failed(e) if e.code() == Code::NotFound));
-    assert!(elsewhere.inboxes[&other].iter().any(|m| matches!(m, Outgoing::Superseded(s) if s[0].1 == Reason::Unknown)));
+    assert!(
+        elsewhere.inboxes[&other].iter().any(|m| matches!(m, Outgoing::Superseded(s) if s[0].1 == Reason::Unknown))
+    );
     assert!(elsewhere.shard.tasks.is_empty());
     assert_eq!(w.state(run), Running);
 }

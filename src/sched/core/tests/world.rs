@@ -126,7 +126,11 @@ impl World {
                     self.order.push(task.attempt.run);
                 }
                 let row = &self.open[&task.attempt.run].row;
-                assert_eq!((row.state, row.attempt), (RunStatus::Running, task.attempt.number), "pushed before its commit");
+                assert_eq!(
+                    (row.state, row.attempt),
+                    (RunStatus::Running, task.attempt.number),
+                    "pushed before its commit"
+                );
             }
         }
         self.inboxes.entry(transport).or_default().push_back(message);
@@ -300,7 +304,8 @@ impl World {
                 };
                 let r = &mut stored.row;
                 assert!(row.place.attempt >= r.attempt, "I8 attempts never go back");
-                (r.state, r.attempt, r.retries, r.due) = (row.place.state, row.place.attempt, row.place.retries, row.place.due);
+                (r.state, r.attempt, r.retries, r.due) =
+                    (row.place.state, row.place.attempt, row.place.retries, row.place.due);
                 (r.holder, r.started_at) = (row.place.worker, row.place.started_at);
                 RowOutcome::Applied(row.want_body.then(|| Arc::clone(&stored.body)))
             }

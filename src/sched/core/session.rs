@@ -1,0 +1,120 @@
+//! A worker's session in memory: its slots and what holds them.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock::Timestamp;
+use crate::domain::definition::Spec;
+use crate::domain::delivery::{Attempt, Reason, WorkerInfo};
+use crate::id::{SessionId, TenantId, WorkerId};
+
+use super::types::{Transport, WorkerRow};
+
+/// A worker's session in memory.
+pub(super) struct Session {
+    pub worker: WorkerId,
+    pub tenant: TenantId,
+    pub secret: [u8; 32],
+    pub info: WorkerInfo,
+    pub used: BTreeMap<Arc<str>, u32>,
+    pub transport: Option<Transport>,
+    pub lost_at: Option<Timestamp>,
+    /// Its row is committed.
+    pub ready: bool,
+    pub draining: bool,
+    pub congested: bool,
+    /// What holds its slots: attempts that run, are on their way, or are told to stop.
+    pub holds: HashMap<Attempt, Hold>,
+    pub timer: Option<Timestamp>,
+    /// Look-ups of attempts that it does not hold: a budget that refills with time.
+    pub lookups: Budget,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Hold {
+    pub cost: u32,
+    pub kind: Arc<str>,
+    /// Told to stop: the slot is kept until the worker lets go or until this time.
+    pub until: Option<(Timestamp, Reason)>,
+}
+
+/// At most 100 a second, with as many in store.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Budget {
+    left: u32,
+    since: Timestamp,
+}
+
+impl Budget {
+    const FULL: u32 = 100;
+
+    pub const fn full(now: Timestamp) -> Self {
+        Self { left: Self::FULL, since: now }
+    }
+
+    pub fn take(&mut self, now: Timestamp) -> bool {
+        if now.since(self.since) >= Duration::from_secs(1) {
+            *self = Self::full(now);
+        }
+        self.left = match self.left.checked_sub(1) {
+            Some(left) => left,
+            None => return false,
+        };
+        true
+    }
+}
+
+impl Session {
+    /// Free slots of a kind. Less than nothing is free after the worker lowered its totals.
+    pub fn free(&self, kind: &str) -> u32 {
+        let total = self.info.slots.get(kind).copied().unwrap_or(0);
+        total.saturating_sub(self.used.get(kind).copied().unwrap_or(0))
+    }
+
+    /// Whether it may be given work at all.
+    pub const fn takes_work(&self) -> bool {
+        self.ready && self.transport.is_some() && !self.draining && !self.congested
+    }
+
+    pub fn hold(&mut self, attempt: Attempt, spec: &Spec) {
+        let hold = Hold { cost: spec.slot_cost, kind: Arc::clone(&spec.slot_kind), until: None };
+        *self.used.entry(Arc::clone(&spec.slot_kind)).or_default() += spec.slot_cost;
+        let before = self.holds.insert(attempt, hold);
+        crate::invariant!(before.is_none(), "I12 {:?} holds a slot twice", attempt);
+    }
+
+    /// Frees the slots of an attempt; false if it held none.
+    pub fn release(&mut self, attempt: Attempt) -> bool {
+        let Some(hold) = self.holds.remove(&attempt) else { return false };
+        if let Some(used) = self.used.get_mut(&hold.kind) {
+            *used = used.saturating_sub(hold.cost);
+        }
+        true
+    }
+
+    pub fn row(&self, session: SessionId) -> WorkerRow {
+        WorkerRow { worker: self.worker, session, tenant: self.tenant, secret: self.secret, info: self.info.clone() }
+    }
+
+    /// Treats the slots of an ending attempt as free for the moment; gives what they were.
+    pub fn lend(&mut self, attempt: Attempt) -> Option<(Arc<str>, u32, u32)> {
+        let hold = self.holds.get_mut(&attempt)?;
+        let (kind, cost) = (hold.kind.clone(), hold.cost);
+        let used = self.used.get_mut(&kind)?;
+        let before = *used;
+        hold.cost = 0;
+        *used = used.saturating_sub(cost);
+        Some((kind, cost, before))
+    }
+
+    /// What of the loan was not used stays with the ending attempt until the commit.
+    pub fn take_rest(&mut self, attempt: Attempt, (kind, cost, before): (Arc<str>, u32, u32)) {
+        let used = self.used.entry(kind).or_default();
+        let rest = before.saturating_sub(*used).min(cost);
+        *used += rest;
+        if let Some(hold) = self.holds.get_mut(&attempt) {
+            hold.cost = rest;
+        }
+    }
+}

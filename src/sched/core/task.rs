@@ -1,0 +1,149 @@
+//! A run in memory: where it stands, and what waits for it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock::Timestamp;
+use crate::domain::definition::Spec;
+use crate::domain::delivery::{Attempt, Outcome};
+use crate::domain::status::RunStatus;
+use crate::id::{EventId, SessionId, TenantId, WorkerId};
+
+use super::types::{Body, Flight, Guard, OpenRow, QueueKey, Ticket};
+
+/// A run in memory.
+pub(super) struct Task {
+    pub tenant: TenantId,
+    pub spec: Arc<Spec>,
+    pub priority: i16,
+    pub rank: i64,
+    pub retries: i32,
+    pub attempt: i32,
+    pub event: Option<EventId>,
+    /// Known while the run is created or held by a worker.
+    pub body: Option<Arc<Body>>,
+    pub phase: Phase,
+    /// The transition that changes it now; further commands wait.
+    pub flight: Option<Flight>,
+    pub deferred: VecDeque<Deferred>,
+    /// Its entry in `timers`.
+    pub timer: Option<Timestamp>,
+}
+
+/// Where a task stands, as committed; while it flies, the phase before the flight.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Phase {
+    /// Not committed yet.
+    New,
+    Scheduled {
+        due: Timestamp,
+    },
+    Queued {
+        expires: Option<Timestamp>,
+    },
+    Running(Held),
+}
+
+/// A running attempt.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Held {
+    pub session: SessionId,
+    pub worker: WorkerId,
+    pub started_at: Timestamp,
+    pub delivery: Delivery,
+    /// The end of its time: set when it was received.
+    pub deadline: Option<Timestamp>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Delivery {
+    /// Sent so many times, first at `first`; not confirmed.
+    Sent { first: Timestamp, times: u32 },
+    /// The worker has it.
+    Received,
+}
+
+/// A command that waits until the run's transition is committed or its row is read.
+pub(super) enum Deferred {
+    Cancel {
+        tenant: TenantId,
+        ticket: Ticket,
+    },
+    Result {
+        session: SessionId,
+        attempt: Attempt,
+        outcome: Outcome,
+    },
+    Extend {
+        session: SessionId,
+        attempt: Attempt,
+        by: Duration,
+    },
+    /// The session that holds it is over.
+    TakeBack {
+        session: SessionId,
+        reason: TakeBack,
+    },
+    Timer,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum TakeBack {
+    /// The worker gave it back, or left.
+    Released,
+    /// Never confirmed, or not held after a reconnect.
+    Undelivered,
+    /// The grace of a lost worker ended.
+    Lost,
+}
+
+impl Task {
+    pub fn from_row(row: &OpenRow, phase: Phase) -> Self {
+        Self {
+            tenant: row.tenant,
+            spec: Arc::clone(&row.spec),
+            priority: row.priority,
+            rank: row.rank,
+            retries: row.retries,
+            attempt: row.attempt,
+            event: row.event,
+            body: None,
+            phase,
+            flight: None,
+            deferred: VecDeque::new(),
+            timer: None,
+        }
+    }
+
+    pub fn queue(&self) -> QueueKey {
+        QueueKey { tenant: self.tenant, action: Arc::clone(&self.spec.action) }
+    }
+
+    /// What the row must look like for a change of this task to apply.
+    pub fn guard(&self) -> Guard {
+        let (state, session) = match &self.phase {
+            Phase::New | Phase::Queued { .. } => (RunStatus::Queued, None),
+            Phase::Scheduled { .. } => (RunStatus::Scheduled, None),
+            Phase::Running(held) => (RunStatus::Running, Some(held.session)),
+        };
+        Guard { state, attempt: self.attempt, session }
+    }
+
+    pub fn held(&self) -> Option<&Held> {
+        match &self.phase {
+            Phase::Running(held) => Some(held),
+            Phase::New | Phase::Scheduled { .. } | Phase::Queued { .. } => None,
+        }
+    }
+
+    /// Whether this attempt of this session is the running one.
+    pub fn is_held_by(&self, session: SessionId, attempt: i32) -> bool {
+        self.attempt == attempt && self.held().is_some_and(|h| h.session == session)
+    }
+
+    /// How often it was delivered without spending a retry.
+    pub const fn redeliveries(&self) -> i32 {
+        self.attempt - 1 - self.retries
+    }
+}
