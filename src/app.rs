@@ -95,6 +95,11 @@ impl App {
         Ok(Self { address, supervisor, scheduler, connections, sockets, closing, drain: config.http.drain })
     }
 
+    /// Whether it owns its shards and takes work.
+    pub fn is_ready(&self) -> bool {
+        self.scheduler.is_ready()
+    }
+
     /// Resolves when something without which the engine is useless has died: it should be stopped.
     pub async fn failed(&self) {
         self.supervisor.failed().await;
@@ -127,5 +132,8 @@ fn listen(address: SocketAddr) -> Result<tokio::net::TcpListener> {
         socket.bind(address)?;
         socket.listen(BACKLOG)
     });
-    bound.map_err(|e| Error::Internal(format!("cannot listen on {address}: {e}")))
+    bound.map_err(|e| {
+        let hint = if e.kind() == std::io::ErrorKind::AddrInUse { ": choose another port" } else { "" };
+        Error::Internal(format!("cannot listen on {address}: {e}{hint}"))
+    })
 }

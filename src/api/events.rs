@@ -35,7 +35,7 @@ use crate::sched::{EventCreated, NewEvent};
 pub struct PushEvent<'a> {
     /// What happened, such as `image.uploaded`. Workflows match it with their `events` patterns.
     #[serde(borrow)]
-    #[schema(value_type = String, min_length = 1, max_length = 255)]
+    #[schema(value_type = String, min_length = 1, max_length = 255, pattern = "^[A-Za-z0-9_.:/-]+$")]
     key: Cow<'a, str>,
     /// The input of the runs that it starts: any JSON, at most 1 MiB. Null if absent.
     #[serde(borrow, default)]
@@ -259,7 +259,8 @@ pub async fn get(
             more", nullable = false),
         ("limit" = Option<i32>, Query, description = "Items of the page; 50 if absent", minimum = 1, maximum = 1000,
             nullable = false),
-        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before", nullable = false),
+        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before",
+            pattern = "^[0-9a-f]{10,}$", nullable = false),
     ),
     responses((status = 200, description = "A page of events", body = EventListView))
 )]

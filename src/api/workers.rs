@@ -97,7 +97,8 @@ impl<'a> WorkerView<'a> {
     params(
         ("limit" = Option<i32>, Query, description = "Items of the page; 50 if absent", minimum = 1, maximum = 1000,
             nullable = false),
-        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before", nullable = false),
+        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before",
+            pattern = "^[0-9a-f]{10,}$", nullable = false),
     ),
     responses((status = 200, description = "A page of workers", body = WorkerListView))
 )]

@@ -166,7 +166,8 @@ pub async fn get(
     params(
         ("limit" = Option<i32>, Query, description = "Items of the page; 50 if absent", minimum = 1, maximum = 1000,
             nullable = false),
-        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before", nullable = false),
+        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before",
+            pattern = "^[0-9a-f]{10,}$", nullable = false),
     ),
     responses((status = 200, description = "A page of workflows, by name", body = WorkflowListView))
 )]
@@ -197,7 +198,8 @@ pub async fn list(
         ("name" = String, Path, description = "The workflow's name, a slash in it as %2F", min_length = 1),
         ("limit" = Option<i32>, Query, description = "Items of the page; 50 if absent", minimum = 1, maximum = 1000,
             nullable = false),
-        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before", nullable = false),
+        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before",
+            pattern = "^[0-9a-f]{10,}$", nullable = false),
     ),
     responses(
         (status = 200, description = "A page of versions, newest first", body = VersionListView),

@@ -1,33 +1,33 @@
 //! `helve dev`: everything on one machine with one command.
 
-use std::fs::{self, File};
-use std::io::Write;
 use std::net::SocketAddr;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use sha2::{Digest, Sha256};
 use tracing::{info, warn};
 
 use super::database::Tuning;
 use super::settings::Settings;
 use super::signals::Signals;
-use super::{out, serve};
+use super::{kept, out, serve};
 use crate::app::App;
 use crate::clock::Clock;
 use crate::config::{Config, Secret};
 use crate::db::embedded::{Cluster, Options};
 use crate::db::{Pool, health, migrate};
-use crate::domain::scope::Scopes;
 use crate::error::{Error, Result};
 use crate::id::TenantId;
-use crate::ops::tokens::NewToken;
-use crate::ops::{tenants, tokens};
+use crate::ops::tenants;
 
 /// The database of the engine on a private server.
 const DATABASE: &str = "helve";
 /// The tenant that is there from the start.
 const TENANT: &str = "dev";
+
+/// Between two looks whether the engine is ready.
+const TICK: Duration = Duration::from_millis(5);
+/// After this time of waiting a person should know why.
+const PATIENCE: Duration = Duration::from_secs(6);
 
 /// `--ephemeral`, `--data-dir` and `--pg-*` ask for a private server also when `DATABASE_URL` is set.
 #[derive(Debug, clap::Args)]
@@ -73,8 +73,13 @@ struct Ready {
 pub(super) async fn run(args: Args) -> Result<()> {
     let mut signals = Signals::listen()?;
     let json = args.json;
+    let started = async {
+        let ready = start(args).await?;
+        ready.owns_shards().await?;
+        Ok(ready)
+    };
     let mut ready = tokio::select! {
-        started = start(args) => started?,
+        started = started => started?,
         () = signals.next() => return Ok(()),
     };
     if json {
@@ -92,7 +97,11 @@ pub(super) async fn run(args: Args) -> Result<()> {
     };
     info!("stopping");
     signals.unless_again(stop).await;
-    if failed { Err(Error::Internal("stopped after a failure, see the log".to_owned())) } else { Ok(()) }
+    if failed { Err(failure()) } else { Ok(()) }
+}
+
+fn failure() -> Error {
+    Error::Internal("the engine stopped after a failure, see the log".to_owned())
 }
 
 async fn start(args: Args) -> Result<Ready> {
@@ -101,7 +110,7 @@ async fn start(args: Args) -> Result<Ready> {
     let given = args.database_url.as_ref().filter(|url| !url.is_empty() && !private);
     let data_dir = if args.ephemeral { None } else { Some(args.data_dir.clone().map_or_else(default_data_dir, Ok)?) };
     let (cluster, database_url, name) = match given {
-        Some(url) => (None, url.clone(), format!("token-{}", fingerprint(url))),
+        Some(url) => (None, url.clone(), format!("token-{}", kept::fingerprint(url))),
         None => {
             let cluster = Cluster::start(Options {
                 data_dir: data_dir.clone(),
@@ -125,44 +134,13 @@ async fn start(args: Args) -> Result<Ready> {
     for applied in migrate::migrate(&config.database).await? {
         info!(migration = applied, "applied");
     }
+    health::check(&config.database, true).await?;
     let pool = Pool::new(&config.database)?;
-    health::check(&pool, config.database.pool_size, true).await?;
     let tenant = tenants::ensure(&pool, &clock, TENANT).await?.id;
     let kept = data_dir.map(|dir| dir.join(name));
-    let token = token(&pool, &clock, tenant, kept.as_deref()).await?;
+    let token = kept::token(&pool, &clock, tenant, kept.as_deref()).await?;
     let app = App::start(config, clock).await?;
     Ok(Ready { app, cluster, tenant, token, kept, database_url })
-}
-
-/// The token of an earlier start while it is valid, else a new one.
-async fn token(pool: &Pool, clock: &Clock, tenant: TenantId, file: Option<&Path>) -> Result<Secret> {
-    if let Some(text) = file.and_then(|f| fs::read_to_string(f).ok()) {
-        let old = text.trim();
-        if tokens::check(pool, clock, old).await?.is_some_and(|t| t.tenant == tenant && t.scopes == Scopes::ADMIN) {
-            return Ok(Secret::new(old));
-        }
-    }
-    let new = NewToken { name: "helve dev".to_owned(), scopes: Scopes::ADMIN, expires_in: None };
-    let (_, secret) = tokens::create(pool, clock, tenant, new).await?;
-    if let Some(file) = file {
-        keep(file, secret.reveal()).map_err(|e| Error::Internal(format!("{}: {e}", file.display())))?;
-    }
-    Ok(secret)
-}
-
-/// Writes a secret so that nobody else can read it at any moment.
-fn keep(file: &Path, secret: &str) -> std::io::Result<()> {
-    let fresh = file.with_extension("new");
-    if let Some(dir) = file.parent() {
-        fs::create_dir_all(dir)?;
-    }
-    match fs::remove_file(&fresh) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
-        _ => {}
-    }
-    let mut written = File::options().write(true).create_new(true).mode(0o600).open(&fresh)?;
-    writeln!(written, "{secret}")?;
-    fs::rename(&fresh, file)
 }
 
 fn default_data_dir() -> Result<PathBuf> {
@@ -185,11 +163,6 @@ fn this_program() -> Result<PathBuf> {
     std::env::current_exe().map_err(|e| Error::Internal(format!("this program cannot find itself: {e}")))
 }
 
-/// Tokens of different databases are kept apart.
-fn fingerprint(url: &str) -> String {
-    Sha256::digest(url).iter().take(4).map(|b| format!("{b:02x}")).collect()
-}
-
 /// What a program reads that has started `helve dev --json`.
 #[derive(serde::Serialize)]
 struct Line<'a> {
@@ -203,6 +176,22 @@ struct Line<'a> {
 impl Ready {
     fn url(&self) -> String {
         format!("http://{}", self.app.address)
+    }
+
+    /// Waits until the engine takes work: at once on a private database, and on another one when no other
+    /// engine holds its lease.
+    async fn owns_shards(&self) -> Result<()> {
+        let mut waited = Duration::ZERO;
+        while !self.app.is_ready() {
+            tokio::select! {
+                () = self.app.failed() => return Err(failure()),
+                () = tokio::time::sleep(TICK) => waited += TICK,
+            }
+            if waited == PATIENCE {
+                warn!("another engine uses this database: waiting until it has ended");
+            }
+        }
+        Ok(())
     }
 
     fn print_json(&self) -> Result<()> {
@@ -259,24 +248,5 @@ impl Ready {
                 () = signals.next() => return false,
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
-    use super::*;
-
-    #[test]
-    fn a_kept_token_is_readable_by_its_owner_only() {
-        let file = std::env::temp_dir().join(format!("helve-token-test-{}", std::process::id()));
-        for secret in ["one", "two"] {
-            keep(&file, secret).unwrap();
-            assert_eq!(fs::read_to_string(&file).unwrap().trim(), secret);
-            assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
-        }
-        fs::remove_file(&file).unwrap();
-        assert_ne!(fingerprint("postgres://a"), fingerprint("postgres://b"));
     }
 }

@@ -4,6 +4,7 @@ pub mod bench;
 mod database;
 mod dev;
 mod internal;
+mod kept;
 mod migrate;
 mod openapi;
 mod out;

@@ -11,7 +11,7 @@ use super::signals::Signals;
 use crate::app::App;
 use crate::clock::Clock;
 use crate::config::{Config, Database, Http, Retention, Scheduling};
-use crate::db::{Pool, health};
+use crate::db::health;
 use crate::domain::limits::Limits;
 use crate::error::{Error, Result};
 
@@ -41,12 +41,8 @@ pub(super) async fn run(args: Args) -> Result<()> {
     }
     let config = config(args.database.required(), args.listen, args.settings);
     let mut signals = Signals::listen()?;
-    let checked = async {
-        let pool = Pool::new(&Database { pool_size: 1, ..config.database.clone() })?;
-        health::check(&pool, config.database.pool_size, args.allow_unsafe_settings).await
-    };
     tokio::select! {
-        checked = checked => checked?,
+        checked = health::check(&config.database, args.allow_unsafe_settings) => checked?,
         () = signals.next() => return Ok(()),
     }
     let app = App::start(config, Clock::system()).await?;

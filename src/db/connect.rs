@@ -130,7 +130,7 @@ impl Pool {
     /// `Unavailable` when there is none within 5 s.
     pub(in crate::db) async fn get(&self) -> Result<Pooled<'_>> {
         self.0.get().await.map_err(|e| match e {
-            RunError::TimedOut => Error::unavailable("no connection to the database is free"),
+            RunError::TimedOut => Error::unavailable("no connection to the database came free"),
             RunError::User(e) => {
                 warn!(error = %e, "the database cannot be reached");
                 Error::unavailable("the database cannot be reached")
@@ -140,26 +140,24 @@ impl Pool {
 
     /// Runs a read. One that meets a connection which has just died runs once more on a fresh one, so
     /// `query` must not write.
-    pub(in crate::db) fn run<T, F>(&self, query: F) -> impl Future<Output = Result<T>> + Send
+    pub(in crate::db) async fn run<T, F>(&self, query: F) -> Result<T>
     where
         T: Send,
         F: Send + Sync,
         for<'c> F: AsyncFn(&'c mut AsyncPgConnection) -> QueryResult<T>
             + Repeatable<&'c mut AsyncPgConnection, QueryResult<T>, Once: Send>,
     {
-        async move {
-            let first = {
+        let first = {
+            let mut conn = self.get().await?;
+            query(&mut conn).await
+        };
+        match first {
+            Err(e) if is_disconnected(&e) => {
+                debug!(error = %e, "connection lost, reading again");
                 let mut conn = self.get().await?;
-                query(&mut *conn).await
-            };
-            match first {
-                Err(e) if is_disconnected(&e) => {
-                    debug!(error = %e, "connection lost, reading again");
-                    let mut conn = self.get().await?;
-                    query(&mut *conn).await.map_err(map_error)
-                }
-                other => other.map_err(map_error),
+                query(&mut conn).await.map_err(map_error)
             }
+            other => other.map_err(map_error),
         }
     }
 }

@@ -6,7 +6,9 @@ use diesel::sql_types::{Bool, Integer, Text};
 use diesel_async::RunQueryDsl;
 use tracing::warn;
 
-use super::connect::Pool;
+use super::connect::{self, Pool};
+use super::failure::map_error;
+use crate::config::Database;
 use crate::error::{Error, Result};
 
 /// Major versions that are tested.
@@ -95,11 +97,12 @@ fn judge(s: &Settings, pool_size: u32) -> Verdict {
 /// Looks at the server's settings before anything is accepted; warnings are logged.
 ///
 /// # Errors
-/// `Unavailable` when the server does not answer, `Internal` with every reason when it must not be used.
-/// `allow_unsafe` turns settings that can lose accepted work into warnings.
-pub async fn check(pool: &Pool, pool_size: u32, allow_unsafe: bool) -> Result<()> {
-    let settings: Settings = pool.run(async |conn| diesel::sql_query(SETTINGS).get_result(conn).await).await?;
-    let mut verdict = judge(&settings, pool_size);
+/// `Internal` with a text for the operator: why the server cannot be reached, or every reason why it must
+/// not be used. `allow_unsafe` turns settings that can lose accepted work into warnings.
+pub async fn check(database: &Database, allow_unsafe: bool) -> Result<()> {
+    let mut conn = connect::connect_verbosely(database, "check").await?;
+    let settings: Settings = diesel::sql_query(SETTINGS).get_result(&mut conn).await.map_err(map_error)?;
+    let mut verdict = judge(&settings, database.pool_size);
     if allow_unsafe {
         verdict.warnings.append(&mut verdict.unsafe_settings);
     }

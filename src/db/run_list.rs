@@ -122,7 +122,9 @@ fn branches(filter: &RunFilter, conditions: &Conditions, limit: usize) -> Vec<St
 fn statement(branches: &[String], limit: usize) -> String {
     format!(
         "with page as (
+            select * from (
             {branches}
+            ) branch
             order by created_at desc, id desc
             limit {limit}
         ),

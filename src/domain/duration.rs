@@ -104,7 +104,7 @@ impl utoipa::PartialSchema for Span {
             .item(
                 ObjectBuilder::new()
                     .schema_type(Type::String)
-                    .pattern(Some("^(?=.)([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?$")),
+                    .pattern(Some("^([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?$")),
             )
             .item(ObjectBuilder::new().schema_type(Type::Number).minimum(Some(0)))
             .description(Some("A duration: text such as `30s`, `5m`, `1h30m`, or a number of seconds; at most 366d."))

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, MutexGuard};
 
 use crate::clock::Clock;
 use crate::db::Pool;
@@ -24,6 +24,8 @@ use catalog::{Catalog, Versions};
 /// How old a tenant's catalog must be before a name that is not in it is looked for in the database again: another
 /// engine may have registered it.
 const REFRESH: Duration = Duration::from_secs(5);
+/// How long a caller waits for its tenant's turn.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// Writes of different tenants that may run at once, and the parts that tenants are spread over.
 const STRIPES: usize = 64;
 
@@ -192,7 +194,7 @@ impl Shared {
         if let Some(found) = self.look(tenant, &look) {
             return Ok(found);
         }
-        let _stripe = self.stripe(tenant).lock().await;
+        let _stripe = self.stripe(tenant).await?;
         // Another caller may have read it while this one waited.
         if let Some(found) = self.look(tenant, &look) {
             return Ok(found);
@@ -214,8 +216,11 @@ impl Shared {
         (found.is_some() || recent).then_some(found)
     }
 
-    fn stripe(&self, tenant: TenantId) -> &Mutex<()> {
-        &self.stripes[usize::try_from(tenant.shard()).unwrap_or(0) % STRIPES]
+    /// The tenant's turn. When the database hangs, those who wait for it are told so instead of queueing up.
+    async fn stripe(&self, tenant: TenantId) -> Result<MutexGuard<'_, ()>> {
+        let stripe = &self.stripes[usize::try_from(tenant.shard()).unwrap_or(0) % STRIPES];
+        let late = || Error::unavailable("this tenant's workflows are being read or changed for too long");
+        tokio::time::timeout(PATIENCE, stripe.lock()).await.map_err(|_| late())
     }
 
     fn change(&self, tenant: TenantId, change: impl FnOnce(&mut Catalog)) {

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use tokio::sync::mpsc::error::SendTimeoutError;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::clock::{Clock, Timestamp};
@@ -286,8 +287,13 @@ impl Scheduler {
 
     /// Passes on what a worker says. Waits while the owner is busy: the socket is read more slowly.
     pub async fn worker(&self, from: Connection, message: FromWorker) {
-        // The owner ends only with the process: nobody is left who could take the message.
-        let _ = self.intake.send(Request::Worker { from, message }).await;
+        let mut request = Request::Worker { from, message };
+        // The owner ends only with the process: nobody is left who could take the message. A slow one must not
+        // lose it.
+        while let Err(SendTimeoutError::Timeout(again)) = self.intake.send_timeout(request, ANSWER).await {
+            tracing::warn!("the scheduler does not take a worker's message");
+            request = again;
+        }
     }
 
     /// The tenant's workers as they stand in memory.

@@ -1,9 +1,12 @@
 //! Everything that is tested from outside: one binary.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod documents;
+mod examples;
 mod faults;
 mod layers;
 mod platform;
 mod rest;
+mod scheduling;
 mod socket;
 mod support;

@@ -27,7 +27,7 @@ use crate::sched::{Idempotency, NewRun};
 pub struct CreateRun<'a> {
     /// The workflow's name.
     #[serde(borrow)]
-    #[schema(value_type = String, min_length = 1, max_length = 255)]
+    #[schema(value_type = String, min_length = 1, max_length = 255, pattern = "^[A-Za-z0-9_.:/-]+$")]
     workflow: Cow<'a, str>,
     /// Any JSON, at most 1 MiB; kept and passed on byte for byte. Null if absent.
     #[serde(borrow, default)]
@@ -57,7 +57,7 @@ pub struct CreateRun<'a> {
 pub struct BulkItem<'a> {
     /// The workflow's name.
     #[serde(borrow)]
-    #[schema(value_type = String, min_length = 1, max_length = 255)]
+    #[schema(value_type = String, min_length = 1, max_length = 255, pattern = "^[A-Za-z0-9_.:/-]+$")]
     workflow: Cow<'a, str>,
     /// Any JSON, at most 1 MiB; kept and passed on byte for byte. Null if absent.
     #[serde(borrow, default)]

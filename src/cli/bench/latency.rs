@@ -123,7 +123,8 @@ fn pair(bench: &Bench, name: &str, measured: &Measured, p50: Option<f64>, p99: O
                 }
             }
             if p < 99.0 {
-                figure = figure.detail(format!("{} samples", measured.latencies.len()));
+                let floor = unit.map(|unit| format!(", floor {unit:.2} ms")).unwrap_or_default();
+                figure = figure.detail(format!("{} samples{floor}", measured.latencies.len()));
             }
             figure
         })

@@ -147,6 +147,11 @@ impl Cluster {
         self.kept.as_ref().map_or(self.socket.path(), Kept::path)
     }
 
+    /// The server's own log.
+    pub fn log_file(&self) -> &std::path::Path {
+        &self.launch.log
+    }
+
     /// The server's process id, while it runs.
     pub fn pid(&self) -> Option<i32> {
         self.process.pid().filter(|_| self.process.status().is_none())

@@ -29,7 +29,7 @@ impl Write {
         if let Some(same) = self.unchanged(shared, checksum).await? {
             return Ok(same);
         }
-        let _stripe = shared.stripe(self.tenant).lock().await;
+        let _stripe = shared.stripe(self.tenant).await?;
         let registration = Registration {
             tenant: self.tenant,
             name: self.name.clone(),
@@ -91,7 +91,7 @@ pub(super) async fn delete(shared: &Shared, tenant: TenantId, name: &str) -> Res
     if shared.find(tenant, |catalog| catalog.spec(name)).await?.is_none() {
         return Err(not_found(name));
     }
-    let _stripe = shared.stripe(tenant).lock().await;
+    let _stripe = shared.stripe(tenant).await?;
     shared.change(tenant, |catalog| catalog.set_leaving(name, true));
     match workflows::delete(&shared.pool, tenant, name, shared.clock.now()).await {
         Ok(Deleted::Yes) => {

@@ -278,10 +278,12 @@ impl Shard {
         };
         let first = !s.ready;
         s.ready = true;
-        if let Some(ticket) = ticket {
-            let welcome = Welcome { worker: s.worker, session, secret, resumed: !first, superseded };
-            out.push(Effect::Answer(ticket, Answer::Welcome(Box::new(welcome))));
-        }
+        let worker = s.worker;
         self.offers_changed(session, cx, out);
+        if let Some(ticket) = ticket {
+            let welcome = Welcome { worker, session, secret, resumed: !first, superseded };
+            self.welcomes.push((ticket, Box::new(welcome)));
+            self.greet(out);
+        }
     }
 }

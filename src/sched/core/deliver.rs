@@ -71,8 +71,7 @@ impl Shard {
             }
             self.confirm(session, attempt, cx);
         }
-        let allowed = self.sessions.get_mut(&session).is_some_and(|s| s.lookups.take(cx.now));
-        if !strangers.is_empty() && allowed {
+        if !strangers.is_empty() && self.sessions.get_mut(&session).is_some_and(|s| s.lookups.take(cx.now)) {
             self.push(session, Outgoing::Superseded(strangers), out);
         }
     }

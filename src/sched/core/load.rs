@@ -56,6 +56,7 @@ impl Shard {
             }
         }
         self.fill_queue(key, cx, out);
+        self.greet(out);
     }
 
     fn row_enters(&mut self, key: &QueueKey, row: &OpenRow, horizon: Option<(i64, RunId)>) {

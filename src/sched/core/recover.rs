@@ -25,6 +25,7 @@ impl Shard {
                 worker: row.worker,
                 tenant: row.tenant,
                 secret: row.secret,
+                former: None,
                 info: row.info,
                 used: BTreeMap::new(),
                 transport: None,

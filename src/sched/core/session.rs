@@ -16,6 +16,8 @@ pub(super) struct Session {
     pub worker: WorkerId,
     pub tenant: TenantId,
     pub secret: [u8; 32],
+    /// The secret before it: valid until the new one is used, since a `welcome` can be lost.
+    pub former: Option<[u8; 32]>,
     pub info: WorkerInfo,
     pub used: BTreeMap<Arc<str>, u32>,
     pub transport: Option<Transport>,
@@ -39,7 +41,7 @@ pub(super) struct Hold {
     pub until: Option<(Timestamp, Reason)>,
 }
 
-/// At most 100 a second, with as many in store.
+/// At most 1,000 a second, with as many in store.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Budget {
     left: u32,
@@ -47,7 +49,7 @@ pub(super) struct Budget {
 }
 
 impl Budget {
-    const FULL: u32 = 100;
+    const FULL: u32 = 1_000;
 
     pub const fn full(now: Timestamp) -> Self {
         Self { left: Self::FULL, since: now }
@@ -66,6 +68,13 @@ impl Budget {
 }
 
 impl Session {
+    /// Whether this is the hash of the session's secret, compared in constant time: a secret must not be found out
+    /// byte by byte.
+    pub fn is_secret(&self, shown: &[u8; 32]) -> bool {
+        let same = |a: &[u8; 32]| a.iter().zip(shown).fold(0, |acc, (x, y)| acc | (x ^ y)) == 0;
+        same(&self.secret) | self.former.as_ref().is_some_and(same)
+    }
+
     /// Free slots of a kind. Less than nothing is free after the worker lowered its totals.
     pub fn free(&self, kind: &str) -> u32 {
         let total = self.info.slots.get(kind).copied().unwrap_or(0);

@@ -7,13 +7,11 @@ use std::time::Duration;
 use crate::clock::Timestamp;
 use crate::domain::delivery::{Attempt, Close, Outcome, Outgoing, Reason};
 use crate::error::Error;
-#[cfg(test)]
-use crate::id::RunId;
 use crate::id::SessionId;
 
 use super::flight::Step;
 use super::session::{Budget, Session};
-use super::state::Shard;
+use super::state::{Shard, refuse};
 use super::task::{Deferred, Delivery, TakeBack};
 use super::types::{Answer, Context, Effect, Lane, NewSession, QueueKey, Row, Ticket, Transport, WorkerMessage};
 
@@ -26,7 +24,7 @@ impl Shard {
         }
         let known = hello.resume.and_then(|(id, secret)| {
             let s = self.sessions.get(&id)?;
-            (s.tenant == hello.tenant && s.ready && same(&s.secret, &secret)).then_some(id)
+            (s.tenant == hello.tenant && s.ready && s.is_secret(&secret)).then_some(id)
         });
         match known {
             Some(session) => self.resume(session, hello, ticket, cx, out),
@@ -40,6 +38,7 @@ impl Shard {
             worker: hello.worker,
             tenant: hello.tenant,
             secret: hello.secret.1,
+            former: None,
             info: hello.info,
             used: BTreeMap::new(),
             transport: Some(hello.transport),
@@ -64,7 +63,9 @@ impl Shard {
         s.lost_at = None;
         s.congested = false;
         s.draining = false;
-        // The secret changes with every socket: who overheard an old one cannot take the session over.
+        // The secret changes with every socket: who overheard an old one cannot take the session over. The one that
+        // was shown stays valid until the new one is used.
+        s.former = hello.resume.map(|r| r.1);
         s.secret = hello.secret.1;
         let old = std::mem::replace(&mut s.info, hello.info);
         let row = s.row(id);
@@ -183,7 +184,7 @@ impl Shard {
                 s.transport.unwrap_or_default(),
                 Outgoing::Error(
                     crate::error::Code::TooManyRequests,
-                    "more than 100 results a second for attempts that this worker does not hold".into(),
+                    "more than 1000 results a second for attempts that this worker does not hold".into(),
                 ),
             ));
         }
@@ -221,6 +222,7 @@ impl Shard {
         let Some(s) = self.sessions.remove(&id) else { return };
         self.withdraw_offers(s.tenant, id, &s.info.actions, out);
         self.write(Lane::Finish, s.tenant, vec![Row::DropWorker(s.worker)], vec![Step::Gone], out);
+        self.greet(out);
     }
 
     /// The session's time has come: stops that were not obeyed, or the end of the grace.
@@ -278,6 +280,25 @@ impl Shard {
             self.refill(&key, out);
         }
         self.offer_room(id, cx, out);
+    }
+
+    /// Welcomes the workers whose queues are known: from the first trigger on, a free slot is found.
+    pub(super) fn greet(&mut self, out: &mut Vec<Effect>) {
+        for (ticket, welcome) in std::mem::take(&mut self.welcomes) {
+            let Some(s) = self.sessions.get(&welcome.session) else {
+                refuse(Some(ticket), Error::unavailable("the session has ended"), out);
+                continue;
+            };
+            let loaded = |action: &Arc<str>| {
+                let key = QueueKey { tenant: s.tenant, action: Arc::clone(action) };
+                self.queues.get(&key).is_some_and(|q| q.loaded)
+            };
+            if s.info.actions.iter().all(loaded) {
+                out.push(Effect::Answer(ticket, Answer::Welcome(welcome)));
+            } else {
+                self.welcomes.push((ticket, welcome));
+            }
+        }
     }
 
     fn offers_refresh(&mut self, id: SessionId) {
@@ -339,18 +360,4 @@ impl Shard {
         workers.sort_unstable_by_key(|w| w.id);
         workers
     }
-
-    /// Runs held by a session, in order.
-    #[cfg(test)]
-    pub(super) fn held_runs(&self, id: SessionId) -> Vec<RunId> {
-        let mut runs: Vec<RunId> =
-            self.sessions.get(&id).map(|s| s.holds.keys().map(|a| a.run).collect()).unwrap_or_default();
-        runs.sort_unstable();
-        runs
-    }
-}
-
-/// Compares in constant time: a secret must not be found out byte by byte.
-fn same(a: &[u8; 32], b: &[u8; 32]) -> bool {
-    a.iter().zip(b).fold(0, |acc, (x, y)| acc | (x ^ y)) == 0
 }

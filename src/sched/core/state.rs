@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Timestamp;
-use crate::domain::delivery::Attempt;
+use crate::domain::delivery::{Attempt, Welcome};
 use crate::domain::run::RunError;
 use crate::id::{RunId, SessionId, TenantId};
 
@@ -52,6 +52,8 @@ pub struct Shard {
     pub(super) timer_horizon: Timestamp,
     /// Commands that wait for a run's row to be read.
     pub(super) loading: HashMap<RunId, VecDeque<Deferred>>,
+    /// Workers whose row is committed while the heads of their queues are still being read.
+    pub(super) welcomes: Vec<(Ticket, Box<Welcome>)>,
     /// Creates that are not committed.
     pub(super) creating: usize,
     /// Runs assigned at creation that are not committed.
@@ -91,6 +93,7 @@ impl Shard {
             session_timers: BTreeSet::new(),
             timer_horizon: Timestamp::default(),
             loading: HashMap::new(),
+            welcomes: Vec::new(),
             creating: 0,
             optimistic: 0,
             next_flight: 1,

@@ -2,11 +2,15 @@
 
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
+
 use super::load::Dice;
+use super::oracle::Finding;
 use super::rig::Rig;
-use crate::support::fresh_database;
+use crate::support::{fresh_database, sql};
 
 const KILLED: &str = "engine killed";
+const REPLACED: &str = "engine frozen and replaced";
 const STOPPED: &str = "engine stopped";
 
 async fn kills(optimistic: bool) {
@@ -36,6 +40,38 @@ async fn ten_kills_queued() {
     kills(false).await;
 }
 
+/// An engine stands still, another takes over, and the first goes on with what it had in its hands: results and
+/// triggers that lie in its sockets. Nothing of that may be written.
+async fn replacements(optimistic: bool) {
+    let database = fresh_database().await;
+    let mut rig = Rig::start(optimistic, &database, &database).await;
+    for _ in 0..2 {
+        rig.progress(50).await;
+        let fault = rig.ledger.fault(REPLACED, None);
+        rig.engine.signal(Signal::SIGSTOP);
+        let mut other = rig.engine.twin().await;
+        rig.engine.signal(Signal::SIGCONT);
+        // Long enough for everything that it had begun.
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        other.stop().await;
+        rig.engine.revive().await;
+        rig.progress(1).await;
+        rig.ledger.healed(fault);
+    }
+    rig.progress(50).await;
+    rig.finish(&[(REPLACED, 2)]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replaced_engine_writes_nothing_optimistic() {
+    replacements(true).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replaced_engine_writes_nothing_queued() {
+    replacements(false).await;
+}
+
 /// A stop in order is not a fault: workers take their work over to the next engine, nothing is repeated.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_graceful_restart_repeats_nothing() {
@@ -61,5 +97,24 @@ async fn without_a_fault_nothing_is_repeated() {
         let report = rig.finish(&[]).await;
         assert_eq!(report.justified(), 0, "{report}");
         assert!(report.accepted() >= 300, "{report}");
+    }
+}
+
+/// The oracle sees what is really in the store: spoil it, and it says so.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_spoiled_store_is_found() {
+    let database = fresh_database().await;
+    let rig = Rig::start(true, &database, &database).await;
+    let end = rig.end().await;
+    end.judge(&[]).await.assert_clean();
+    let spoil = "with picked as (select id, row_number() over () as n from run_history where state = 10 limit 4),
+        lost as (delete from run_history where id = (select id from picked where n = 1)),
+        wrong as (update run_history set output = '{}' where id = (select id from picked where n = 2)),
+        unended as (update run_history set state = 2 where id = (select id from picked where n = 3))
+        insert into run_history select * from run_history where id = (select id from picked where n = 4)";
+    assert_eq!(sql(&end.database).await.execute(spoil, &[]).await.unwrap(), 1);
+    let report = end.judge(&[]).await;
+    for finding in [Finding::Lost, Finding::WrongOutput, Finding::Stuck, Finding::DoubleAccept] {
+        assert!(report.count(finding) > 0, "{finding:?} was not found:\n{report}");
     }
 }

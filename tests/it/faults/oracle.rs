@@ -159,10 +159,15 @@ impl Report {
         self.accepted
     }
 
+    /// Nothing was found.
+    pub fn is_clean(&self) -> bool {
+        self.findings.is_empty()
+    }
+
     /// Prints the report, and fails the test when anything was found.
     pub fn assert_clean(&self) {
         println!("{self}");
-        assert!(self.findings.is_empty(), "\n{self}");
+        assert!(self.is_clean(), "\n{self}");
     }
 
     fn judge_creates(&mut self, facts: &Facts, rows: &[Row]) {

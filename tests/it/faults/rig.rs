@@ -85,14 +85,20 @@ impl Rig {
         .await;
     }
 
-    /// Ends the load, waits until everything has ended, fills every slot once, and judges.
-    pub async fn finish(mut self, faults: &[(&'static str, u32)]) -> Report {
+    /// Ends everything and judges it: nothing may be found, and each fault must have happened so often.
+    pub async fn finish(self, faults: &[(&'static str, u32)]) -> Report {
+        let report = self.end().await.judge(faults).await;
+        report.assert_clean();
+        report
+    }
+
+    /// Ends the load, waits until everything has ended, fills every slot once, and stops workers and engine.
+    pub async fn end(mut self) -> End {
         self.load.finish().await;
-        // The load's own handle is gone: what follows must not borrow the whole.
-        let (ledger, http) = (self.ledger.clone(), self.http.clone());
-        quiet(&self.database, &mut self.engine).await;
-        probe(&ledger, &http, u32::try_from(self.workers.len()).unwrap() * SLOTS).await;
-        quiet(&self.database, &mut self.engine).await;
+        let slots = u32::try_from(self.workers.len()).unwrap() * SLOTS;
+        quiet(&self.database, &self.engine).await;
+        probe(&self.ledger, &self.http, slots).await;
+        quiet(&self.database, &self.engine).await;
         for worker in &self.workers {
             worker.order(Order::Leave).await;
         }
@@ -101,16 +107,29 @@ impl Rig {
         }
         self.engine.stop().await;
         self.engine.check_log();
+        End { ledger: self.ledger, database: self.database }
+    }
+}
+
+/// What is left of a load.
+pub struct End {
+    /// The facts.
+    pub ledger: Ledger,
+    /// Where the store is.
+    pub database: String,
+}
+
+impl End {
+    /// Compares the facts with the store.
+    pub async fn judge(&self, faults: &[(&'static str, u32)]) -> Report {
         let terms = Terms { repair: REPAIR, faults: faults.to_vec() };
         let rows = store::rows(&self.database).await;
-        let report = judge(&ledger.facts(), &rows, &terms);
-        report.assert_clean();
-        report
+        judge(&self.ledger.facts(), &rows, &terms)
     }
 }
 
 /// Waits until no run is open; what stays is left for the oracle to name.
-async fn quiet(database: &str, engine: &mut EngineProcess) {
+async fn quiet(database: &str, engine: &EngineProcess) {
     let wait = async {
         loop {
             let open = store::open(database).await;

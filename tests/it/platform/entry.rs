@@ -1,5 +1,4 @@
 //! The HTTP entry: patience, sizes, numbers, and an orderly end.
-#![expect(clippy::disallowed_methods, reason = "a test's client lives as long as its test")]
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -137,8 +137,14 @@ impl Builder {
 
     /// Starts the engine on a fresh database.
     pub async fn start(self) -> Engine {
-        show_logs();
         let database = fresh_database().await;
+        self.on(&database).await
+    }
+
+    /// Starts the engine on a migrated database.
+    pub async fn on(self, database: &str) -> Engine {
+        show_logs();
+        let database = database.to_owned();
         let config = Config {
             database: Database::at(&database),
             http: self.http,

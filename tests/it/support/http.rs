@@ -147,6 +147,12 @@ impl Http {
         (response.status, response.json())
     }
 
+    /// `POST` of JSON with more headers, with its status and JSON.
+    pub async fn post_with(&self, path: &str, headers: &[(&str, &str)], body: Value) -> (u16, Value) {
+        let response = self.request("POST", path, headers, body.to_string()).await;
+        (response.status, response.json())
+    }
+
     /// `PUT` of JSON, with its status and JSON.
     pub async fn put(&self, path: &str, body: Value) -> (u16, Value) {
         let response = self.request("PUT", path, &[], body.to_string()).await;

@@ -17,7 +17,7 @@ use super::until_within;
 /// on a busy machine is slow.
 const READY: Duration = Duration::from_secs(30);
 /// Words in a log that no test may cause.
-const FORBIDDEN: [&str; 2] = ["HELVE_INVARIANT", "panicked"];
+const FORBIDDEN: [&str; 5] = ["HELVE_INVARIANT", "panicked at", "task panicked", "pass panicked", "panicked=true"];
 
 /// `helve serve` on a fixed port. Killed when dropped.
 pub struct EngineProcess {
@@ -35,6 +35,16 @@ pub struct EngineProcess {
 impl EngineProcess {
     /// Starts an engine on a migrated database and waits until it is ready.
     pub async fn start(database: &str, env: &[(&str, &str)]) -> Self {
+        let env = env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        Self::start_with(database, env).await
+    }
+
+    /// Starts another engine on the same database, with the same settings, on another port.
+    pub async fn twin(&self) -> Self {
+        Self::start_with(&self.database, self.env.clone()).await
+    }
+
+    async fn start_with(database: &str, env: Vec<(String, String)>) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(1);
         let listen = format!("127.0.0.1:{}", free_port());
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -43,7 +53,7 @@ impl EngineProcess {
             url: format!("http://{listen}"),
             database: database.to_owned(),
             listen,
-            env: env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+            env,
             log,
             child: None,
             starts: 0,
@@ -119,6 +129,24 @@ impl EngineProcess {
     pub async fn restart(&mut self) {
         self.spawn();
         self.ready().await;
+    }
+
+    /// Waits until it is ready, and starts it again first if it has ended by itself: what a supervisor of
+    /// processes does.
+    pub async fn revive(&mut self) {
+        let child = self.child.as_mut().expect("the engine was started");
+        let settled = until_within("the engine is ready or has ended", READY, || {
+            let ended = child.try_wait().unwrap().is_some();
+            let http = Http { limit: Duration::from_secs(2), ..Http::new(&self.url, None) };
+            async move {
+                let ready = http.try_request("GET", "/readyz", &[], "").await.is_ok_and(|r| r.status == 200);
+                (ended || ready).then_some(ended)
+            }
+        });
+        if settled.await {
+            self.child = None;
+            self.restart().await;
+        }
     }
 
     /// The process id.

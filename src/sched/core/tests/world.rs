@@ -42,7 +42,6 @@ pub struct World {
     pub sessions: HashMap<Transport, (SessionId, String)>,
     hellos: HashMap<Ticket, Transport>,
     next: u64,
-    pub effects: Vec<Effect>,
 }
 
 pub fn spec(definition: &str) -> Arc<Spec> {
@@ -82,7 +81,6 @@ impl World {
             sessions: HashMap::new(),
             hellos: HashMap::new(),
             next: 1,
-            effects: Vec::new(),
         };
         world.load_timers();
         world
@@ -174,6 +172,12 @@ impl World {
         change(&mut run);
         self.step(Command::Create(Box::new(run), Some(ticket)));
         (id, ticket)
+    }
+
+    pub fn cancel(&mut self, run: RunId) -> Ticket {
+        let (tenant, ticket) = (self.tenant, self.ticket());
+        self.step(Command::Cancel { tenant, run, ticket });
+        ticket
     }
 
     pub fn with_key(&self, key: &str) -> CreateKey {

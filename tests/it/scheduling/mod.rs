@@ -1,0 +1,9 @@
+//! Scheduling as a user notices it, optimistic and queued with the same assertions.
+
+mod backlog;
+mod loss;
+mod order;
+mod plans;
+mod retention;
+mod takeover;
+mod timing;

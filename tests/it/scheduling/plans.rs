@@ -1,0 +1,94 @@
+//! Plans of the lanes' statements: `open_run` is nearly empty yet churns, and whatever the statistics say, rows are
+//! found by their primary key. See docs/decisions/0002.
+
+use serde_json::{Value, json};
+
+use crate::support::{Builder, create_migrated, options, worker};
+
+/// The server writes the plan of every statement to its log.
+fn explaining() -> helve::db::embedded::Options {
+    let mut options = options(false);
+    for (name, value) in [
+        ("session_preload_libraries", "auto_explain"),
+        ("auto_explain.log_min_duration", "0"),
+        ("auto_explain.log_format", "json"),
+        ("log_destination", "stderr"),
+    ] {
+        options.settings.push((name.to_owned(), value.to_owned()));
+    }
+    options
+}
+
+/// Every plan node below `plan`.
+fn nodes<'a>(plan: &'a Value, found: &mut Vec<&'a Value>) {
+    found.push(plan);
+    for child in plan["Plans"].as_array().into_iter().flatten() {
+        nodes(child, found);
+    }
+}
+
+/// The JSON documents of auto_explain in a log.
+fn plans(log: &str) -> Vec<Value> {
+    let mut plans = Vec::new();
+    for part in log.split("plan:\n").skip(1) {
+        let mut documents = serde_json::Deserializer::from_str(part).into_iter::<Value>();
+        if let Some(Ok(plan)) = documents.next() {
+            plans.push(plan);
+        }
+    }
+    plans
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn open_runs_are_found_by_their_key_whatever_the_statistics_say() {
+    let cluster = helve::db::embedded::Cluster::start(explaining()).await.unwrap();
+    let database = create_migrated(&cluster, "plans").await;
+    let engine = Builder::new().on(&database).await;
+    engine.workflow("work").await;
+    let sql = engine.sql().await;
+    let mut worker = worker(&engine, &["work"], 1_000).await;
+    for round in 0..2 {
+        for n in [1_usize, 32, 250, 1_000] {
+            let runs: Vec<Value> = (0..n).map(|i| json!({"workflow": "work", "input": i})).collect();
+            let (status, _) = engine.post("/v1/runs/bulk", json!({"runs": runs})).await;
+            assert_eq!(status, 200);
+            let mut tasks = Vec::new();
+            while tasks.len() < n {
+                tasks.extend(worker.find_tasks().await);
+            }
+            worker.succeed(&tasks).await;
+            for task in &tasks {
+                engine.run_is(&task["run"], "succeeded").await;
+            }
+        }
+        if round == 0 {
+            // What autovacuum does to an open_run that it finds empty: the planner believes in no rows at all.
+            sql.batch_execute("vacuum analyze open_run").await.unwrap();
+        }
+    }
+    let log = std::fs::read_to_string(cluster.log_file()).unwrap();
+    let plans = plans(&log);
+    let of_lane = |p: &&Value| {
+        p["Query Text"].as_str().is_some_and(|q| q.contains("/* helve:lane:finish */") && q.contains("open_run"))
+    };
+    let of_lane: Vec<&Value> = plans.iter().filter(of_lane).collect();
+    assert!(of_lane.len() > 8, "the log has {} plans, {} of the finish lane", plans.len(), of_lane.len());
+    for plan in of_lane {
+        let mut found = Vec::new();
+        nodes(&plan["Plan"], &mut found);
+        let scans = found.iter().filter(|n| n["Relation Name"] == "open_run" && n["Node Type"] != "ModifyTable");
+        for scan in scans {
+            let kind = scan["Node Type"].as_str().unwrap();
+            let index = scan["Index Name"].as_str().unwrap_or_default();
+            let by_key =
+                matches!(kind, "Index Scan" | "Bitmap Heap Scan") && (index == "open_run_pkey" || kind != "Index Scan");
+            assert!(by_key, "{kind} {index} in {}", plan["Plan"]);
+        }
+        let bitmaps = found.iter().filter(|n| n["Node Type"] == "Bitmap Index Scan");
+        for scan in bitmaps {
+            assert_eq!(scan["Index Name"], "open_run_pkey");
+        }
+    }
+    engine.stop().await;
+    cluster.stop().await;
+}
