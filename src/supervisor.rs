@@ -1,5 +1,4 @@
 //! Every background task of the process: started, watched, stopped and waited for here.
-#![expect(clippy::disallowed_methods, reason = "the one place that spawns")]
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;

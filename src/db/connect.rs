@@ -11,11 +11,13 @@ use diesel_async::pooled_connection::{
 };
 use diesel_async::{AsyncPgConnection, SimpleAsyncConnection};
 use futures_util::FutureExt;
-use tokio_postgres::NoTls;
 use tokio_postgres::config::SslMode;
+use tokio_postgres::tls::{MakeTlsConnect, NoTlsStream};
+use tokio_postgres::{Client, Connection, NoTls, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
 use tracing::{debug, warn};
 
+use super::driven::{Driven, Driver};
 use super::failure::{is_disconnected, map_error};
 use super::target::Target;
 use crate::config::Database;
@@ -51,28 +53,74 @@ pub(in crate::db) async fn connect_verbosely(database: &Database, name: &str) ->
     open(&target, database.statement_timeout).await.map_err(failed)
 }
 
+/// As [`connect`], for an owner who awaits one statement after another: see [`super::driven`].
+pub(in crate::db) async fn connect_driven(database: &Database, name: &str) -> Result<Driven> {
+    let target = Target::new(database, name)?;
+    let opened = async {
+        let (client, mut driver) = raw(&target).await?;
+        let conn = driver.drive(AsyncPgConnection::try_from(client)).await?;
+        let mut driven = Driven { conn, driver };
+        let Driven { conn, driver } = &mut driven;
+        driver.drive(set_up(conn, database.statement_timeout)).await?;
+        Ok(driven)
+    };
+    in_time(opened).await.map_err(|e: ConnectionError| {
+        warn!(error = %e, connection = name, "the database cannot be reached");
+        Error::unavailable("the database cannot be reached")
+    })
+}
+
 async fn open(target: &Target, statement_timeout: Duration) -> Result<AsyncPgConnection, ConnectionError> {
     let opened = async {
         let mut conn = dial(target).await?;
-        // Only a superuser may set lc_messages; others have it from their database, and the check at
-        // the start warns when that is not English (deadlocks reach us as text).
-        let setup = format!(
-            "set statement_timeout = {}; set idle_in_transaction_session_timeout = '60s'; \
-             do $$ begin perform set_config('lc_messages', 'C', false); exception when others then null; end $$",
-            statement_timeout.as_millis()
-        );
-        conn.batch_execute(&setup).await.map_err(ConnectionError::CouldntSetupConfiguration)?;
+        set_up(&mut conn, statement_timeout).await?;
         Ok(conn)
     };
+    in_time(opened).await
+}
+
+async fn in_time<T>(opened: impl Future<Output = Result<T, ConnectionError>>) -> Result<T, ConnectionError> {
     let late = || ConnectionError::BadConnection(format!("no answer within {} s", PATIENCE.as_secs()));
     tokio::time::timeout(PATIENCE, opened).await.unwrap_or_else(|_| Err(late()))
 }
 
+async fn set_up(conn: &mut AsyncPgConnection, statement_timeout: Duration) -> Result<(), ConnectionError> {
+    // Only a superuser may set lc_messages; others have it from their database, and the check at
+    // the start warns when that is not English (deadlocks reach us as text).
+    let setup = format!(
+        "set statement_timeout = {}; set idle_in_transaction_session_timeout = '60s'; \
+         do $$ begin perform set_config('lc_messages', 'C', false); exception when others then null; end $$",
+        statement_timeout.as_millis()
+    );
+    conn.batch_execute(&setup).await.map_err(ConnectionError::CouldntSetupConfiguration)
+}
+
 async fn dial(target: &Target) -> Result<AsyncPgConnection, ConnectionError> {
+    match reach(target).await? {
+        Reached::Tls(client, driver) => AsyncPgConnection::try_from_client_and_connection(client, driver).await,
+        Reached::Plain(client, driver) => AsyncPgConnection::try_from_client_and_connection(client, driver).await,
+    }
+}
+
+async fn raw(target: &Target) -> Result<(Client, Driver), ConnectionError> {
+    // The end of the connection reaches the waiting statement as an error of its own.
+    Ok(match reach(target).await? {
+        Reached::Tls(client, driver) => (client, Driver::new(async move { drop(driver.await) })),
+        Reached::Plain(client, driver) => (client, Driver::new(async move { drop(driver.await) })),
+    })
+}
+
+/// A connection of the driver below, before anybody drives it.
+enum Reached {
+    Tls(Client, Connection<Socket, <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream>),
+    Plain(Client, Connection<Socket, NoTlsStream>),
+}
+
+async fn reach(target: &Target) -> Result<Reached, ConnectionError> {
     let bad = |e: &tokio_postgres::Error| ConnectionError::BadConnection(with_causes(e));
     if let Some(tls) = &target.tls {
         match target.config.connect(MakeRustlsConnect::new(tls.as_ref().clone())).await {
-            Ok((client, driver)) => return AsyncPgConnection::try_from_client_and_connection(client, driver).await,
+            Ok((client, driver)) => return Ok(Reached::Tls(client, driver)),
             Err(e) if target.fall_back && e.to_string().contains("TLS") => {
                 debug!(error = %with_causes(&e), "TLS failed, going on without as sslmode=prefer allows");
             }
@@ -81,7 +129,7 @@ async fn dial(target: &Target) -> Result<AsyncPgConnection, ConnectionError> {
     }
     let mut config = target.config.clone();
     let (client, driver) = config.ssl_mode(SslMode::Disable).connect(NoTls).await.map_err(|e| bad(&e))?;
-    AsyncPgConnection::try_from_client_and_connection(client, driver).await
+    Ok(Reached::Plain(client, driver))
 }
 
 /// The driver's errors say what failed, their sources why.

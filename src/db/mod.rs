@@ -1,6 +1,7 @@
 //! PostgreSQL: SQL in, domain values out. The only place that knows Diesel.
 
 pub mod connect;
+mod driven;
 pub mod embedded;
 pub mod events;
 mod failure;

@@ -6,7 +6,7 @@ use chrono::{DateTime, Datelike, NaiveTime, Utc};
 use diesel::QueryableByName;
 use diesel::sql_types::{Array, Bool, Text, Timestamptz};
 use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 use uuid::Uuid;
 
 use super::Pool;
@@ -99,7 +99,7 @@ pub async fn make_ahead(pool: &Pool, now: Timestamp) -> Result<()> {
                 "create table if not exists {name} partition of {table} for values from ('{from}') to ('{to}')"
             );
             ddl(&mut conn, &sql).await?;
-            info!(partition = name, "made a partition");
+            debug!(partition = name, "made a partition");
         }
         week = week.next();
     }

@@ -98,6 +98,9 @@ pub(super) struct Owner {
     sweep_at: Timestamp,
     pub quiesced: Vec<oneshot::Sender<()>>,
     effects: Vec<Effect>,
+    /// Sums over the shards: optimistic assignments and creates that are not committed.
+    optimistic: usize,
+    creating: usize,
 }
 
 /// What an owner is made of.
@@ -150,6 +153,8 @@ impl Owner {
             sweep_at: now.plus(SWEEP),
             quiesced: Vec::new(),
             effects: Vec::new(),
+            optimistic: 0,
+            creating: 0,
         }
     }
 
@@ -235,13 +240,18 @@ impl Owner {
 
     /// One decision and what follows from it.
     pub fn step(&mut self, shard: usize, command: Command, bulk: bool) {
-        let in_flight: usize = self.shards.iter().map(Shard::optimistic_in_flight).sum();
         let cx = Context {
             now: self.clock.now(),
-            optimistic_room: self.settings.optimistic_slots.saturating_sub(in_flight),
+            optimistic_room: self.settings.optimistic_slots.saturating_sub(self.optimistic),
+            creating: self.creating,
         };
         let mut effects = std::mem::take(&mut self.effects);
-        self.shards[shard].step(command, cx, &mut effects);
+        let owned = &mut self.shards[shard];
+        self.optimistic -= owned.optimistic_in_flight();
+        self.creating -= owned.creates_in_flight();
+        owned.step(command, cx, &mut effects);
+        self.optimistic += owned.optimistic_in_flight();
+        self.creating += owned.creates_in_flight();
         for effect in effects.drain(..) {
             self.effect(shard, effect, bulk);
         }

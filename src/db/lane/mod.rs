@@ -6,7 +6,7 @@ mod open;
 mod readback;
 mod text;
 
-use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use diesel_async::RunQueryDsl;
 use uuid::Uuid;
 
 pub use create::{CreateRows, KeyWon};
@@ -14,6 +14,7 @@ pub use finish::{FinishOutcome, FinishRows};
 pub use open::terminate_backend;
 pub use readback::Traces;
 
+use crate::db::driven::Driven;
 use crate::db::failure;
 
 /// Payloads up to this many bytes stand in the run's row; larger ones in a table of their own.
@@ -53,7 +54,7 @@ pub enum LaneError {
 
 /// The connection of one lane with its epoch.
 pub struct LaneConnection {
-    conn: AsyncPgConnection,
+    driven: Driven,
     node: Uuid,
     epoch: i64,
 }
@@ -64,10 +65,11 @@ impl LaneConnection {
     /// # Errors
     /// See [`LaneError`].
     pub async fn create(&mut self, rows: &CreateRows<'_>) -> Result<KeyWon, LaneError> {
+        let (node, epoch, Driven { conn, driver }) = (self.node, self.epoch, &mut self.driven);
         let found: Vec<Option<Uuid>> = if rows.is_plain() {
-            create::Create::<create::Plain>::new(self.node, self.epoch, rows).load(&mut self.conn).await
+            driver.drive(create::Create::<create::Plain>::new(node, epoch, rows).load(conn)).await
         } else {
-            create::Create::<create::Full>::new(self.node, self.epoch, rows).load(&mut self.conn).await
+            driver.drive(create::Create::<create::Full>::new(node, epoch, rows).load(conn)).await
         }
         .map_err(classify)?;
         if found.is_empty() {
@@ -81,12 +83,20 @@ impl LaneConnection {
     /// # Errors
     /// See [`LaneError`].
     pub async fn finish(&mut self, rows: &FinishRows<'_>) -> Result<FinishOutcome, LaneError> {
-        let (node, epoch, conn) = (self.node, self.epoch, &mut self.conn);
+        let (node, epoch, Driven { conn, driver }) = (self.node, self.epoch, &mut self.driven);
         let found = match rows.shape() {
-            finish::Shape::Ended => finish::Finish::<finish::Ended>::new(node, epoch, rows).load(conn).await,
-            finish::Shape::Moved => finish::Finish::<finish::Moved>::new(node, epoch, rows).load(conn).await,
-            finish::Shape::Both => finish::Finish::<finish::Both>::new(node, epoch, rows).load(conn).await,
-            finish::Shape::Full => finish::Finish::<finish::Full>::new(node, epoch, rows).load(conn).await,
+            finish::Shape::Ended => {
+                driver.drive(finish::Finish::<finish::Ended>::new(node, epoch, rows).load(conn)).await
+            }
+            finish::Shape::Moved => {
+                driver.drive(finish::Finish::<finish::Moved>::new(node, epoch, rows).load(conn)).await
+            }
+            finish::Shape::Both => {
+                driver.drive(finish::Finish::<finish::Both>::new(node, epoch, rows).load(conn)).await
+            }
+            finish::Shape::Full => {
+                driver.drive(finish::Finish::<finish::Full>::new(node, epoch, rows).load(conn)).await
+            }
         };
         FinishOutcome::from_rows(found.map_err(classify)?).ok_or(LaneError::Fenced)
     }
@@ -100,8 +110,9 @@ impl LaneConnection {
         put: &[&crate::domain::change::WorkerRow],
         gone: &[crate::id::WorkerId],
     ) -> Result<(), LaneError> {
-        let found: Vec<Option<Uuid>> =
-            finish::Workers::new(self.node, self.epoch, put, gone).load(&mut self.conn).await.map_err(classify)?;
+        let (node, epoch, Driven { conn, driver }) = (self.node, self.epoch, &mut self.driven);
+        let workers = finish::Workers::new(node, epoch, put, gone);
+        let found: Vec<Option<Uuid>> = driver.drive(workers.load(conn)).await.map_err(classify)?;
         if found.is_empty() { Err(LaneError::Fenced) } else { Ok(()) }
     }
 }

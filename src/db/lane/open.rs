@@ -5,7 +5,8 @@ use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 
 use super::{LaneConnection, LaneError, LaneName};
 use crate::config::Database;
-use crate::db::connect::connect;
+use crate::db::connect::connect_driven;
+use crate::db::driven::Driven;
 use crate::id::NodeId;
 
 /// Plans of a table that is nearly empty yet churns must not change with its statistics: see
@@ -36,21 +37,27 @@ impl LaneConnection {
     /// # Errors
     /// `Fenced` when another process has taken over; else `Aborted`, and the call may be repeated.
     pub async fn open(database: &Database, node: NodeId, lane: LaneName) -> Result<Self, LaneError> {
-        let mut conn = connect(database, lane.as_str()).await.map_err(|e| LaneError::Aborted(e.to_string()))?;
-        let aborted = |e: diesel::result::Error| LaneError::Aborted(e.to_string());
-        conn.batch_execute(PIN).await.map_err(aborted)?;
-        terminate_backend(&mut conn, node, lane.as_str()).await.map_err(aborted)?;
-        let raised: Vec<Epoch> = diesel::sql_query(RAISE)
-            .bind::<diesel::sql_types::Uuid, _>(node.uuid())
-            .bind::<SqlText, _>(lane.as_str())
-            .load(&mut conn)
-            .await
-            .map_err(aborted)?;
-        match raised.into_iter().next() {
-            Some(Epoch { epoch }) => Ok(Self { conn, node: node.uuid(), epoch }),
+        let driven = connect_driven(database, lane.as_str()).await;
+        let mut driven = driven.map_err(|e| LaneError::Aborted(e.to_string()))?;
+        let Driven { conn, driver } = &mut driven;
+        let raised = driver.drive(raise(conn, node, lane)).await;
+        match raised.map_err(|e| LaneError::Aborted(e.to_string()))? {
+            Some(epoch) => Ok(Self { driven, node: node.uuid(), epoch }),
             None => Err(LaneError::Fenced),
         }
     }
+}
+
+/// Makes sure of the former connection, and begins a new epoch; `None`: the lane is not ours any more.
+async fn raise(conn: &mut AsyncPgConnection, node: NodeId, lane: LaneName) -> diesel::QueryResult<Option<i64>> {
+    conn.batch_execute(PIN).await?;
+    terminate_backend(conn, node, lane.as_str()).await?;
+    let raised: Vec<Epoch> = diesel::sql_query(RAISE)
+        .bind::<diesel::sql_types::Uuid, _>(node.uuid())
+        .bind::<SqlText, _>(lane.as_str())
+        .load(conn)
+        .await?;
+    Ok(raised.into_iter().next().map(|e| e.epoch))
 }
 
 /// Ends the recorded backend of a lane if it is alive.

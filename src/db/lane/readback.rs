@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::{LaneConnection, LaneError, classify, finish};
 use crate::clock::Timestamp;
+use crate::db::driven::Driven;
 use crate::domain::change::{Body, EndRow, Placement};
 use crate::domain::status::RunStatus;
 use crate::id::{EventId, RunId};
@@ -55,13 +56,13 @@ impl LaneConnection {
     pub async fn traces(&mut self, runs: &[RunId], events: &[EventId], since: Timestamp) -> Result<Traces, LaneError> {
         let runs: Vec<Uuid> = runs.iter().map(|r| r.uuid()).collect();
         let events: Vec<Uuid> = events.iter().map(|e| e.uuid()).collect();
-        let rows: Vec<Trace> = diesel::sql_query(include_str!("../sql/lane/traces.sql"))
+        let Driven { conn, driver } = &mut self.driven;
+        let read = diesel::sql_query(include_str!("../sql/lane/traces.sql"))
             .bind::<Array<SqlUuid>, _>(runs)
             .bind::<Array<SqlUuid>, _>(events)
             .bind::<Timestamptz, _>(since.to_utc())
-            .load(&mut self.conn)
-            .await
-            .map_err(classify)?;
+            .load(conn);
+        let rows: Vec<Trace> = driver.drive(read).await.map_err(classify)?;
         let mut traces = Traces { open: HashMap::new(), ended: HashMap::new(), events: HashSet::new() };
         for row in rows {
             match row.what {

@@ -29,7 +29,7 @@ impl Shard {
             let identity = key.identity();
             return self.wait_for_key(&identity, Command::Create(Box::new(run), ticket), ticket, out);
         }
-        if self.creating >= self.settings.pending {
+        if cx.creating >= self.settings.pending {
             return refuse(ticket, too_many_creates(), out);
         }
         let gate = run.key.as_ref().map(|_| run.id.uuid());
@@ -46,7 +46,7 @@ impl Shard {
             let identity = key.identity();
             return self.wait_for_key(&identity, Command::CreateEvent(Box::new(event), ticket), Some(ticket), out);
         }
-        if self.creating >= self.settings.pending {
+        if cx.creating >= self.settings.pending {
             return refuse(Some(ticket), too_many_creates(), out);
         }
         self.lock_key(event.create_key.as_ref());

@@ -119,11 +119,10 @@ impl Shard {
         if ours.is_empty() {
             return;
         }
-        if !self.tasks.contains_key(&run) {
-            match resting_phase(row) {
-                Some(phase) => drop(self.tasks.insert(run, Task::from_row(row, phase))),
-                None => self.adopt(row, cx, out),
-            }
+        match resting_phase(row) {
+            _ if self.tasks.contains_key(&run) => {}
+            Some(phase) => drop(self.tasks.insert(run, Task::from_row(row, phase))),
+            None => self.adopt(row, cx, out),
         }
         if let Some(task) = self.tasks.get_mut(&run) {
             task.deferred.extend(ours);

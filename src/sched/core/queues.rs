@@ -216,8 +216,7 @@ impl Shard {
 
     /// Gives out what waits for one action while sessions have room, each claim a transition of its own.
     pub(super) fn fill_queue(&mut self, key: &QueueKey, cx: Context, out: &mut Vec<Effect>) {
-        loop {
-            let Some((entry, session)) = self.next_claim(key) else { break };
+        while let Some((entry, session)) = self.next_claim(key) {
             let (row, step) = self.claim(entry.1, session, cx);
             self.write(Lane::Finish, key.tenant, vec![row], vec![step], out);
         }

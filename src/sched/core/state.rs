@@ -22,7 +22,7 @@ pub struct Settings {
     pub optimistic: bool,
     /// Queued runs of one action in memory.
     pub window: usize,
-    /// Creates of one shard that wait for their commit.
+    /// Creates of the process that may wait for their commit.
     pub pending: usize,
     /// How long a lost worker keeps its attempts.
     pub grace: Duration,
@@ -143,6 +143,11 @@ impl Shard {
     /// Optimistic assignments that are not committed.
     pub const fn optimistic_in_flight(&self) -> usize {
         self.optimistic
+    }
+
+    /// Creates that are not committed.
+    pub const fn creates_in_flight(&self) -> usize {
+        self.creating
     }
 
     /// What the shard has done.

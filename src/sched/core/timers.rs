@@ -1,5 +1,7 @@
 //! Timers: the near future is in memory and fires on time; the rest waits in the rows.
 
+use std::collections::hash_map::Entry;
+
 use crate::clock::Timestamp;
 use crate::domain::status::RunStatus;
 
@@ -43,9 +45,9 @@ impl Shard {
                 continue;
             }
             let run = row.run;
-            if !self.tasks.contains_key(&run) {
+            if let Entry::Vacant(place) = self.tasks.entry(run) {
                 let Some(phase) = resting_phase(&row) else { continue };
-                self.tasks.insert(run, Task::from_row(&row, phase));
+                place.insert(Task::from_row(&row, phase));
             }
             let at = self.tasks.get(&run).and_then(|t| match &t.phase {
                 Phase::Scheduled { due } => Some(*due),

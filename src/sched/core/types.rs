@@ -31,6 +31,8 @@ pub struct Context {
     pub now: Timestamp,
     /// Optimistic assignments that may still be made before one of them commits.
     pub optimistic_room: usize,
+    /// Creates of the whole process that wait for their commit.
+    pub creating: usize,
 }
 
 /// Something that happened.

@@ -9,6 +9,8 @@ use super::oracle::Finding;
 use super::rig::Rig;
 use crate::support::{fresh_database, sql};
 
+/// G9: after the engine's death the work goes on within this time.
+const GOES_ON: Duration = Duration::from_secs(5);
 const KILLED: &str = "engine killed";
 const REPLACED: &str = "engine frozen and replaced";
 const STOPPED: &str = "engine stopped";
@@ -23,8 +25,12 @@ async fn kills(optimistic: bool) {
         tokio::time::sleep(Duration::from_micros(dice.below(200_000))).await;
         let fault = rig.ledger.fault(KILLED, None);
         rig.engine.kill9();
+        let died = rig.ledger.now();
         rig.engine.restart().await;
+        rig.progress(1).await;
         rig.ledger.healed(fault);
+        let pause = rig.ledger.now().since(died);
+        assert!(pause < GOES_ON, "G9: after its death the work stood still for {pause:?}");
     }
     rig.progress(30).await;
     rig.finish(&[(KILLED, 10)]).await;

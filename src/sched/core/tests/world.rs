@@ -92,7 +92,7 @@ impl World {
     }
 
     pub fn step(&mut self, command: Command) {
-        let cx = Context { now: self.now, optimistic_room: 1_000 };
+        let cx = Context { now: self.now, optimistic_room: 1_000, creating: self.shard.creates_in_flight() };
         let mut out = Vec::new();
         self.shard.step(command, cx, &mut out);
         for effect in out {
@@ -257,7 +257,6 @@ impl World {
         true
     }
 
-    /// The database refuses the oldest transition of a lane.
     pub fn reject(&mut self, lane: usize) -> bool {
         let Some(write) = self.lanes[lane].pop_front() else { return false };
         self.step(Command::Rejected(write.flight, "poison".into()));
