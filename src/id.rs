@@ -25,10 +25,13 @@ pub enum ParseIdError {
 static ORDER: std::sync::Mutex<ContextV7> = std::sync::Mutex::new(ContextV7::new());
 
 fn new_v7(now: Timestamp) -> Uuid {
+    v7_in_order(&ORDER.lock().unwrap_or_else(std::sync::PoisonError::into_inner), now)
+}
+
+fn v7_in_order(order: &ContextV7, now: Timestamp) -> Uuid {
     let micros = u64::try_from(now.micros()).unwrap_or(0);
     let (seconds, nanos) = (micros / 1_000_000, (micros % 1_000_000) * 1_000);
-    let order = ORDER.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    Uuid::new_v7(uuid::Timestamp::from_unix(&*order, seconds, u32::try_from(nanos).unwrap_or(0)))
+    Uuid::new_v7(uuid::Timestamp::from_unix(order, seconds, u32::try_from(nanos).unwrap_or(0)))
 }
 
 fn millis_of(id: Uuid) -> i64 {
@@ -156,7 +159,8 @@ mod tests {
 
     #[test]
     fn text_form_round_trips_and_refuses_neighbours() {
-        let id = RunId::generate(Timestamp::from_micros(1_700_000_000_123_456));
+        let order = ContextV7::new();
+        let id = RunId(v7_in_order(&order, Timestamp::from_micros(1_700_000_000_123_456)));
         assert_eq!(id.to_string().parse::<RunId>().unwrap(), id);
         assert_eq!(id.created_at().micros(), 1_700_000_000_123_000);
         assert!(id.to_string().parse::<EventId>().is_err());

@@ -137,23 +137,44 @@ pub(super) enum Shape {
 /// Which rows were as expected, with the payloads that were asked for.
 pub struct FinishOutcome {
     found: HashMap<RunId, Option<Arc<Body>>>,
+    /// Metadata and trace context of moved rows whose input stands apart.
+    apart: HashMap<RunId, (Option<Vec<u8>>, Option<String>)>,
 }
 
 impl FinishOutcome {
     /// `None`: the lane is no longer ours.
     pub(super) fn from_rows(rows: Vec<FoundRow>) -> Option<Self> {
+        let mut outcome = Self { found: HashMap::with_capacity(rows.len()), apart: HashMap::new() };
         let mut ours = false;
-        let mut found = HashMap::with_capacity(rows.len());
-        for (id, _, input, metadata, traceparent) in rows {
-            match id {
-                None => ours = true,
-                Some(id) => {
-                    let body = input.map(|input| body(input, metadata, traceparent));
-                    found.insert(RunId::from_uuid(id), body);
-                }
+        for (id, moved, input, metadata, traceparent) in rows {
+            let Some(run) = id.map(RunId::from_uuid) else {
+                ours = true;
+                continue;
+            };
+            if moved && input.is_none() {
+                outcome.apart.insert(run, (metadata, traceparent));
+                outcome.found.insert(run, None);
+            } else {
+                outcome.found.insert(run, input.map(|input| body(input, metadata, traceparent)));
             }
         }
-        ours.then_some(Self { found })
+        ours.then_some(outcome)
+    }
+
+    /// Moved rows whose input was asked for and stands apart.
+    pub(super) fn without_input(&self, rows: &FinishRows<'_>) -> Vec<Uuid> {
+        let moved = rows.moved.guard.id.iter().zip(&rows.moved.want);
+        moved.filter(|(id, want)| **want && self.apart.contains_key(&RunId::from_uuid(**id))).map(|m| *m.0).collect()
+    }
+
+    /// Adds the inputs that were read apart.
+    pub(super) fn add_inputs(&mut self, inputs: Vec<(Uuid, Vec<u8>)>) {
+        for (id, input) in inputs {
+            let run = RunId::from_uuid(id);
+            if let Some((metadata, traceparent)) = self.apart.remove(&run) {
+                self.found.insert(run, Some(body(input, metadata, traceparent)));
+            }
+        }
     }
 
     /// Whether the row was as expected, and what came back with it.
@@ -248,6 +269,34 @@ impl MovedRows<'_> {
             28 => bind!(out, Array<Nullable<SqlUuid>>, &self.whose),
             _ => Err(unbound(n)),
         }
+    }
+}
+
+/// Inputs of runs, wherever they stand.
+pub(super) struct InputsText;
+
+impl Text for InputsText {
+    const PARTS: &'static [&'static str] = &[include_str!("../sql/lane/inputs.sql")];
+    type Row = (SqlUuid, Binary);
+}
+
+pub(super) struct InputBinds(Vec<Uuid>);
+
+/// Reads inputs that stand apart.
+pub(super) type Inputs = Statement<InputsText, InputBinds>;
+
+impl Binds for InputBinds {
+    fn bind<'b>(&'b self, n: u8, out: &mut AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        match n {
+            1 => bind!(out, Array<SqlUuid>, &self.0),
+            _ => Err(unbound(n)),
+        }
+    }
+}
+
+impl Inputs {
+    pub const fn of_runs(ids: Vec<Uuid>) -> Self {
+        Self::of(InputBinds(ids))
     }
 }
 

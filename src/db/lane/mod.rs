@@ -98,7 +98,15 @@ impl LaneConnection {
                 driver.drive(finish::Finish::<finish::Full>::new(node, epoch, rows).load(conn)).await
             }
         };
-        FinishOutcome::from_rows(found.map_err(classify)?).ok_or(LaneError::Fenced)
+        let mut outcome = FinishOutcome::from_rows(found.map_err(classify)?).ok_or(LaneError::Fenced)?;
+        let apart = outcome.without_input(rows);
+        if !apart.is_empty() {
+            // The statement is committed: whatever goes wrong here, its rows tell what it did.
+            let read = finish::Inputs::of_runs(apart).load(&mut self.driven.conn);
+            let inputs = self.driven.driver.drive(read).await.map_err(|e| LaneError::Unknown(e.to_string()))?;
+            outcome.add_inputs(inputs);
+        }
+        Ok(outcome)
     }
 
     /// Writes workers as they are now, and removes those that are gone.

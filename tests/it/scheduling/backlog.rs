@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::both_ways;
 use crate::support::{Builder, Engine, until_within, worker};
 
 /// Queues so many runs in bulk.
@@ -63,4 +64,25 @@ async fn a_long_queue_drains_in_order_when_its_worker_comes() {
         (open_runs(&engine).await == 0).then_some(())
     })
     .await;
+}
+
+both_ways! {
+    async fn inputs_that_stand_apart_arrive_whole_after_waiting(engine) {
+        let task = json!({"name": "work", "action": "work"});
+        let (status, _) = engine.put("/v1/workflows/work", json!({"tasks": [task], "events": ["large"]})).await;
+        assert_eq!(status, 200);
+        let large = json!({"text": "x".repeat(100_000)});
+        engine.trigger("work", large.clone()).await;
+        engine.trigger("work", json!("small")).await;
+        let event = json!({"key": "large", "payload": large, "metadata": {"from": "event"}});
+        let (status, event) = engine.post("/v1/events", event).await;
+        assert_eq!((status, event["runs"].as_array().map(Vec::len)), (201, Some(1)), "{event}");
+        let mut worker = worker(&engine, &["work"], 1).await;
+        for expected in [&large, &json!("small"), &large] {
+            let task = worker.find_tasks().await.remove(0);
+            assert_eq!(&task["input"], expected);
+            worker.report(&task, json!({"outcome": "succeeded", "output": task["input"]})).await;
+            assert_eq!(&engine.run_is(&task["run"], "succeeded").await["output"], expected);
+        }
+    }
 }

@@ -184,7 +184,6 @@ impl World {
         CreateKey { tenant: self.tenant, scope: "w".into(), key: key.into(), body_hash: [0; 32] }
     }
 
-    /// A hello; committed at once.
     pub fn connect(&mut self, slots: u32) -> Transport {
         let transport = self.hello(slots, None, &[]);
         self.settle();
@@ -258,9 +257,8 @@ impl World {
     }
 
     pub fn reject(&mut self, lane: usize) -> bool {
-        let Some(write) = self.lanes[lane].pop_front() else { return false };
-        self.step(Command::Rejected(write.flight, "poison".into()));
-        true
+        let write = self.lanes[lane].pop_front();
+        write.map(|w| self.step(Command::Rejected(w.flight, "poison".into()))).is_some()
     }
 
     fn win_keys(&mut self, write: &Write) -> HashSet<RunId> {
