@@ -30,8 +30,9 @@ const TURN: usize = 512;
 /// How far ahead timers are held in memory, and how often they are read.
 const HORIZON: Duration = Duration::from_secs(60);
 const READ_TIMERS: Duration = Duration::from_secs(25);
-/// How soon they are read again when a read did not bring all.
+/// How soon they are read again when a read did not bring all, and how long before the first that is missing.
 const READ_MORE: Duration = Duration::from_millis(250);
+const READ_BEFORE: Duration = Duration::from_secs(5);
 /// The longest sleep: the loop shows that it is alive.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
 /// How often callers who have gone away are forgotten.
@@ -95,6 +96,7 @@ pub(super) struct Owner {
     reading: Running<(Reads, ReadDone)>,
     standing: Standing,
     timers_at: Timestamp,
+    reading_timers: bool,
     sweep_at: Timestamp,
     pub quiesced: Vec<oneshot::Sender<()>>,
     effects: Vec<Effect>,
@@ -150,6 +152,7 @@ impl Owner {
             reading: None,
             standing: parts.standing,
             timers_at: now,
+            reading_timers: false,
             sweep_at: now.plus(SWEEP),
             quiesced: Vec::new(),
             effects: Vec::new(),
@@ -225,10 +228,7 @@ impl Owner {
                 self.step(shard, Command::Tick, false);
             }
         }
-        if self.timers_at <= now {
-            self.timers_at = now.plus(READ_TIMERS);
-            self.reads.push(ReadJob::Timers { until: now.plus(HORIZON) });
-        }
+        self.read_timers(now);
         if self.sweep_at <= now {
             self.sweep_at = now.plus(SWEEP);
             self.waiters.retain(|_, waiting| {
@@ -236,6 +236,25 @@ impl Owner {
                 !waiting.is_empty()
             });
         }
+    }
+
+    /// Reads timers of the near future: now and then, and before the first that did not fit into memory.
+    fn read_timers(&mut self, now: Timestamp) {
+        if self.reading_timers {
+            return;
+        }
+        let nearest = self.shards.iter().map(Shard::timer_horizon).min().unwrap_or_default();
+        let missing = nearest.minus(READ_BEFORE).max(self.timers_at.minus(READ_TIMERS).plus(READ_MORE));
+        if self.timers_at.min(missing) > now {
+            return;
+        }
+        self.timers_at = now.plus(READ_TIMERS);
+        self.reading_timers = true;
+        let until = now.plus(HORIZON);
+        for shard in 0..self.shards.len() {
+            self.step(shard, Command::TimersAsked(until), false);
+        }
+        self.reads.push(ReadJob::Timers { until });
     }
 
     /// One decision and what follows from it.
@@ -302,10 +321,8 @@ impl Owner {
         self.reader = Some(reads);
         let commands = match done {
             ReadDone::Commands(commands) => commands,
-            ReadDone::Timers(commands, all) => {
-                if !all {
-                    self.timers_at = self.clock.now().plus(READ_MORE);
-                }
+            ReadDone::Timers(commands) => {
+                self.reading_timers = false;
                 commands
             }
             ReadDone::Key { ticket, holder } => return self.key_found(ticket, holder),

@@ -31,8 +31,8 @@ pub(super) enum ReadJob {
 pub(super) enum ReadDone {
     /// Commands for shards.
     Commands(Vec<(usize, Command)>),
-    /// Timers, and whether all of them.
-    Timers(Vec<(usize, Command)>, bool),
+    /// Timers of every shard.
+    Timers(Vec<(usize, Command)>),
     /// Who holds a create key: its target, if the body is the same.
     Key { ticket: Ticket, holder: Option<(uuid::Uuid, bool)> },
 }
@@ -147,15 +147,13 @@ impl Reads {
         for row in rows {
             of_shard.entry(shard_of(&row)).or_default().push(row);
         }
-        let mut all_in_all = true;
         let mut commands = Vec::new();
         for shard in 0..usize::try_from(SHARDS).unwrap_or(0) {
             let rows = of_shard.remove(&shard).unwrap_or_default();
             let all = rows.len() < TIMERS;
-            all_in_all &= all;
             commands.push((shard, Command::TimersLoaded(rows, until, all)));
         }
-        Ok(ReadDone::Timers(commands, all_in_all))
+        Ok(ReadDone::Timers(commands))
     }
 
     /// What a former owner left: workers and held runs of each shard.

@@ -155,7 +155,6 @@ impl Shard {
 
     /// A committed run rests: in its queue, or until its time.
     fn rest(&mut self, run: RunId, place: Placed, out: &mut Vec<Effect>) {
-        let horizon = self.timer_horizon;
         let Some(task) = self.tasks.get_mut(&run) else { return };
         let at = match place {
             Placed::Queued { expires, retries } => {
@@ -170,7 +169,8 @@ impl Shard {
             }
         };
         // Later timers are read from the database when they come near.
-        self.set_timer(run, at.filter(|at| *at <= horizon));
+        let at = at.filter(|at| self.keeps_timer(*at));
+        self.set_timer(run, at);
         if let Placed::Queued { .. } = place {
             self.enqueue(run, out);
         }

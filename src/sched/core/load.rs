@@ -73,7 +73,7 @@ impl Shard {
             }
             None => {
                 let Some(phase @ Phase::Queued { .. }) = resting_phase(row) else { return };
-                let expires = row.due.filter(|at| *at <= self.timer_horizon);
+                let expires = row.due.filter(|at| self.keeps_timer(*at));
                 self.tasks.insert(row.run, Task::from_row(row, phase));
                 self.set_timer(row.run, expires);
             }

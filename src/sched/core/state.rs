@@ -50,6 +50,8 @@ pub struct Shard {
     pub(super) session_timers: BTreeSet<(Timestamp, SessionId)>,
     /// Timers up to here are in memory; later ones wait in the database.
     pub(super) timer_horizon: Timestamp,
+    /// A read up to here is on its way. It may miss what is committed meanwhile, so that is kept.
+    pub(super) timer_asked: Timestamp,
     /// Commands that wait for a run's row to be read.
     pub(super) loading: HashMap<RunId, VecDeque<Deferred>>,
     /// Workers whose row is committed while the heads of their queues are still being read.
@@ -92,6 +94,7 @@ impl Shard {
             timers: BTreeSet::new(),
             session_timers: BTreeSet::new(),
             timer_horizon: Timestamp::default(),
+            timer_asked: Timestamp::default(),
             loading: HashMap::new(),
             welcomes: Vec::new(),
             creating: 0,
@@ -121,6 +124,7 @@ impl Shard {
             Command::Rejected(flight, why) => self.rejected(flight, &why, cx, out),
             Command::QueueLoaded(key, rows, all) => self.queue_loaded(&key, rows, all, cx, out),
             Command::RunsLoaded(found) => self.runs_loaded(found, cx, out),
+            Command::TimersAsked(until) => self.timer_asked = until,
             Command::TimersLoaded(rows, until, all) => self.timers_loaded(rows, until, all, cx, out),
             Command::Recovered(workers, held) => self.recovered(workers, held, cx, out),
             Command::Tick => self.tick(cx, out),
@@ -262,7 +266,8 @@ impl Shard {
         let Some(task) = self.tasks.get(&run) else { return };
         let keep = match &task.phase {
             Phase::New | Phase::Running(_) => true,
-            Phase::Scheduled { due } => *due <= self.timer_horizon,
+            // Without a timer it waits in the database.
+            Phase::Scheduled { .. } => task.timer.is_some(),
             Phase::Queued { .. } => {
                 let key = QueueKey { tenant: task.tenant, action: Arc::clone(&task.spec.action) };
                 let entry = (task.rank, run);

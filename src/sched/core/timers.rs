@@ -1,6 +1,7 @@
 //! Timers: the near future is in memory and fires on time; the rest waits in the rows.
 
 use std::collections::hash_map::Entry;
+use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::domain::status::RunStatus;
@@ -9,7 +10,25 @@ use super::state::Shard;
 use super::task::{Deferred, Phase, Task};
 use super::types::{Context, Effect, OpenRow};
 
+/// Timers that memory holds of one shard. Past it the latest ones wait in the database again, and are read in time.
+const MAX_TIMERS: usize = 50_000;
+
 impl Shard {
+    /// Whether a timer at this time belongs in memory. When there are too many, the horizon comes nearer: what lies
+    /// beyond it is read again.
+    pub(super) fn keeps_timer(&mut self, at: Timestamp) -> bool {
+        if at > self.timer_horizon.max(self.timer_asked) {
+            return false;
+        }
+        let last = self.timers.last().map(|t| t.0);
+        if self.timers.len() < MAX_TIMERS || last.is_some_and(|last| at <= last) {
+            return true;
+        }
+        self.timer_horizon = self.timer_horizon.min(at.minus(Duration::from_micros(1)));
+        self.timer_asked = self.timer_horizon;
+        false
+    }
+
     /// Fires everything that is due.
     pub(super) fn tick(&mut self, cx: Context, out: &mut Vec<Effect>) {
         while let Some((at, run)) = self.timers.first().copied().filter(|t| t.0 <= cx.now) {
@@ -39,7 +58,7 @@ impl Shard {
         out: &mut Vec<Effect>,
     ) {
         let reached = if all { Some(until) } else { rows.last().and_then(|r| r.due) };
-        self.timer_horizon = reached.unwrap_or(until).max(self.timer_horizon);
+        self.timer_horizon = reached.unwrap_or(until);
         for row in rows {
             if self.loading.contains_key(&row.run) {
                 continue;

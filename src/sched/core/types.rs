@@ -72,6 +72,8 @@ pub enum Command {
     QueueLoaded(QueueKey, Vec<OpenRow>, bool),
     /// Rows asked for by id, as they stand in the database.
     RunsLoaded(Vec<(RunId, Found)>),
+    /// Rows with a timer up to this time are about to be read: until they are there, memory forgets none of those.
+    TimersAsked(Timestamp),
     /// Rows with a timer up to a time; true: all of them.
     TimersLoaded(Vec<OpenRow>, Timestamp, bool),
     /// What a former owner left: workers and the attempts that they hold.

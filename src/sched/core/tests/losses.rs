@@ -245,3 +245,22 @@ fn a_lost_welcome_does_not_cost_the_session() {
     w.settle();
     assert_eq!(w.state(run), Succeeded);
 }
+
+#[test]
+fn a_timer_committed_while_timers_are_read_is_not_lost() {
+    let mut w = World::new(settings());
+    let worker = w.connect(1);
+    w.now = w.now.plus(SEC * 30);
+    w.ask_timers();
+    // Beyond what memory held before the read, and not in the read's snapshot.
+    let at = w.now.plus(SEC * 50);
+    let (run, _) = w.trigger_with(|r| r.run_at = Some(at));
+    w.settle();
+    w.deliver_timers();
+    while w.shard.next_timer().is_some_and(|t| t <= at) {
+        w.now = w.shard.next_timer().unwrap();
+        w.step(Command::Tick);
+        w.settle();
+    }
+    assert_eq!(w.receive(worker), [Attempt { run, number: 1 }]);
+}

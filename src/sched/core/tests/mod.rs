@@ -2,5 +2,6 @@
 
 mod losses;
 mod random;
+mod store;
 mod stories;
 mod world;

@@ -15,6 +15,8 @@ enum Act {
     Commit(bool),
     Reject,
     Load,
+    AskTimers,
+    DeliverTimers,
     Connect(u8),
     Receive(usize),
     Succeed(usize),
@@ -32,6 +34,8 @@ fn act() -> impl Strategy<Value = Act> {
         8 => any::<bool>().prop_map(Act::Commit),
         1 => Just(Act::Reject),
         3 => Just(Act::Load),
+        1 => Just(Act::AskTimers),
+        1 => Just(Act::DeliverTimers),
         2 => (1_u8..4).prop_map(Act::Connect),
         5 => any::<usize>().prop_map(Act::Receive),
         6 => any::<usize>().prop_map(Act::Succeed),
@@ -77,6 +81,8 @@ impl Player {
             Act::Commit(finish) => drop(w.commit(usize::from(finish))),
             Act::Reject => drop(w.reject(1)),
             Act::Load => drop(w.load()),
+            Act::AskTimers => w.ask_timers(),
+            Act::DeliverTimers => w.deliver_timers(),
             Act::Connect(slots) => self.sockets.push(w.hello(u32::from(slots), None, &[])),
             Act::Receive(n) => {
                 if let Some(socket) = self.socket(n) {

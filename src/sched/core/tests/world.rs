@@ -12,8 +12,8 @@ use crate::domain::run::RunError;
 use crate::domain::status::RunStatus;
 use crate::id::{RunId, SessionId, TenantId, WorkerId};
 use crate::sched::core::{
-    Answer, Body, Command, Context, CreateKey, Effect, EndedRun, Found, Lane, NewRunRow, NewSession, OpenRow, Row,
-    RowOutcome, Settings, Shard, Ticket, Transport, WorkerMessage, Write,
+    Answer, Body, Command, Context, CreateKey, Effect, EndedRun, Found, Lane, NewRunRow, NewSession, OpenRow, Settings,
+    Shard, Ticket, Transport, WorkerMessage, Write,
 };
 
 /// An open row of the store.
@@ -41,6 +41,7 @@ pub struct World {
     pub order: Vec<RunId>,
     pub sessions: HashMap<Transport, (SessionId, String)>,
     hellos: HashMap<Ticket, Transport>,
+    timers: Option<(Vec<OpenRow>, Timestamp)>,
     next: u64,
 }
 
@@ -80,6 +81,7 @@ impl World {
             order: Vec::new(),
             sessions: HashMap::new(),
             hellos: HashMap::new(),
+            timers: None,
             next: 1,
         };
         world.load_timers();
@@ -261,68 +263,6 @@ impl World {
         write.map(|w| self.step(Command::Rejected(w.flight, "poison".into()))).is_some()
     }
 
-    fn win_keys(&mut self, write: &Write) -> HashSet<RunId> {
-        let mut won = HashSet::new();
-        for row in &write.rows {
-            if let Row::Insert(row) = row
-                && let Some(key) = &row.run.key
-                && !self.keys.contains_key(&*key.key)
-            {
-                self.keys.insert(key.key.to_string(), row.run.id);
-                won.insert(row.run.id);
-            }
-        }
-        won
-    }
-
-    fn apply(&mut self, row: &Row, won: &HashSet<RunId>) -> RowOutcome {
-        match row {
-            Row::Insert(row) => {
-                if row.gate.is_some() && !won.contains(&row.run.id) {
-                    return RowOutcome::KeyTaken;
-                }
-                let open = OpenRow {
-                    run: row.run.id,
-                    tenant: row.run.tenant,
-                    spec: Arc::clone(&row.run.spec),
-                    state: row.place.state,
-                    attempt: row.place.attempt,
-                    retries: 0,
-                    priority: row.run.priority.number(),
-                    rank: row.rank,
-                    due: row.place.due,
-                    holder: row.place.worker,
-                    started_at: row.place.started_at,
-                    event: None,
-                };
-                let before = self.open.insert(row.run.id, Stored { row: open, body: Arc::clone(&row.run.body) });
-                assert!(before.is_none());
-                RowOutcome::Applied(None)
-            }
-            Row::Move(row) => {
-                let Some(stored) = self.open.get_mut(&row.run).filter(|s| matches(s, &row.guard)) else {
-                    return RowOutcome::Missed;
-                };
-                let r = &mut stored.row;
-                assert!(row.place.attempt >= r.attempt, "I8 attempts never go back");
-                (r.state, r.attempt, r.retries, r.due) =
-                    (row.place.state, row.place.attempt, row.place.retries, row.place.due);
-                (r.holder, r.started_at) = (row.place.worker, row.place.started_at);
-                RowOutcome::Applied(row.want_body.then(|| Arc::clone(&stored.body)))
-            }
-            Row::End(row) => {
-                if !self.open.get(&row.run).is_some_and(|s| matches(s, &row.guard)) {
-                    return RowOutcome::Missed;
-                }
-                self.open.remove(&row.run);
-                let before = self.ended.insert(row.run, (row.state, row.guard.attempt, row.guard.session));
-                assert!(before.is_none(), "I3 {:?} ended twice", row.run);
-                RowOutcome::Applied(None)
-            }
-            Row::InsertEvent(_) | Row::PutWorker(_) | Row::DropWorker(_) => RowOutcome::Applied(None),
-        }
-    }
-
     /// Answers the oldest read.
     pub fn load(&mut self) -> bool {
         match self.loads.pop_front() {
@@ -358,11 +298,24 @@ impl World {
     }
 
     pub fn load_timers(&mut self) {
+        self.ask_timers();
+        self.deliver_timers();
+    }
+
+    /// A read of timers takes its snapshot; what it brings comes later.
+    pub fn ask_timers(&mut self) {
         let until = self.now.plus(Duration::from_secs(60));
-        let mut rows: Vec<OpenRow> =
-            self.open.values().filter(|s| s.row.due.is_some_and(|d| d <= until)).map(|s| s.row.clone()).collect();
+        self.step(Command::TimersAsked(until));
+        let due = |s: &&Stored| s.row.due.is_some_and(|d| d <= until);
+        let mut rows: Vec<OpenRow> = self.open.values().filter(due).map(|s| s.row.clone()).collect();
         rows.sort_by_key(|r| r.due);
-        self.step(Command::TimersLoaded(rows, until, true));
+        self.timers = Some((rows, until));
+    }
+
+    pub fn deliver_timers(&mut self) {
+        if let Some((rows, until)) = self.timers.take() {
+            self.step(Command::TimersLoaded(rows, until, true));
+        }
     }
 
     /// Commits and reads until nothing waits.
@@ -390,11 +343,4 @@ impl World {
     pub fn state(&self, run: RunId) -> RunStatus {
         self.ended.get(&run).map_or_else(|| self.open[&run].row.state, |e| e.0)
     }
-}
-
-fn matches(stored: &Stored, guard: &crate::sched::core::Guard) -> bool {
-    let r = &stored.row;
-    r.state == guard.state
-        && r.attempt == guard.attempt
-        && guard.session.is_none_or(|s| r.holder.is_some_and(|h| h.1 == s))
 }

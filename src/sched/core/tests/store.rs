@@ -1,0 +1,79 @@
+//! What the database does with the rows of a transition.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use super::world::{Stored, World};
+use crate::id::RunId;
+use crate::sched::core::{OpenRow, Row, RowOutcome, Write};
+
+impl World {
+    pub(super) fn win_keys(&mut self, write: &Write) -> HashSet<RunId> {
+        let mut won = HashSet::new();
+        for row in &write.rows {
+            if let Row::Insert(row) = row
+                && let Some(key) = &row.run.key
+                && !self.keys.contains_key(&*key.key)
+            {
+                self.keys.insert(key.key.to_string(), row.run.id);
+                won.insert(row.run.id);
+            }
+        }
+        won
+    }
+
+    pub(super) fn apply(&mut self, row: &Row, won: &HashSet<RunId>) -> RowOutcome {
+        match row {
+            Row::Insert(row) => {
+                if row.gate.is_some() && !won.contains(&row.run.id) {
+                    return RowOutcome::KeyTaken;
+                }
+                let open = OpenRow {
+                    run: row.run.id,
+                    tenant: row.run.tenant,
+                    spec: Arc::clone(&row.run.spec),
+                    state: row.place.state,
+                    attempt: row.place.attempt,
+                    retries: 0,
+                    priority: row.run.priority.number(),
+                    rank: row.rank,
+                    due: row.place.due,
+                    holder: row.place.worker,
+                    started_at: row.place.started_at,
+                    event: None,
+                };
+                let before = self.open.insert(row.run.id, Stored { row: open, body: Arc::clone(&row.run.body) });
+                assert!(before.is_none());
+                RowOutcome::Applied(None)
+            }
+            Row::Move(row) => {
+                let Some(stored) = self.open.get_mut(&row.run).filter(|s| matches(s, &row.guard)) else {
+                    return RowOutcome::Missed;
+                };
+                let r = &mut stored.row;
+                assert!(row.place.attempt >= r.attempt, "I8 attempts never go back");
+                (r.state, r.attempt, r.retries, r.due) =
+                    (row.place.state, row.place.attempt, row.place.retries, row.place.due);
+                (r.holder, r.started_at) = (row.place.worker, row.place.started_at);
+                RowOutcome::Applied(row.want_body.then(|| Arc::clone(&stored.body)))
+            }
+            Row::End(row) => {
+                if !self.open.get(&row.run).is_some_and(|s| matches(s, &row.guard)) {
+                    return RowOutcome::Missed;
+                }
+                self.open.remove(&row.run);
+                let before = self.ended.insert(row.run, (row.state, row.guard.attempt, row.guard.session));
+                assert!(before.is_none(), "I3 {:?} ended twice", row.run);
+                RowOutcome::Applied(None)
+            }
+            Row::InsertEvent(_) | Row::PutWorker(_) | Row::DropWorker(_) => RowOutcome::Applied(None),
+        }
+    }
+}
+
+fn matches(stored: &Stored, guard: &crate::sched::core::Guard) -> bool {
+    let r = &stored.row;
+    r.state == guard.state
+        && r.attempt == guard.attempt
+        && guard.session.is_none_or(|s| r.holder.is_some_and(|h| h.1 == s))
+}
