@@ -59,6 +59,7 @@ pub struct Database {
     /// Connections for reads and everything that is not a lane. Lanes and the lease have their own.
     pub pool_size: u32,
     /// The longest that a read may take.
+    #[serde(serialize_with = "crate::domain::duration::as_text")]
     pub statement_timeout: Duration,
 }
 
@@ -77,6 +78,7 @@ pub struct Http {
     /// Connections at once, sockets included.
     pub connections: usize,
     /// How long a stop waits for requests and workers before it cuts them.
+    #[serde(serialize_with = "crate::domain::duration::as_text")]
     pub drain: Duration,
     /// Worker sockets that one tenant may hold; one more is closed with 4429.
     pub sockets_per_tenant: usize,
@@ -108,19 +110,25 @@ pub struct Scheduling {
     /// Triggers that wait for a commit, over all tenants; past it a trigger is refused with 429.
     pub pending: usize,
     /// How long a lost worker keeps its attempts.
+    #[serde(serialize_with = "crate::domain::duration::as_text")]
     pub grace: Duration,
     /// An assignment that was not confirmed is sent again after this time, and after twice of it; after
     /// three times of it, it is taken back.
+    #[serde(serialize_with = "crate::domain::duration::as_text")]
     pub ack: Duration,
     /// How long a cancelled or timed-out attempt may hold its slot.
+    #[serde(serialize_with = "crate::domain::duration::as_text")]
     pub cancel_grace: Duration,
     /// Times that a run may be taken back from lost workers before it fails as `worker_lost`.
     pub redeliveries: i32,
     /// Silence on a socket after which the worker counts as gone.
+    #[serde(serialize_with = "crate::domain::duration::as_text")]
     pub silence: Duration,
     /// What workers are told as the longest time between two frames.
+    #[serde(serialize_with = "crate::domain::duration::as_text")]
     pub heartbeat: Duration,
     /// How long one node's lease lasts without renewal.
+    #[serde(serialize_with = "crate::domain::duration::as_text")]
     pub lease: Duration,
 }
 
@@ -146,8 +154,10 @@ impl Default for Scheduling {
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct Retention {
     /// Finished runs and events. Whole weeks are dropped, so a run may stay a week longer.
+    #[serde(serialize_with = "crate::domain::duration::as_text")]
     pub history: Duration,
     /// Idempotency keys.
+    #[serde(serialize_with = "crate::domain::duration::as_text")]
     pub idempotency: Duration,
 }
 

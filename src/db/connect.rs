@@ -97,8 +97,8 @@ async fn set_up(conn: &mut AsyncPgConnection, statement_timeout: Duration) -> Re
 
 async fn dial(target: &Target) -> Result<AsyncPgConnection, ConnectionError> {
     match reach(target).await? {
-        Reached::Tls(client, driver) => AsyncPgConnection::try_from_client_and_connection(client, driver).await,
-        Reached::Plain(client, driver) => AsyncPgConnection::try_from_client_and_connection(client, driver).await,
+        Reached::Tls(client, driver) => AsyncPgConnection::try_from_client_and_connection(client, *driver).await,
+        Reached::Plain(client, driver) => AsyncPgConnection::try_from_client_and_connection(client, *driver).await,
     }
 }
 
@@ -112,15 +112,15 @@ async fn raw(target: &Target) -> Result<(Client, Driver), ConnectionError> {
 
 /// A connection of the driver below, before anybody drives it.
 enum Reached {
-    Tls(Client, Connection<Socket, <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream>),
-    Plain(Client, Connection<Socket, NoTlsStream>),
+    Tls(Client, Box<Connection<Socket, <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream>>),
+    Plain(Client, Box<Connection<Socket, NoTlsStream>>),
 }
 
 async fn reach(target: &Target) -> Result<Reached, ConnectionError> {
     let bad = |e: &tokio_postgres::Error| ConnectionError::BadConnection(with_causes(e));
     if let Some(tls) = &target.tls {
         match target.config.connect(MakeRustlsConnect::new(tls.as_ref().clone())).await {
-            Ok((client, driver)) => return Ok(Reached::Tls(client, driver)),
+            Ok((client, driver)) => return Ok(Reached::Tls(client, Box::new(driver))),
             Err(e) if target.fall_back && e.to_string().contains("TLS") => {
                 debug!(error = %with_causes(&e), "TLS failed, going on without as sslmode=prefer allows");
             }
@@ -129,7 +129,7 @@ async fn reach(target: &Target) -> Result<Reached, ConnectionError> {
     }
     let mut config = target.config.clone();
     let (client, driver) = config.ssl_mode(SslMode::Disable).connect(NoTls).await.map_err(|e| bad(&e))?;
-    Ok(Reached::Plain(client, driver))
+    Ok(Reached::Plain(client, Box::new(driver)))
 }
 
 /// The driver's errors say what failed, their sources why.

@@ -62,6 +62,14 @@ pub fn format(d: Duration) -> String {
     out
 }
 
+/// Writes a bare duration as [`format`] does, for settings that are shown to people.
+///
+/// # Errors
+/// Those of the serializer.
+pub fn as_text<S: Serializer>(d: &Duration, s: S) -> Result<S::Ok, S::Error> {
+    s.serialize_str(&format(*d))
+}
+
 impl Serialize for Span {
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
         s.serialize_str(&format(self.0))

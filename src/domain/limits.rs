@@ -26,8 +26,10 @@ pub struct Limits {
     /// Items of one page of a list.
     pub page_items: usize,
     /// The longest `wait` of a trigger.
+    #[serde(serialize_with = "crate::domain::duration::as_text")]
     pub wait: Duration,
     /// The longest delay of a run.
+    #[serde(serialize_with = "crate::domain::duration::as_text")]
     pub delay: Duration,
     /// Actions that one worker may offer.
     pub actions: usize,
