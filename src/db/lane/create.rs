@@ -33,7 +33,7 @@ pub struct CreateRows<'a> {
     keys: Keys<'a>,
     events: Events<'a>,
     payloads: (Vec<Uuid>, Vec<&'a [u8]>, Vec<Option<Uuid>>),
-    runs: Runs<'a>,
+    pub(super) runs: Runs<'a>,
 }
 
 #[derive(Default)]
@@ -62,27 +62,27 @@ struct Events<'a> {
 }
 
 #[derive(Default)]
-struct Runs<'a> {
-    id: Vec<Uuid>,
-    tenant: Vec<Uuid>,
-    created_at: Vec<DateTime<Utc>>,
-    due: Vec<Option<DateTime<Utc>>>,
-    started_at: Vec<Option<DateTime<Utc>>>,
-    rank: Vec<i64>,
-    version: Vec<i32>,
-    attempt: Vec<i32>,
-    state: Vec<i16>,
-    shard: Vec<i16>,
-    priority: Vec<i16>,
-    worker: Vec<Option<Uuid>>,
-    session: Vec<Option<Uuid>>,
-    event: Vec<Option<Uuid>>,
-    workflow: Vec<&'a str>,
-    action: Vec<&'a str>,
-    traceparent: Vec<Option<&'a str>>,
-    input: Vec<Option<&'a [u8]>>,
-    metadata: Vec<Option<&'a [u8]>>,
-    gate: Vec<Option<Uuid>>,
+pub(super) struct Runs<'a> {
+    pub(super) id: Vec<Uuid>,
+    pub(super) tenant: Vec<Uuid>,
+    pub(super) created_at: Vec<DateTime<Utc>>,
+    pub(super) due: Vec<Option<DateTime<Utc>>>,
+    pub(super) started_at: Vec<Option<DateTime<Utc>>>,
+    pub(super) rank: Vec<i64>,
+    pub(super) version: Vec<i32>,
+    pub(super) attempt: Vec<i32>,
+    pub(super) state: Vec<i16>,
+    pub(super) shard: Vec<i16>,
+    pub(super) priority: Vec<i16>,
+    pub(super) worker: Vec<Option<Uuid>>,
+    pub(super) session: Vec<Option<Uuid>>,
+    pub(super) event: Vec<Option<Uuid>>,
+    pub(super) workflow: Vec<&'a str>,
+    pub(super) action: Vec<&'a str>,
+    pub(super) traceparent: Vec<Option<&'a str>>,
+    pub(super) input: Vec<Option<&'a [u8]>>,
+    pub(super) metadata: Vec<Option<&'a [u8]>>,
+    pub(super) gate: Vec<Option<Uuid>>,
 }
 
 impl<'a> CreateRows<'a> {
@@ -154,6 +154,11 @@ impl<'a> CreateRows<'a> {
         r.gate.push(row.gate);
     }
 
+    /// Whether the batch is a single run without a key, an event or a large input.
+    pub(super) fn is_one(&self) -> bool {
+        self.runs.id.len() == 1 && self.is_plain()
+    }
+
     /// Whether the batch has only runs without a key, an event or a large input.
     pub(super) fn is_plain(&self) -> bool {
         self.keys.target.is_empty() && self.events.id.is_empty() && self.payloads.0.is_empty()
@@ -166,6 +171,8 @@ fn metadata(body: &crate::domain::change::Body) -> Option<&[u8]> {
     (&bytes[..] != b"{}").then_some(bytes)
 }
 
+/// One run.
+pub(super) struct One;
 /// Only runs.
 pub(super) struct Plain;
 /// Everything.
@@ -175,6 +182,11 @@ const FENCE: &str = include_str!("../sql/lane/create_fence.sql");
 
 impl Text for Plain {
     const PARTS: &'static [&'static str] = &[FENCE, include_str!("../sql/lane/create_plain.sql")];
+    type Row = Nullable<SqlUuid>;
+}
+
+impl Text for One {
+    const PARTS: &'static [&'static str] = &[FENCE, include_str!("../sql/lane/create_one.sql")];
     type Row = Nullable<SqlUuid>;
 }
 

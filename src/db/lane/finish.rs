@@ -25,44 +25,44 @@ type FoundRow = (Option<Uuid>, bool, Option<Vec<u8>>, Option<Vec<u8>>, Option<St
 #[derive(Default)]
 pub struct FinishRows<'a> {
     now: Option<DateTime<Utc>>,
-    ended: EndedRows<'a>,
-    moved: MovedRows<'a>,
+    pub(super) ended: EndedRows<'a>,
+    pub(super) moved: MovedRows<'a>,
     outputs: (Vec<Uuid>, Vec<&'a [u8]>),
     unusual: bool,
 }
 
 #[derive(Default)]
-struct Guards {
-    id: Vec<Uuid>,
-    state: Vec<i16>,
-    attempt: Vec<i32>,
-    session: Vec<Option<Uuid>>,
+pub(super) struct Guards {
+    pub(super) id: Vec<Uuid>,
+    pub(super) state: Vec<i16>,
+    pub(super) attempt: Vec<i32>,
+    pub(super) session: Vec<Option<Uuid>>,
 }
 
 #[derive(Default)]
-struct EndedRows<'a> {
-    guard: Guards,
-    state: Vec<i16>,
-    output: Vec<Option<&'a [u8]>>,
-    error: Vec<Option<Vec<u8>>>,
-    finished_at: Vec<DateTime<Utc>>,
-    reason: Vec<Option<&'a str>>,
+pub(super) struct EndedRows<'a> {
+    pub(super) guard: Guards,
+    pub(super) state: Vec<i16>,
+    pub(super) output: Vec<Option<&'a [u8]>>,
+    pub(super) error: Vec<Option<Vec<u8>>>,
+    pub(super) finished_at: Vec<DateTime<Utc>>,
+    pub(super) reason: Vec<Option<&'a str>>,
 }
 
 #[derive(Default)]
-struct MovedRows<'a> {
-    guard: Guards,
-    state: Vec<i16>,
-    attempt: Vec<i32>,
-    retries: Vec<i32>,
-    due: Vec<Option<DateTime<Utc>>>,
-    worker: Vec<Option<Uuid>>,
-    session: Vec<Option<Uuid>>,
-    started_at: Vec<Option<DateTime<Utc>>>,
-    error: Vec<Option<Vec<u8>>>,
-    want: Vec<bool>,
-    reason: Vec<Option<&'a str>>,
-    whose: Vec<Option<Uuid>>,
+pub(super) struct MovedRows<'a> {
+    pub(super) guard: Guards,
+    pub(super) state: Vec<i16>,
+    pub(super) attempt: Vec<i32>,
+    pub(super) retries: Vec<i32>,
+    pub(super) due: Vec<Option<DateTime<Utc>>>,
+    pub(super) worker: Vec<Option<Uuid>>,
+    pub(super) session: Vec<Option<Uuid>>,
+    pub(super) started_at: Vec<Option<DateTime<Utc>>>,
+    pub(super) error: Vec<Option<Vec<u8>>>,
+    pub(super) want: Vec<bool>,
+    pub(super) reason: Vec<Option<&'a str>>,
+    pub(super) whose: Vec<Option<Uuid>>,
 }
 
 impl Guards {
@@ -116,11 +116,14 @@ impl<'a> FinishRows<'a> {
     }
 
     pub(super) fn shape(&self) -> Shape {
-        match (self.ended.state.is_empty(), self.moved.state.is_empty()) {
+        match (self.ended.state.len(), self.moved.state.len()) {
             _ if self.unusual || !self.outputs.0.is_empty() => Shape::Full,
-            (false, true) => Shape::Ended,
-            (true, false) => Shape::Moved,
-            (false, false) | (true, true) => Shape::Both,
+            (1, 0) => Shape::OneEnded,
+            (0, 1) => Shape::OneMoved,
+            (1, 1) => Shape::OneBoth,
+            (_, 0) => Shape::Ended,
+            (0, _) => Shape::Moved,
+            _ => Shape::Both,
         }
     }
 }
@@ -132,6 +135,9 @@ pub(super) enum Shape {
     Moved,
     Both,
     Full,
+    OneEnded,
+    OneMoved,
+    OneBoth,
 }
 
 /// Which rows were as expected, with the payloads that were asked for.
@@ -202,13 +208,19 @@ macro_rules! texts {
 
 texts! {
     /// Only ends.
-    Ended: "fence", "ended", "fence_row", "ended_rows";
+    Ended: "fence", "ended", "history", "fence_row", "ended_rows";
     /// Only moves.
     Moved: "fence", "moved", "fence_row", "moved_rows";
     /// Ends and moves.
-    Both: "fence", "ended", "moved", "fence_row", "ended_rows", "moved_rows";
+    Both: "fence", "ended", "history", "moved", "fence_row", "ended_rows", "moved_rows";
+    /// One end.
+    OneEnded: "fence", "one_ended", "history", "fence_row", "ended_rows";
+    /// One move.
+    OneMoved: "fence", "one_moved", "fence_row", "moved_rows";
+    /// One end, and the claim that takes its slot.
+    OneBoth: "fence", "one_ended", "history", "one_moved", "fence_row", "ended_rows", "moved_rows";
     /// Also large outputs and traces of what is unusual.
-    Full: "fence", "ended", "moved", "extras", "fence_row", "ended_rows", "moved_rows";
+    Full: "fence", "ended", "history", "moved", "extras", "fence_row", "ended_rows", "moved_rows";
 }
 
 pub(super) struct FinishBinds<'a> {

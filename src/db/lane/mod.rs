@@ -2,6 +2,7 @@
 
 mod create;
 mod finish;
+mod one;
 mod open;
 mod readback;
 mod text;
@@ -66,7 +67,9 @@ impl LaneConnection {
     /// See [`LaneError`].
     pub async fn create(&mut self, rows: &CreateRows<'_>) -> Result<KeyWon, LaneError> {
         let (node, epoch, Driven { conn, driver }) = (self.node, self.epoch, &mut self.driven);
-        let found: Vec<Option<Uuid>> = if rows.is_plain() {
+        let found: Vec<Option<Uuid>> = if rows.is_one() {
+            driver.drive(one::OneCreate::<create::One>::one(node, epoch, rows).load(conn)).await
+        } else if rows.is_plain() {
             driver.drive(create::Create::<create::Plain>::new(node, epoch, rows).load(conn)).await
         } else {
             driver.drive(create::Create::<create::Full>::new(node, epoch, rows).load(conn)).await
@@ -84,19 +87,19 @@ impl LaneConnection {
     /// See [`LaneError`].
     pub async fn finish(&mut self, rows: &FinishRows<'_>) -> Result<FinishOutcome, LaneError> {
         let (node, epoch, Driven { conn, driver }) = (self.node, self.epoch, &mut self.driven);
+        macro_rules! run {
+            ($statement:expr) => {
+                driver.drive($statement.load(conn)).await
+            };
+        }
         let found = match rows.shape() {
-            finish::Shape::Ended => {
-                driver.drive(finish::Finish::<finish::Ended>::new(node, epoch, rows).load(conn)).await
-            }
-            finish::Shape::Moved => {
-                driver.drive(finish::Finish::<finish::Moved>::new(node, epoch, rows).load(conn)).await
-            }
-            finish::Shape::Both => {
-                driver.drive(finish::Finish::<finish::Both>::new(node, epoch, rows).load(conn)).await
-            }
-            finish::Shape::Full => {
-                driver.drive(finish::Finish::<finish::Full>::new(node, epoch, rows).load(conn)).await
-            }
+            finish::Shape::OneEnded => run!(one::OneFinish::<finish::OneEnded>::one(node, epoch, rows)),
+            finish::Shape::OneMoved => run!(one::OneFinish::<finish::OneMoved>::one(node, epoch, rows)),
+            finish::Shape::OneBoth => run!(one::OneFinish::<finish::OneBoth>::one(node, epoch, rows)),
+            finish::Shape::Ended => run!(finish::Finish::<finish::Ended>::new(node, epoch, rows)),
+            finish::Shape::Moved => run!(finish::Finish::<finish::Moved>::new(node, epoch, rows)),
+            finish::Shape::Both => run!(finish::Finish::<finish::Both>::new(node, epoch, rows)),
+            finish::Shape::Full => run!(finish::Finish::<finish::Full>::new(node, epoch, rows)),
         };
         let mut outcome = FinishOutcome::from_rows(found.map_err(classify)?).ok_or(LaneError::Fenced)?;
         let apart = outcome.without_input(rows);

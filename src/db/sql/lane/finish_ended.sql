@@ -13,15 +13,4 @@ ended as (
         o.id, o.tenant, o.created_at, o.started_at, o.version, o.attempt, o.retries, o.priority, o.kind, o.worker,
         o.session, o.event, o.root, o.workflow, o.action, o.traceparent, o.input, o.metadata,
         x.state as to_state, x.output as to_output, x.error as to_error, x.finished_at as to_finished_at, x.reason
-),
--- what has ended is insert-only
-history_in as (
-    insert into run_history (
-        id, tenant, created_at, finished_at, started_at, version, attempt, retries, state, priority, kind, worker,
-        session, event, root, workflow, action, traceparent, input, metadata, output, error
-    )
-    select
-        id, tenant, created_at, to_finished_at, started_at, version, attempt, retries, to_state, priority, kind,
-        worker, session, event, root, workflow, action, traceparent, input, metadata, to_output, to_error
-    from ended
 )
