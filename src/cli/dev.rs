@@ -155,7 +155,7 @@ fn default_data_dir() -> Result<PathBuf> {
 
 /// This program, to be started again. On Linux by the running file itself: it works also after a new
 /// build has replaced it.
-fn this_program() -> Result<PathBuf> {
+pub(super) fn this_program() -> Result<PathBuf> {
     let own = Path::new("/proc/self/exe");
     if own.exists() {
         return Ok(own.to_owned());

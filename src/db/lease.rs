@@ -10,11 +10,20 @@ use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
 use super::connect::connect;
 use super::failure::map_error;
 use super::lane::terminate_backend;
+use super::statement::statement;
 use crate::config::Database;
 use crate::error::Result;
 use crate::id::NodeId;
 
 type SqlUuid = diesel::sql_types::Uuid;
+
+statement! {
+    /// The one statement of an idle engine: prepared once.
+    Renew("sql/lease_renew.sql") {
+        "1" => node: uuid::Uuid as SqlUuid,
+        "2" => ttl: f64 as Double,
+    }
+}
 
 /// Another node, as the database sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,13 +100,8 @@ impl LeaseConnection {
     /// # Errors
     /// `Unavailable`.
     pub async fn renew(&mut self) -> Result<bool> {
-        let sql = "update node set expires_at = clock_timestamp() + make_interval(secs => $2) where id = $1";
-        let renewed = diesel::sql_query(sql)
-            .bind::<SqlUuid, _>(self.node.uuid())
-            .bind::<Double, _>(self.ttl)
-            .execute(&mut self.conn)
-            .await
-            .map_err(map_error)?;
+        let renew = Renew { node: self.node.uuid(), ttl: self.ttl };
+        let renewed = renew.execute(&mut self.conn).await.map_err(map_error)?;
         Ok(renewed == 1)
     }
 

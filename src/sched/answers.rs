@@ -8,6 +8,7 @@ use uuid::Uuid;
 use crate::domain::delivery::{Outgoing, Welcome};
 use crate::domain::run::Run;
 use crate::error::{Code, Error, Result};
+use crate::failpoint::{self, Point};
 use crate::hub::Room;
 use crate::id::{EventId, RunId};
 
@@ -75,7 +76,9 @@ impl Owner {
         match (reply, answer) {
             (Reply::Create { run: id, reply, watch }, Answer::Created(run)) => {
                 let finished = watch.then(|| self.watch(id));
+                failpoint::hit_now(Point::BeforeAnswer);
                 let _ = reply.send(Ok(Created::New { run, finished }));
+                failpoint::hit_now(Point::AfterAnswer);
             }
             (Reply::Item { place, bulk }, Answer::Created(run)) => {
                 set(&bulk, place, Ok(Created::New { run, finished: None }));
@@ -84,7 +87,9 @@ impl Owner {
                 let _ = reply.send(Ok(EventCreated::New { id, runs }));
             }
             (Reply::Cancel { reply }, Answer::Cancelled) => {
+                failpoint::hit_now(Point::BeforeCancelled);
                 let _ = reply.send(Ok(()));
+                failpoint::hit_now(Point::AfterCancelled);
             }
             (Reply::Connect { transport, reply }, Answer::Welcome(welcome)) => {
                 let session = welcome.session;
@@ -154,7 +159,19 @@ impl Owner {
 
     fn deliver(&mut self, transport: Transport, message: Outgoing) {
         let Some(socket) = self.sockets.get(&transport) else { return };
-        if socket.outbox.push(message) == Room::No {
+        let points = match &message {
+            Outgoing::Assign(_) => Some((Point::BeforeAssign, Point::AfterAssign)),
+            Outgoing::Stored(_) => Some((Point::BeforeStored, Point::AfterStored)),
+            _ => None,
+        };
+        if let Some((before, _)) = points {
+            failpoint::hit_now(before);
+        }
+        let room = socket.outbox.push(message);
+        if let Some((_, after)) = points {
+            failpoint::hit_now(after);
+        }
+        if room == Room::No {
             let (shard, session) = (socket.shard, socket.session);
             self.step(shard, Command::Congested(session), false);
         }

@@ -7,6 +7,7 @@ use tokio::sync::oneshot;
 use tracing::warn;
 
 use crate::error::{Error, Result};
+use crate::failpoint::{self, Point};
 use crate::id::{EventId, RunId, SessionId, TenantId, WorkerId};
 
 use super::answers::{Bulk, Reply};
@@ -15,6 +16,15 @@ use super::core::{
 };
 use super::owner::{Owner, Socket};
 use super::{Connection, Created, FromWorker, Hello, Idempotency, NewEvent, NewRun, Request, Stats};
+
+/// Items of a bulk request that one turn decides on.
+const BULK_TURN: usize = 64;
+
+/// What is left of a bulk request.
+pub(super) struct BulkWork {
+    runs: std::iter::Enumerate<std::vec::IntoIter<NewRun>>,
+    bulk: Arc<Mutex<Bulk>>,
+}
 
 impl Owner {
     /// Decides on one request.
@@ -111,11 +121,20 @@ impl Owner {
                 let _ = reply.send(Vec::new());
             }
         }
-        for (place, run) in runs.into_iter().enumerate() {
+        self.bulks.push_back(BulkWork { runs: runs.into_iter().enumerate(), bulk });
+    }
+
+    /// Takes some items of the bulk requests, in turn: a thousand decisions at once would keep everybody else waiting.
+    pub fn advance_bulks(&mut self) {
+        let Some(BulkWork { mut runs, bulk }) = self.bulks.pop_front() else { return };
+        for (place, run) in runs.by_ref().take(BULK_TURN) {
             let tenant = run.tenant;
             let row = self.new_run(run);
             let ticket = self.ticket(Reply::Item { place, bulk: Arc::clone(&bulk) });
             self.step(shard_of(tenant), Command::Create(Box::new(row), Some(ticket)), true);
+        }
+        if runs.len() > 0 {
+            self.bulks.push_back(BulkWork { runs, bulk });
         }
     }
 
@@ -157,7 +176,10 @@ impl Owner {
         let Some(shard) = self.sockets.get(&from.transport).map(|s| s.shard) else { return };
         let gone = matches!(message, FromWorker::Lost | FromWorker::Goodbye);
         let message = match message {
-            FromWorker::Received(attempts) => WorkerMessage::Received(attempts),
+            FromWorker::Received(attempts) => {
+                failpoint::hit_now(Point::Received);
+                WorkerMessage::Received(attempts)
+            }
             FromWorker::Results(results) => WorkerMessage::Results(results),
             FromWorker::Extend(attempt, by) => WorkerMessage::Extend(attempt, by),
             FromWorker::Capacity(slots) => WorkerMessage::Capacity(slots),

@@ -9,6 +9,7 @@ use uuid::Uuid;
 use crate::clock::{Clock, Timestamp};
 use crate::config::Database;
 use crate::db::lane::{CreateRows, FinishRows, LaneConnection, LaneError, LaneName};
+use crate::failpoint::{self, Point};
 use crate::id::{EventId, NodeId, RunId, WorkerId};
 
 use super::core::{Flight, Row, RowOutcome, Write};
@@ -159,11 +160,22 @@ impl LaneWriter {
     async fn send(&mut self, jobs: &[Job]) -> Result<Vec<Vec<RowOutcome>>, LaneError> {
         let now = self.clock.now();
         let Some(conn) = self.conn.as_mut() else { return Err(LaneError::Aborted("not connected".to_owned())) };
-        match self.name {
+        let workers = is_about_workers(&jobs[0]);
+        let (before, after) = match self.name {
+            LaneName::Create => (Point::BeforeCreate, Point::AfterCreate),
+            LaneName::Finish if workers => (Point::BeforeWorkers, Point::AfterWorkers),
+            LaneName::Finish => (Point::BeforeFinish, Point::AfterFinish),
+        };
+        failpoint::hit(before).await;
+        let sent = match self.name {
             LaneName::Create => send_creates(conn, jobs, now, self.key_lifetime).await,
-            LaneName::Finish if is_about_workers(&jobs[0]) => send_workers(conn, jobs).await,
+            LaneName::Finish if workers => send_workers(conn, jobs).await,
             LaneName::Finish => send_finishes(conn, jobs, now).await,
+        };
+        if sent.is_ok() && failpoint::loses_answer(after).await {
+            return Err(LaneError::Unknown("a failpoint".to_owned()));
         }
+        sent
     }
 
     /// The answer is lost. A new connection first makes sure that nothing of the batch can be written any
@@ -171,6 +183,7 @@ impl LaneWriter {
     async fn resolve(&mut self, jobs: &[Job], since: Timestamp) -> Result<Vec<Vec<RowOutcome>>, LaneError> {
         let mut pause = FIRST_PAUSE;
         let traces = loop {
+            failpoint::hit(Point::BeforeReadback).await;
             self.conn = None;
             self.standing.wait().await;
             let read = async {
@@ -188,6 +201,7 @@ impl LaneWriter {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         };
+        failpoint::hit(Point::AfterReadback).await;
         let outcomes: Vec<Vec<RowOutcome>> = jobs.iter().map(|job| trace(&job.write.rows, &traces)).collect();
         // One statement: if any of its rows is there, it was committed, and the others had missed.
         let committed = outcomes.iter().flatten().any(|o| matches!(o, RowOutcome::Applied(_)));

@@ -12,6 +12,7 @@ use crate::clock::Clock;
 use crate::config::Database;
 use crate::db::lease::{LeaseConnection, OtherNode};
 use crate::error::Result;
+use crate::failpoint::{self, Point};
 use crate::id::{NodeId, SHARDS};
 
 /// How often a standby looks whether it can take over.
@@ -141,7 +142,9 @@ impl Lease {
             let again = suspects.iter().any(|s| s.id == other.id && looks_gone(s));
             if at_once || (looks_gone(other) && again) {
                 warn!(node = %other.id, "taking over from a node that is gone");
+                failpoint::hit(Point::BeforeFence).await;
                 conn.fence(other.id).await?;
+                failpoint::hit(Point::AfterFence).await;
             } else {
                 *suspects = others;
                 return Ok(false);
@@ -173,10 +176,12 @@ impl Lease {
             }
             let sent = self.standing.elapsed();
             let ttl = self.ttl;
+            failpoint::hit(Point::BeforeRenewal).await;
             let renewed = match self.connection().await {
                 Ok(conn) => tokio::time::timeout(period, conn.renew()).await,
                 Err(e) => Ok(Err(e)),
             };
+            failpoint::hit(Point::AfterRenewal).await;
             match renewed {
                 Ok(Ok(true)) => self.standing.trust(sent, ttl),
                 Ok(Ok(false)) => {

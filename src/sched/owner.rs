@@ -1,6 +1,6 @@
 //! The owner's loop: commands in, decisions by the core, two lanes that commit them, answers and frames out.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,12 +14,14 @@ use crate::clock::{Clock, Timestamp};
 use crate::config::Scheduling;
 use crate::domain::delivery::Assignment;
 use crate::domain::run::Run;
+use crate::failpoint::{self, Point};
 use crate::hub::Outbox;
 use crate::id::{RunId, SHARDS, SessionId};
 
 use super::answers::Reply;
 use super::batch::Waiting;
 use super::core::{Command, Context, Effect, Lane, Settings, Shard, Ticket, Transport};
+use super::intake::BulkWork;
 use super::lane::{BatchDone, Done, Job, LaneWriter};
 use super::lease::Standing;
 use super::reads::{ReadDone, ReadJob, ReadQueue, Reads};
@@ -99,6 +101,8 @@ pub(super) struct Owner {
     reading_timers: bool,
     sweep_at: Timestamp,
     pub quiesced: Vec<oneshot::Sender<()>>,
+    /// Bulk requests that are decided a piece at a time.
+    pub bulks: VecDeque<BulkWork>,
     effects: Vec<Effect>,
     /// Sums over the shards: optimistic assignments and creates that are not committed.
     optimistic: usize,
@@ -155,6 +159,7 @@ impl Owner {
             reading_timers: false,
             sweep_at: now.plus(SWEEP),
             quiesced: Vec::new(),
+            bulks: VecDeque::new(),
             effects: Vec::new(),
             optimistic: 0,
             creating: 0,
@@ -181,6 +186,7 @@ impl Owner {
                     }
                 }
                 (reads, done) = finished(&mut self.reading) => self.read_done(reads, done),
+                () = std::future::ready(()), if !self.bulks.is_empty() => self.advance_bulks(),
                 () = tokio::time::sleep(sleep) => {}
                 () = stopping.cancelled() => return,
             }
@@ -213,7 +219,7 @@ impl Owner {
                 None => error!("the scheduler's reader is missing"),
             }
         }
-        if !self.quiesced.is_empty() && self.lanes.iter().all(LaneSlot::is_idle) {
+        if !self.quiesced.is_empty() && self.bulks.is_empty() && self.lanes.iter().all(LaneSlot::is_idle) {
             for done in self.quiesced.drain(..) {
                 // Who asked may have given up.
                 let _ = done.send(());
@@ -225,7 +231,9 @@ impl Owner {
         let now = self.clock.now();
         for shard in 0..self.shards.len() {
             if self.shards[shard].next_timer().is_some_and(|at| at <= now) {
+                failpoint::hit_now(Point::BeforeTimer);
                 self.step(shard, Command::Tick, false);
+                failpoint::hit_now(Point::AfterTimer);
             }
         }
         self.read_timers(now);
@@ -304,6 +312,7 @@ impl Owner {
             // The writer is not put back: nothing is written any more, and the process ends.
             return self.standing.fence();
         }
+        failpoint::hit_now(Point::Committed);
         slot.writer = Some(writer);
         self.totals.batches += done.statements;
         self.totals.unknown += done.unknown;
@@ -334,8 +343,10 @@ impl Owner {
 
     /// Rebuilds every shard from what a former owner left.
     pub fn recover(&mut self, left: Vec<(usize, Command)>) {
+        failpoint::hit_now(Point::BeforeRecover);
         for (shard, command) in left {
             self.step(shard, command, false);
         }
+        failpoint::hit_now(Point::AfterRecover);
     }
 }

@@ -15,6 +15,7 @@ use super::wire::{End, Step, Wire};
 use super::{Context, Guest, greet};
 use crate::domain::delivery::{Close, Outgoing, Reason};
 use crate::error::Code;
+use crate::failpoint::{self, Point};
 use crate::hub::{Inbox, Next};
 use crate::sched::{Connection, FromWorker};
 
@@ -196,9 +197,15 @@ impl<'c, S: AsyncRead + AsyncWrite + Unpin> Session<'c, S> {
                 self.wire.push(protocol::fault(&Fault::whole(Code::HelloTwice, message)));
             }
             Incoming::Received(attempts) if attempts.is_empty() => {}
-            Incoming::Received(attempts) => self.tell(FromWorker::Received(attempts)).await,
+            Incoming::Received(attempts) => {
+                failpoint::hit(Point::ReadReceived).await;
+                self.tell(FromWorker::Received(attempts)).await;
+            }
             Incoming::Results(results) if results.is_empty() => {}
-            Incoming::Results(results) => self.tell(FromWorker::Results(results)).await,
+            Incoming::Results(results) => {
+                failpoint::hit(Point::ReadResult).await;
+                self.tell(FromWorker::Results(results)).await;
+            }
             Incoming::Extend(extensions) => {
                 for (attempt, timeout) in extensions {
                     self.tell(FromWorker::Extend(attempt, timeout)).await;
@@ -228,6 +235,7 @@ impl<'c, S: AsyncRead + AsyncWrite + Unpin> Session<'c, S> {
             }
             match message {
                 Outgoing::Assign(tasks) => {
+                    failpoint::hit(Point::WriteAssign).await;
                     let wire = &mut self.wire;
                     protocol::assign(&tasks, self.ctx.limits.frame_bytes, |frame| wire.push(frame));
                 }

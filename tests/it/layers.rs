@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 
 /// Usable from everywhere.
-const BASE: &[&str] = &["id", "clock", "error", "config", "supervisor", "telemetry"];
+const BASE: &[&str] = &["id", "clock", "error", "config", "supervisor", "telemetry", "failpoint"];
 /// Each module with what it may import besides itself and the base. What is not listed here fails.
 const LAYERS: &[(&str, &[&str])] = &[
     ("main", &["cli"]),
     ("lib", &[]),
-    ("cli", &["app", "api", "client", "sched", "ops", "hub", "db", "domain"]),
+    ("cli", &["app", "api", "client", "oracle", "sched", "ops", "hub", "db", "domain"]),
     ("app", &["api", "ws", "sched", "ops", "hub", "db", "domain"]),
     ("api", &["sched", "ops", "hub", "db", "domain"]),
     ("ws", &["sched", "ops", "hub", "db", "domain"]),
@@ -17,12 +17,14 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("hub", &["domain"]),
     ("db", &["domain"]),
     ("client", &["domain"]),
+    ("oracle", &["client", "domain"]),
     ("domain", &[]),
     // The limits of what clients may send are a concept of the domain, and a part of the settings.
     ("config", &["domain"]),
     ("telemetry", &[]),
     ("supervisor", &[]),
     ("error", &[]),
+    ("failpoint", &[]),
     ("clock", &[]),
     ("id", &[]),
 ];

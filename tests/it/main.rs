@@ -4,6 +4,7 @@
 mod documents;
 mod examples;
 mod faults;
+mod interleavings;
 mod layers;
 mod platform;
 mod rest;

@@ -3,12 +3,15 @@
 mod churn;
 mod cost;
 mod engine;
+mod fairness;
+mod faults;
 mod fleet;
 mod latency;
 mod load;
 mod probe;
 mod process;
 mod report;
+mod scale;
 mod throughput;
 
 use std::path::PathBuf;
@@ -52,6 +55,9 @@ pub struct Args {
     /// Queued runs that the backlog rows drain
     #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1_000..=50_000))]
     backlog: u32,
+    /// Open runs that the row `recovery` starts on
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1_000..=5_000_000))]
+    open_runs: u32,
     /// Only these rows
     #[arg(long, value_enum, value_delimiter = ',', value_name = "NAME,..")]
     only: Vec<Row>,
@@ -61,6 +67,9 @@ pub struct Args {
     /// Instead of the rows: fill and empty the table of open runs for this long, and fail if it gets slower
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(6..=86_400))]
     churn: Option<u64>,
+    /// Instead of the rows: kill and cut so often under load, and fail if anything is lost, stuck or doubled
+    #[arg(long, value_name = "engine=N,postgres=N,cut=N", conflicts_with_all = ["url", "churn", "only"])]
+    faults: Option<faults::Wanted>,
     /// Where the private engine's data is put while it runs: the disk that is measured
     #[arg(long, value_name = "DIR", default_value = "/var/tmp", conflicts_with = "url")]
     data_dir: PathBuf,
@@ -92,6 +101,19 @@ enum Row {
     OneSlot,
     /// A backlog that 1 and then 4 workers drain
     Backlog,
+    /// Single triggers beside another tenant's flood; only when asked for
+    Fairness,
+    /// 10,000 tenants, 10 of which work; only when asked for
+    Tenants,
+    /// The first task after a kill, with many open runs; only when asked for
+    Recovery,
+}
+
+impl Row {
+    /// Rows that take minutes or fill the disk are for those who ask for them.
+    const fn is_usual(self) -> bool {
+        !matches!(self, Self::Fairness | Self::Tenants | Self::Recovery)
+    }
 }
 
 /// One engine under test, and everything that a row needs.
@@ -125,6 +147,10 @@ pub async fn run(args: Args) -> Result<ExitCode> {
 }
 
 async fn measure(args: &Args) -> Result<ExitCode> {
+    if let Some(wanted) = args.faults {
+        let modes: Vec<_> = args.modes().into_iter().flatten().collect();
+        return faults::run(wanted, &modes, &args.data_dir, args.json.as_deref()).await;
+    }
     let clock = Clock::system();
     let mut report = Report::default();
     let mut sound = true;
@@ -159,9 +185,8 @@ async fn measure(args: &Args) -> Result<ExitCode> {
 }
 
 async fn rows(args: &Args, bench: &mut Bench, report: &mut Report) -> Result<()> {
-    let wanted = |row| args.only.is_empty() || args.only.contains(&row);
-    let all = [Row::Start, Row::RoundTrip, Row::Throughput, Row::Bulk, Row::OneSlot, Row::Backlog];
-    for row in all.into_iter().filter(|row| wanted(*row)) {
+    let wanted = |row: &Row| if args.only.is_empty() { row.is_usual() } else { args.only.contains(row) };
+    for row in Row::value_variants().iter().copied().filter(wanted) {
         let name = row.to_possible_value().map(|v| v.get_name().to_owned()).unwrap_or_default();
         progress(&format!("optimistic {}: {name} ..", bench.mode));
         report.add(match row {
@@ -171,6 +196,9 @@ async fn rows(args: &Args, bench: &mut Bench, report: &mut Report) -> Result<()>
             Row::Bulk => throughput::bulk(bench).await?,
             Row::OneSlot => throughput::one_slot(bench).await?,
             Row::Backlog => throughput::backlog(bench).await?,
+            Row::Fairness => fairness::run(bench).await?,
+            Row::Tenants => scale::tenants(bench).await?,
+            Row::Recovery => scale::recovery(bench, args.open_runs).await?,
         });
     }
     Ok(())

@@ -9,11 +9,13 @@ use crate::id::{EventId, RunId, SessionId, TenantId, WorkerId};
 use super::types::{CreateKey, EndRow, Ticket};
 
 /// A transition on its way, with what each of its rows means.
+#[cfg_attr(test, derive(Clone, Debug))]
 pub(super) struct InFlight {
     pub steps: Vec<Step>,
 }
 
 /// What a row of a flight means for memory.
+#[cfg_attr(test, derive(Clone, Debug))]
 pub(super) enum Step {
     /// A run is created.
     Create { run: RunId, ticket: Option<Ticket>, start: Start, key: Option<CreateKey> },

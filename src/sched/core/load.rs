@@ -116,18 +116,38 @@ impl Shard {
                 ours.push_back(command);
             }
         }
-        if ours.is_empty() {
+        let key = QueueKey { tenant: row.tenant, action: row.spec.action.clone() };
+        if ours.is_empty() && !self.queues.contains_key(&key) {
             return;
         }
+        let new = !self.tasks.contains_key(&run);
         match resting_phase(row) {
-            _ if self.tasks.contains_key(&run) => {}
+            _ if !new => {}
             Some(phase) => drop(self.tasks.insert(run, Task::from_row(row, phase))),
             None => self.adopt(row, cx, out),
         }
         if let Some(task) = self.tasks.get_mut(&run) {
             task.deferred.extend(ours);
         }
+        if new {
+            self.catch_up(run, row, out);
+        }
         self.settle(run, cx, out);
+        self.fill_queue(&key, cx, out);
+    }
+
+    /// Reads of queues and timers pass over a run whose row is asked for: it enters both now, or it would be missing
+    /// from a window that counts as complete.
+    fn catch_up(&mut self, run: RunId, row: &OpenRow, out: &mut Vec<Effect>) {
+        if resting_phase(row).is_none() {
+            return;
+        }
+        if let Some(due) = row.due.filter(|at| self.keeps_timer(*at)) {
+            self.set_timer(run, Some(due));
+        }
+        if row.state == RunStatus::Queued {
+            self.enqueue(run, out);
+        }
     }
 
     /// The tenant for whom a command was given, if it can tell.

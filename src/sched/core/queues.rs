@@ -26,6 +26,7 @@ pub(super) type Entry = (i64, RunId);
 
 /// What one action's waiting runs look like in memory.
 #[derive(Default)]
+#[cfg_attr(test, derive(Clone, Debug))]
 pub(super) struct Queue {
     classes: Vec<Class>,
     count: usize,
@@ -42,6 +43,7 @@ pub(super) struct Queue {
     pub late: BTreeSet<Entry>,
 }
 
+#[cfg_attr(test, derive(Clone, Debug))]
 struct Class {
     kind: Arc<str>,
     cost: u32,
@@ -50,6 +52,7 @@ struct Class {
 
 /// The sessions that offer an action.
 #[derive(Default)]
+#[cfg_attr(test, derive(Clone, Debug))]
 pub(super) struct Offer {
     pub sessions: Vec<SessionId>,
     /// Where the next search starts: work goes round.

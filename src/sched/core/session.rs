@@ -12,6 +12,7 @@ use crate::id::{SessionId, TenantId, WorkerId};
 use super::types::{Transport, WorkerRow};
 
 /// A worker's session in memory.
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct Session {
     pub worker: WorkerId,
     pub tenant: TenantId,

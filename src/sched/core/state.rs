@@ -35,6 +35,7 @@ pub struct Settings {
 }
 
 /// One unit of state with one writer: everything of the tenants that are hashed to it.
+#[cfg_attr(test, derive(Clone))]
 pub struct Shard {
     pub(super) settings: Settings,
     /// Every run that memory has an interest in; all others are only in the database.
@@ -63,6 +64,9 @@ pub struct Shard {
     pub(super) next_flight: Flight,
     pub(super) draining: bool,
     pub(super) counters: Counters,
+    /// Switches the attempt fence off, so that the model can show that it notices.
+    #[cfg(test)]
+    pub(super) unfenced: bool,
 }
 
 /// What the shard has done since it is here.
@@ -102,6 +106,8 @@ impl Shard {
             next_flight: 1,
             draining: false,
             counters: Counters::default(),
+            #[cfg(test)]
+            unfenced: false,
         }
     }
 

@@ -13,6 +13,7 @@ use crate::id::{EventId, SessionId, TenantId, WorkerId};
 use super::types::{Body, Flight, Guard, OpenRow, QueueKey, Ticket};
 
 /// A run in memory.
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct Task {
     pub tenant: TenantId,
     pub spec: Arc<Spec>,
@@ -65,6 +66,7 @@ pub(super) enum Delivery {
 }
 
 /// A command that waits until the run's transition is committed or its row is read.
+#[cfg_attr(test, derive(Clone, Debug))]
 pub(super) enum Deferred {
     Cancel {
         tenant: TenantId,

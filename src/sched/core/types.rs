@@ -37,6 +37,7 @@ pub struct Context {
 
 /// Something that happened.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub enum Command {
     /// A trigger.
     Create(Box<NewRunRow>, Option<Ticket>),
@@ -86,6 +87,7 @@ pub enum Command {
 
 /// A worker's message, as the core sees it.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub enum WorkerMessage {
     /// These attempts arrived.
     Received(Vec<Attempt>),
@@ -116,6 +118,7 @@ pub struct QueueKey {
 
 /// A worker on its way in.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub struct NewSession {
     /// Whose.
     pub tenant: TenantId,

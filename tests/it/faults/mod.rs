@@ -1,17 +1,14 @@
 //! Faults under load, judged by a ledger: nothing accepted is lost, stuck or accepted twice.
 
+mod bench;
 mod engine;
-mod ledger;
-mod load;
 mod network;
-mod oracle;
 mod oracle_tests;
 mod postgres;
-mod proxy;
 mod proxy_tests;
 mod results;
 mod rig;
-mod store;
-mod wire;
-mod worker;
+mod sweep;
 mod workers;
+
+use helve::oracle::{ledger, load, proxy, verdict as oracle, wire, worker};

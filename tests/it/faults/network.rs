@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use helve::supervisor::Supervisor;
+
 use super::load::Dice;
 use super::proxy::{Fate, First, Mode, Proxy, Way};
 use super::rig::Rig;
@@ -36,7 +38,7 @@ const CUTS: [(&str, Way, Lane, Fate); 15] = [
 
 async fn cuts(optimistic: bool) {
     let database = fresh_database().await;
-    let proxy = Proxy::start(&database).await;
+    let proxy = Proxy::start(&database, &Supervisor::default()).await.unwrap();
     let rig = Rig::start(optimistic, &database, &proxy.url).await;
     let mut dice = Dice::new(42);
     for (kind, way, lane, expected) in CUTS {
@@ -67,7 +69,7 @@ async fn fifteen_cuts_queued() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_silent_network_is_survived() {
     let database = fresh_database().await;
-    let proxy = Proxy::start(&database).await;
+    let proxy = Proxy::start(&database, &Supervisor::default()).await.unwrap();
     let rig = Rig::start(true, &database, &proxy.url).await;
     let fault = rig.ledger.fault(HOLE, None);
     proxy.mode(Mode::BlackHole);

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use helve::supervisor::Supervisor;
+
 use super::proxy::{Fate, First, Mode, Proxy, Way};
 use super::wire::Lane;
 use crate::support::{fresh_database, sql, until};
@@ -20,7 +22,7 @@ async fn written(database: &str, name: &str) -> bool {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_way_of_cutting_leaves_what_it_says() {
     let database = fresh_database().await;
-    let proxy = Proxy::start(&database).await;
+    let proxy = Proxy::start(&database, &Supervisor::default()).await.unwrap();
     for way in [Way::Before, Way::Uncommitted, Way::After, Way::While(First::Statement)] {
         let client = sql(&proxy.url).await;
         let statement = client.prepare(STATEMENT).await.unwrap();
@@ -45,7 +47,7 @@ async fn each_way_of_cutting_leaves_what_it_says() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_statement_that_is_ended_while_it_waits_is_aborted() {
     let database = fresh_database().await;
-    let proxy = Proxy::start(&database).await;
+    let proxy = Proxy::start(&database, &Supervisor::default()).await.unwrap();
     let client = sql(&proxy.url).await;
     let statement = client.prepare(STATEMENT).await.unwrap();
     let admin = sql(&database).await;
@@ -74,7 +76,7 @@ async fn a_statement_that_is_ended_while_it_waits_is_aborted() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_cut_that_was_not_asked_for() {
     let database = fresh_database().await;
-    let proxy = Proxy::start(&database).await;
+    let proxy = Proxy::start(&database, &Supervisor::default()).await.unwrap();
     let client = sql(&proxy.url).await;
     // Another lane's statement, and one of no lane.
     let (fate, count) = tokio::join!(proxy.cut(Lane::Finish, Way::Before, 0, Duration::from_millis(300)), async {
@@ -89,7 +91,7 @@ async fn nothing_is_cut_that_was_not_asked_for() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_black_hole_passes_nothing_and_loses_nothing() {
     let database = fresh_database().await;
-    let proxy = Proxy::start(&database).await;
+    let proxy = Proxy::start(&database, &Supervisor::default()).await.unwrap();
     let client = sql(&proxy.url).await;
     proxy.mode(Mode::BlackHole);
     let mut waiting = std::pin::pin!(client.execute("select 1", &[]));

@@ -18,7 +18,7 @@ async fn misbehave(optimistic: bool) {
         let victim = rig.workers.remove(0);
         let fault = rig.ledger.fault(KILLED, Some(&victim.name));
         victim.order(Order::Die).await;
-        victim.ended().await;
+        victim.ended().await.unwrap();
         rig.hire();
         rig.progress(30).await;
         rig.ledger.healed(fault);

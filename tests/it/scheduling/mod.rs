@@ -1,6 +1,7 @@
 //! Scheduling as a user notices it, optimistic and queued with the same assertions.
 
 mod backlog;
+mod fairness;
 mod loss;
 mod order;
 mod plans;

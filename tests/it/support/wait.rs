@@ -11,23 +11,6 @@ pub async fn until<T, F: Future<Output = Option<T>>>(what: &str, ask: impl FnMut
 }
 
 /// As [`until`], with another limit.
-pub async fn until_within<T, F: Future<Output = Option<T>>>(
-    what: &str,
-    limit: Duration,
-    mut ask: impl FnMut() -> F,
-) -> T {
-    let poll = async {
-        let mut pause = Duration::from_millis(2);
-        loop {
-            if let Some(answer) = ask().await {
-                return answer;
-            }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_millis(50));
-        }
-    };
-    match tokio::time::timeout(limit, poll).await {
-        Ok(answer) => answer,
-        Err(_) => panic!("not within {limit:?}: {what}"),
-    }
+pub async fn until_within<T, F: Future<Output = Option<T>>>(what: &str, limit: Duration, ask: impl FnMut() -> F) -> T {
+    helve::oracle::until(what, limit, ask).await.unwrap_or_else(|e| panic!("{e}"))
 }

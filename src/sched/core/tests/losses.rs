@@ -264,3 +264,19 @@ fn a_timer_committed_while_timers_are_read_is_not_lost() {
     }
     assert_eq!(w.receive(worker), [Attempt { run, number: 1 }]);
 }
+
+#[test]
+fn a_run_that_is_asked_for_while_its_queue_is_read_stays_in_the_queue() {
+    let mut w = World::new(settings());
+    let (run, _) = w.trigger();
+    w.settle();
+    // A late result asks for the row; the read of the queue passes over it, and its answer comes first.
+    let other = w.hello(1, None, &[]);
+    while w.commit(1) {}
+    let session = *w.shard.sessions.keys().next().unwrap();
+    let late = vec![(Attempt { run, number: 7 }, Outcome::Succeeded(Payload::null()))];
+    w.step(Command::Worker { session, transport: other, message: WorkerMessage::Results(late) });
+    assert_eq!(w.loads.len(), 2, "the queue and the run are read");
+    w.settle();
+    assert_eq!(w.receive(other), [Attempt { run, number: 1 }]);
+}

@@ -1,6 +1,7 @@
 //! The core against a store of memory: single stories, then every order of everything.
 
 mod losses;
+mod model;
 mod random;
 mod store;
 mod stories;

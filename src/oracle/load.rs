@@ -4,11 +4,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
-use tokio::task::JoinSet;
+use tokio::sync::oneshot;
 
+use super::failure;
 use super::ledger::{CancelFate, Kind, Ledger, Nonce, Plan};
-use crate::support::{Http, NoResponse, is_retryable};
+use super::rig::Size;
+use crate::client::Http;
+use crate::error::{Error, Result};
+use crate::supervisor::Supervisor;
 
 /// How long a client insists on an answer.
 const INSIST: Duration = Duration::from_secs(60);
@@ -21,7 +26,7 @@ pub const ACTION: &str = "load";
 /// Running clients.
 pub struct Load {
     stop: Arc<AtomicBool>,
-    clients: JoinSet<()>,
+    clients: Vec<oneshot::Receiver<()>>,
 }
 
 /// Numbers that look random and are the same each time: SplitMix64.
@@ -44,33 +49,42 @@ impl Dice {
 }
 
 /// Registers the load's workflow: retries suffice for every plan, and follow quickly.
-pub async fn register(http: &Http) {
+///
+/// # Errors
+/// `Internal` when the engine does not take it.
+pub async fn register(http: &Http) -> Result<()> {
     let task = json!({"name": ACTION, "action": ACTION, "execution_timeout": "60s",
                       "retries": {"count": 8, "base": "50ms", "factor": 1, "jitter": true}});
-    let (status, body) =
-        http.put(&format!("/v1/workflows/{ACTION}"), json!({"tasks": [task], "events": ["load.*"]})).await;
-    assert_eq!(status, 200, "{body}");
+    let workflow = json!({"tasks": [task], "events": ["load.*"]});
+    let answer = http.put(&format!("/v1/workflows/{ACTION}"), workflow.to_string()).await?;
+    if answer.status.is_success() {
+        return Ok(());
+    }
+    Err(failure(format!("the load's workflow was answered {}", answer.status)))
 }
 
 impl Load {
-    /// Starts clients, each with a pause of about `pause` between two creates.
-    pub fn start(http: &Http, ledger: &Ledger, clients: u64, pause: Duration) -> Self {
+    /// Starts clients.
+    pub fn start(http: &Http, ledger: &Ledger, size: &Size, supervisor: &Supervisor) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let mut running = JoinSet::new();
-        for seed in 0..clients {
-            let http = Http { limit: ANSWER, ..http.clone() };
+        let running = (0..size.clients).map(|seed| {
+            let http = http.with_timeout(ANSWER);
             let client = Client { http, ledger: ledger.clone(), dice: Dice::new(seed + 1) };
-            running.spawn(client.run(Arc::clone(&stop), pause));
-        }
-        Self { stop, clients: running }
+            super::start(supervisor, "load client", client.run(Arc::clone(&stop), *size))
+        });
+        Self { clients: running.collect(), stop }
     }
 
     /// Lets every client finish what it insists on, and ends them.
-    pub async fn finish(mut self) {
+    ///
+    /// # Errors
+    /// `Internal` when one of them broke.
+    pub async fn finish(self) -> Result<()> {
         self.stop.store(true, Ordering::Relaxed);
-        while let Some(ended) = self.clients.join_next().await {
-            ended.unwrap();
+        for client in self.clients {
+            client.await.map_err(|_| failure("a client of the load broke: its ledger is not whole"))?;
         }
+        Ok(())
     }
 }
 
@@ -89,17 +103,17 @@ enum Answer {
 }
 
 impl Client {
-    async fn run(mut self, stop: Arc<AtomicBool>, pause: Duration) {
+    async fn run(mut self, stop: Arc<AtomicBool>, size: Size) {
         while !stop.load(Ordering::Relaxed) {
             let run = match self.dice.below(10) {
                 0..5 => self.create(Kind::Keyed).await,
                 5..9 => self.create(Kind::Plain).await,
                 _ => self.create(Kind::Event).await,
             };
-            if let Some(run) = run.filter(|_| self.dice.below(30) == 0) {
+            if let Some(run) = run.filter(|_| self.dice.below(size.cancels) == 0) {
                 self.cancel(run).await;
             }
-            let jitter = u64::try_from(pause.as_millis()).unwrap();
+            let jitter = u64::try_from(size.pause.as_millis()).unwrap_or(0);
             tokio::time::sleep(Duration::from_millis(jitter / 2 + self.dice.below(jitter + 1))).await;
         }
     }
@@ -179,9 +193,9 @@ impl Client {
     }
 
     async fn cancel(&mut self, run: String) {
-        let fate = match self.http.try_request("POST", &format!("/v1/runs/{run}/cancel"), &[], "").await {
-            Ok(response) if response.status == 200 => CancelFate::Accepted(self.ledger.now()),
-            Ok(response) if response.status == 409 => CancelFate::TooLate,
+        let fate = match self.http.request(Method::POST, &format!("/v1/runs/{run}/cancel"), &[], None).await {
+            Ok(response) if response.status == StatusCode::OK => CancelFate::Accepted(self.ledger.now()),
+            Ok(response) if response.status == StatusCode::CONFLICT => CancelFate::TooLate,
             Ok(response) if is_retryable(response.status) => CancelFate::Unknown,
             Ok(response) => return self.ledger.surprise(format!("a cancel answered {}", response.status)),
             Err(_) => CancelFate::Unknown,
@@ -204,9 +218,9 @@ impl Client {
 
     async fn ask(&self, path: &str, key: Option<&str>, body: &Value) -> Answer {
         let headers: Vec<_> = key.iter().map(|k| ("idempotency-key", *k)).collect();
-        match self.http.try_request("POST", path, &headers, body.to_string()).await {
-            Ok(response) if matches!(response.status, 200 | 201) => Answer::Ok(response.json()),
-            Ok(response) if is_retryable(response.status) => match response.json()["code"].as_str() {
+        match self.http.request(Method::POST, path, &headers, Some(body.to_string().into())).await {
+            Ok(response) if response.status.is_success() => Answer::Ok(super::json(&response.body)),
+            Ok(response) if is_retryable(response.status) => match super::json(&response.body)["code"].as_str() {
                 Some("unavailable" | "too_many_requests") => Answer::Refused,
                 Some("outcome_unknown") => Answer::Unknown,
                 other => {
@@ -219,8 +233,14 @@ impl Client {
                 self.ledger.surprise(format!("{path} answered {}: {text}", response.status));
                 Answer::Unknown
             }
-            Err(NoResponse::NotSent(_)) => Answer::Refused,
-            Err(NoResponse::Unknown(_)) => Answer::Unknown,
+            // The engine saw nothing of it.
+            Err(Error::Unavailable { .. }) => Answer::Refused,
+            Err(_) => Answer::Unknown,
         }
     }
+}
+
+/// Whether a status is one that a caller may retry.
+fn is_retryable(status: StatusCode) -> bool {
+    matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS)
 }

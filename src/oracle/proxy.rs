@@ -1,9 +1,8 @@
 //! A proxy between the engine and PostgreSQL that cuts a lane's connection at a chosen point of its commit.
-#![expect(clippy::disallowed_methods, reason = "the proxy's connections end with the test")]
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -13,7 +12,9 @@ use tokio::sync::{oneshot, watch};
 use tokio_postgres::config::Host;
 
 use super::wire::{Lane, Message, Opening, Statements, backend_pid, message, opening};
-use crate::support::sql;
+use super::{failure, store};
+use crate::error::Result;
+use crate::supervisor::Supervisor;
 
 /// How long a statement waits for the engine to end it. Then it is let go, and commits.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -72,6 +73,7 @@ struct Control {
     upstream: Upstream,
     /// The database behind, for the side connection that holds a lock.
     direct: String,
+    supervisor: Supervisor,
     armed: Mutex<Option<Armed>>,
     mode: watch::Sender<Mode>,
     /// New connections wait.
@@ -85,11 +87,15 @@ enum Upstream {
     Unix(PathBuf),
 }
 
-/// A running proxy. Ends with the test's runtime.
+/// A running proxy. Ends with its supervisor.
 pub struct Proxy {
     /// What to give the engine as its database.
     pub url: String,
     control: Arc<Control>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
@@ -97,39 +103,44 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 
 impl Proxy {
     /// A proxy in front of the database at `direct`.
-    pub async fn start(direct: &str) -> Self {
-        let config: tokio_postgres::Config = direct.parse().unwrap();
+    ///
+    /// # Errors
+    /// `Internal` when the URL names no host and database, or there is no port to listen on.
+    pub async fn start(direct: &str, supervisor: &Supervisor) -> Result<Self> {
+        let wrong = |err: &dyn std::fmt::Display| failure(format!("the fault proxy: {err}"));
+        let config: tokio_postgres::Config = direct.parse().map_err(|err: tokio_postgres::Error| wrong(&err))?;
         let port = config.get_ports().first().copied().unwrap_or(5432);
-        let upstream = match config.get_hosts().first().expect("the URL names a host") {
+        let upstream = match config.get_hosts().first().ok_or_else(|| wrong(&"the URL names no host"))? {
             Host::Tcp(host) => Upstream::Tcp(format!("{host}:{port}")),
             Host::Unix(folder) => Upstream::Unix(folder.join(format!(".s.PGSQL.{port}"))),
         };
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.map_err(|err| wrong(&err))?;
         let url = format!(
             "postgres://{}@{}/{}?sslmode=disable",
             config.get_user().unwrap_or("postgres"),
-            listener.local_addr().unwrap(),
-            config.get_dbname().expect("the URL names a database"),
+            listener.local_addr().map_err(|err| wrong(&err))?,
+            config.get_dbname().ok_or_else(|| wrong(&"the URL names no database"))?,
         );
         let control = Arc::new(Control {
             upstream,
             direct: direct.to_owned(),
+            supervisor: supervisor.clone(),
             armed: Mutex::new(None),
             mode: watch::Sender::new(Mode::Pass),
             shut: watch::Sender::new(false),
             statements: Mutex::default(),
         });
         let shared = Arc::clone(&control);
-        tokio::spawn(async move {
+        super::start(supervisor, "fault proxy", async move {
             while let Ok((client, _)) = listener.accept().await {
                 let control = Arc::clone(&shared);
-                tokio::spawn(async move {
+                super::start(&shared.supervisor, "fault proxy session", async move {
                     // A broken connection is the business of the two sides.
                     let _ = Session::serve(client, &control).await;
                 });
             }
         });
-        Self { url, control }
+        Ok(Self { url, control })
     }
 
     /// Cuts the lane's connection on the statement after the next `skip`, and says what became of it.
@@ -139,7 +150,7 @@ impl Proxy {
         let cutting = async {
             loop {
                 let (fired, outcome) = oneshot::channel();
-                *self.control.armed.lock().unwrap() = Some(Armed { lane, way, skip, fired });
+                *lock(&self.control.armed) = Some(Armed { lane, way, skip, fired });
                 if let Ok(fate) = outcome.await {
                     return fate;
                 }
@@ -147,7 +158,7 @@ impl Proxy {
             }
         };
         let outcome = tokio::time::timeout(limit, cutting).await;
-        *self.control.armed.lock().unwrap() = None;
+        *lock(&self.control.armed) = None;
         outcome.ok()
     }
 
@@ -158,15 +169,15 @@ impl Proxy {
 
     /// Statements of a lane that came by.
     pub fn statements(&self, lane: Lane) -> u64 {
-        self.control.statements.lock().unwrap().get(&lane).copied().unwrap_or(0)
+        lock(&self.control.statements).get(&lane).copied().unwrap_or(0)
     }
 }
 
 impl Control {
     /// Counts a lane's statement; the armed cut, when this is the one that it waits for.
     fn take(&self, lane: Lane) -> Option<Armed> {
-        *self.statements.lock().unwrap().entry(lane).or_default() += 1;
-        let mut slot = self.armed.lock().unwrap();
+        *lock(&self.statements).entry(lane).or_default() += 1;
+        let mut slot = lock(&self.armed);
         let armed = slot.as_mut().filter(|a| a.lane == lane)?;
         if armed.skip > 0 {
             armed.skip -= 1;
@@ -328,7 +339,7 @@ impl<'a> Session<'a> {
 
     /// Makes the statement wait for a lock, takes the engine's side away, and says how the statement ended.
     async fn cut_while_executing(mut self, first: Message, order: First) -> std::io::Result<Option<Fate>> {
-        let side = sql(&self.control.direct).await;
+        let Ok(side) = store::connect(&self.control.direct, &self.control.supervisor).await else { return Ok(None) };
         let locked =
             side.batch_execute("set lock_timeout = '5s'; begin; lock table open_run in share row exclusive mode").await;
         self.forward(first, true).await?;

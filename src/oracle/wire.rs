@@ -42,15 +42,20 @@ pub enum Opening {
     Startup(Bytes),
 }
 
+/// A message's length, which stands at the front.
+fn length(at: &[u8]) -> Option<usize> {
+    usize::try_from(u32::from_be_bytes(*at.first_chunk()?)).ok()
+}
+
 /// The next opening message, once it is complete.
 pub fn opening(buffer: &mut BytesMut) -> Option<Opening> {
-    let length = usize::try_from(u32::from_be_bytes(buffer.get(..4)?.try_into().unwrap())).unwrap();
+    let length = length(buffer)?;
     assert!((8..=MAX_MESSAGE).contains(&length), "an opening message of {length} bytes");
     if buffer.len() < length {
         return None;
     }
     let message = buffer.split_to(length).freeze();
-    Some(match u32::from_be_bytes(message[4..8].try_into().unwrap()) {
+    Some(match u32::from_be_bytes(*message[4..].first_chunk()?) {
         SSL_REQUEST | GSS_REQUEST => Opening::Encryption,
         CANCEL_REQUEST => Opening::Cancel(message),
         _ => Opening::Startup(message),
@@ -75,7 +80,7 @@ impl Message {
 
 /// The next message, once it is complete.
 pub fn message(buffer: &mut BytesMut) -> Option<Message> {
-    let length = usize::try_from(u32::from_be_bytes(buffer.get(1..5)?.try_into().unwrap())).unwrap();
+    let length = length(buffer.get(1..)?)?;
     assert!((4..=MAX_MESSAGE).contains(&length), "a message of {length} bytes");
     if buffer.len() < length + 1 {
         return None;
@@ -132,8 +137,8 @@ fn text(body: &mut Bytes) -> Bytes {
 
 /// The pid in a `BackendKeyData` message.
 pub fn backend_pid(message: &Message) -> Option<i32> {
-    let pid = message.body().get(..4)?;
-    (message.kind == b'K').then(|| i32::from_be_bytes(pid.try_into().unwrap()))
+    let pid = message.body().first_chunk()?;
+    (message.kind == b'K').then(|| i32::from_be_bytes(*pid))
 }
 
 #[cfg(test)]

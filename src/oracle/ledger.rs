@@ -1,11 +1,12 @@
 //! What clients and workers saw, written down as it happened: the facts that the oracle judges.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use helve::clock::{Clock, Timestamp};
 use serde_json::{Value, json};
+
+use crate::clock::{Clock, Timestamp};
 
 /// Marks one intended run: it stands in the input, so that a run is known without its id.
 pub type Nonce = u64;
@@ -74,7 +75,7 @@ pub enum CancelFate {
 pub struct Execution {
     /// The engine's id of the worker.
     pub worker: String,
-    /// The test's name of the worker.
+    /// The load's name of the worker.
     pub name: String,
     /// When it began.
     pub from: Timestamp,
@@ -142,6 +143,12 @@ pub struct Ledger {
     clock: Clock,
 }
 
+impl Default for Ledger {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Ledger {
     /// Nothing yet.
     pub fn new() -> Self {
@@ -150,7 +157,7 @@ impl Ledger {
 
     /// The facts so far.
     pub fn facts(&self) -> MutexGuard<'_, Facts> {
-        self.facts.lock().unwrap()
+        self.facts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Now, on the ledger's clock.
@@ -161,7 +168,7 @@ impl Ledger {
     /// A new intended run; its fate is `Maybe` until it is known.
     pub fn intend(&self, kind: Kind, plan: Plan) -> Nonce {
         let mut facts = self.facts();
-        let nonce = u64::try_from(facts.creates.len()).unwrap() + 1;
+        let nonce = facts.creates.last_key_value().map_or(0, |(last, _)| *last) + 1;
         facts.creates.insert(nonce, Create { kind, plan, fate: Fate::Maybe, runs: BTreeSet::new() });
         nonce
     }
@@ -169,14 +176,17 @@ impl Ledger {
     /// A create was answered 2xx with this run.
     pub fn accepted(&self, nonce: Nonce, run: &str) {
         let mut facts = self.facts();
-        let create = facts.creates.get_mut(&nonce).unwrap();
-        create.fate = Fate::Accepted;
-        create.runs.insert(run.to_owned());
+        if let Some(create) = facts.creates.get_mut(&nonce) {
+            create.fate = Fate::Accepted;
+            create.runs.insert(run.to_owned());
+        }
     }
 
     /// A create was refused, and nothing written.
     pub fn refused(&self, nonce: Nonce) {
-        self.facts().creates.get_mut(&nonce).unwrap().fate = Fate::Refused;
+        if let Some(create) = self.facts().creates.get_mut(&nonce) {
+            create.fate = Fate::Refused;
+        }
     }
 
     /// Something that nothing should have caused.
@@ -253,13 +263,7 @@ impl Ledger {
 
 impl Facts {
     /// Whether a fault struck this run: one that was going on, or whose repair was, while it was open.
-    pub fn struck(
-        &self,
-        fault: &Fault,
-        open: (Timestamp, Timestamp),
-        workers: &BTreeSet<&str>,
-        repair: Duration,
-    ) -> bool {
+    pub fn struck(fault: &Fault, open: (Timestamp, Timestamp), workers: &BTreeSet<&str>, repair: Duration) -> bool {
         let together = fault.from <= open.1 && open.0 <= fault.until.plus(repair);
         together && fault.worker.as_ref().is_none_or(|w| workers.contains(w.as_str()))
     }

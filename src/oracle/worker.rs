@@ -1,20 +1,21 @@
 //! A worker of the load: it resumes and reconnects as a good one does, and misbehaves when it is told to.
-#![expect(clippy::disallowed_methods, reason = "a load's workers end with its test")]
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
-use tokio_tungstenite::tungstenite::Message;
 
+use super::failure;
 use super::ledger::{Attempt, Ledger, Sent};
 use super::load::{ACTION, Dice};
-use crate::support::worker::{Socket, Worker};
+use crate::client::RawWorker;
+use crate::client::socket::Incoming;
+use crate::error::Result;
+use crate::supervisor::Supervisor;
 
 /// How often a worker says something when it has nothing to say.
 const HEARTBEAT: Duration = Duration::from_secs(1);
@@ -34,15 +35,15 @@ pub enum Order {
 
 /// A running worker.
 pub struct LoadWorker {
-    /// The test's name of it.
+    /// The load's name of it.
     pub name: String,
     orders: mpsc::Sender<Order>,
-    task: JoinHandle<()>,
+    task: oneshot::Receiver<()>,
 }
 
 impl LoadWorker {
     /// Starts a worker.
-    pub fn start(url: &str, token: &str, ledger: &Ledger, name: &str, slots: u32) -> Self {
+    pub fn start(url: &str, token: &str, ledger: &Ledger, name: &str, slots: u32, supervisor: &Supervisor) -> Self {
         let (orders, inbox) = mpsc::channel(4);
         let state = State {
             url: url.to_owned(),
@@ -57,17 +58,25 @@ impl LoadWorker {
             unconfirmed: HashMap::new(),
             known: HashSet::new(),
         };
-        Self { name: name.to_owned(), orders, task: tokio::spawn(state.run(inbox)) }
+        Self { name: name.to_owned(), orders, task: super::start(supervisor, "load worker", state.run(inbox)) }
     }
 
     /// Tells it what to do.
     pub async fn order(&self, order: Order) {
-        self.orders.send(order).await.expect("the worker runs");
+        // One that has ended by itself is found when its end is waited for.
+        let _ = self.orders.send(order).await;
     }
 
     /// Waits for its end after [`Order::Die`] or [`Order::Leave`].
-    pub async fn ended(self) {
-        tokio::time::timeout(Duration::from_secs(20), self.task).await.expect("the worker ends").unwrap();
+    ///
+    /// # Errors
+    /// `Internal` when it does not end, or broke: what it saw is not all in the ledger then.
+    pub async fn ended(self) -> Result<()> {
+        match tokio::time::timeout(Duration::from_secs(20), self.task).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(failure(format!("the worker {} broke", self.name))),
+            Err(_) => Err(failure(format!("the worker {} does not end", self.name))),
+        }
     }
 }
 
@@ -121,23 +130,18 @@ impl State {
     }
 
     /// Opens a socket and resumes; `None` when the engine is not there.
-    async fn connect(&mut self) -> Option<Socket> {
-        let mut worker = Worker::open(&self.url, Some(&self.token)).await.ok()?;
-        let mut hello = crate::support::hello(&self.name, &[ACTION], self.slots);
+    async fn connect(&mut self) -> Option<RawWorker> {
+        let mut socket = RawWorker::connect(&self.url, &self.token).await.ok()?;
+        let mut hello = json!({"type": "hello", "protocol": 1, "name": self.name, "sdk": "oracle", "actions": [ACTION],
+                               "slots": {"default": self.slots}, "labels": {}, "workflows": []});
         if let Some(session) = &self.session {
             let holding: Vec<_> = self.working.keys().chain(self.unconfirmed.keys()).map(reference).collect();
             hello["resume"] = json!({"session": session.session, "secret": session.secret, "holding": holding});
         }
-        let mut socket = {
-            worker.socket.send(Message::text(hello.to_string())).await.ok()?;
-            worker.socket
-        };
-        let welcome = loop {
-            match tokio::time::timeout(Duration::from_secs(15), socket.next()).await.ok()?? {
-                Ok(Message::Text(text)) => break serde_json::from_str::<Value>(text.as_str()).unwrap(),
-                Ok(Message::Close(_)) | Err(_) => return None,
-                Ok(_) => {}
-            }
+        socket.send(&hello).await.ok()?;
+        let welcome = match tokio::time::timeout(Duration::from_secs(15), socket.recv()).await.ok()? {
+            Incoming::Text(text) => super::json(text.as_bytes()),
+            Incoming::Closed(_) => return None,
         };
         // An engine that does not own its shards yet says so and closes.
         if welcome["type"] == "error" && welcome["code"] == "unavailable" {
@@ -167,7 +171,7 @@ impl State {
                 self.ledger.end(attempt, &worker, None);
             }
         }
-        let worker = welcome["worker"].as_str().unwrap().to_owned();
+        let worker = welcome["worker"].as_str().unwrap_or_default().to_owned();
         self.ledger.facts().slots.insert(worker.clone(), self.slots);
         self.session = Some(Session { worker, session: welcome["session"].clone(), secret: welcome["secret"].clone() });
     }
@@ -176,21 +180,20 @@ impl State {
         self.session.as_ref().map(|s| s.worker.clone()).unwrap_or_default()
     }
 
-    async fn talk(&mut self, socket: &mut Socket, orders: &mut mpsc::Receiver<Order>) -> Ended {
+    async fn talk(&mut self, socket: &mut RawWorker, orders: &mut mpsc::Receiver<Order>) -> Ended {
         let mut beat = tokio::time::interval(HEARTBEAT);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut leaving = false;
         loop {
             if leaving && self.working.is_empty() && self.unconfirmed.is_empty() {
                 let _ = send(socket, json!({"type": "goodbye"})).await;
-                let _ = tokio::time::timeout(Duration::from_secs(2), socket.next()).await;
+                let _ = tokio::time::timeout(Duration::from_secs(2), socket.recv()).await;
                 return Ended::Left;
             }
             let sent = tokio::select! {
-                frame = socket.next() => match frame {
-                    Some(Ok(Message::Text(text))) => self.frame(socket, text.as_str()).await,
-                    Some(Ok(Message::Close(_)) | Err(_)) | None => return Ended::Broken,
-                    Some(Ok(_)) => Ok(()),
+                frame = socket.recv() => match frame {
+                    Incoming::Text(text) => self.frame(socket, text.as_str()).await,
+                    Incoming::Closed(_) => return Ended::Broken,
                 },
                 Some(attempt) = self.work.next() => self.finished(socket, attempt).await,
                 _ = beat.tick() => send(socket, json!({"type": "ping"})).await,
@@ -214,15 +217,15 @@ impl State {
         }
     }
 
-    async fn frame(&mut self, socket: &mut Socket, text: &str) -> Result<(), Stop> {
-        let frame: Value = serde_json::from_str(text).unwrap();
+    async fn frame(&mut self, socket: &mut RawWorker, text: &str) -> Result<(), Stop> {
+        let frame = super::json(text.as_bytes());
         match frame["type"].as_str().unwrap_or_default() {
             "assign" => self.assigned(socket, &frame["tasks"]).await,
             "stored" => {
                 for result in items(&frame["results"]) {
                     let attempt = attempt_of(result);
                     self.unconfirmed.remove(&attempt);
-                    self.ledger.stored(attempt, result["status"].as_str().unwrap());
+                    self.ledger.stored(attempt, result["status"].as_str().unwrap_or_default());
                 }
                 Ok(())
             }
@@ -241,7 +244,7 @@ impl State {
         }
     }
 
-    async fn assigned(&mut self, socket: &mut Socket, tasks: &Value) -> Result<(), Stop> {
+    async fn assigned(&mut self, socket: &mut RawWorker, tasks: &Value) -> Result<(), Stop> {
         let worker = self.worker();
         for task in items(tasks) {
             let attempt = attempt_of(task);
@@ -261,10 +264,10 @@ impl State {
         send(socket, json!({"type": "received", "tasks": received})).await
     }
 
-    async fn finished(&mut self, socket: &mut Socket, attempt: Attempt) -> Result<(), Stop> {
+    async fn finished(&mut self, socket: &mut RawWorker, attempt: Attempt) -> Result<(), Stop> {
         // Cancelled or superseded meanwhile.
         let Some(input) = self.working.remove(&attempt) else { return Ok(()) };
-        let nonce = input["n"].as_u64().unwrap();
+        let nonce = input["n"].as_u64().unwrap_or(0);
         let mut result = reference(&attempt);
         let sent = if let Some(error) = self.ledger.fails(nonce) {
             (result["outcome"], result["error"]) = ("failed".into(), error);
@@ -285,7 +288,7 @@ impl State {
         send(socket, json!({"type": "result", "results": [result]})).await
     }
 
-    async fn cancelled(&mut self, socket: &mut Socket, tasks: &Value) -> Result<(), Stop> {
+    async fn cancelled(&mut self, socket: &mut RawWorker, tasks: &Value) -> Result<(), Stop> {
         let mut results = Vec::new();
         for attempt in items(tasks).iter().map(attempt_of) {
             if self.working.remove(&attempt).is_some() {
@@ -321,8 +324,8 @@ impl State {
 /// The connection is of no more use.
 struct Stop;
 
-async fn send(socket: &mut Socket, frame: Value) -> Result<(), Stop> {
-    let sending = socket.send(Message::text(frame.to_string()));
+async fn send(socket: &mut RawWorker, frame: Value) -> Result<(), Stop> {
+    let sending = socket.send(&frame);
     match tokio::time::timeout(Duration::from_secs(10), sending).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(_)) | Err(_) => Err(Stop),
@@ -330,12 +333,17 @@ async fn send(socket: &mut Socket, frame: Value) -> Result<(), Stop> {
 }
 
 /// Speaks, and reads nothing.
-async fn stall(socket: &mut Socket, time: Duration) -> Result<(), Stop> {
-    let until = tokio::time::Instant::now() + time;
-    while tokio::time::Instant::now() < until {
-        // The engine may have closed it: that is seen when it is read again.
-        let _ = send(socket, json!({"type": "ping"})).await;
-        tokio::time::sleep(Duration::from_millis(500)).await;
+async fn stall(socket: &mut RawWorker, time: Duration) -> Result<(), Stop> {
+    let speaking = async {
+        loop {
+            // The engine may have closed it: that is seen when it is read again.
+            let _ = send(socket, json!({"type": "ping"})).await;
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    };
+    match tokio::time::timeout(time, speaking).await {
+        Err(_) => {}
+        Ok(never) => never,
     }
     Ok(())
 }
@@ -345,7 +353,7 @@ fn items(list: &Value) -> &[Value] {
 }
 
 fn attempt_of(of: &Value) -> Attempt {
-    (of["task_run"].as_str().unwrap().to_owned(), of["attempt"].as_i64().unwrap())
+    (of["task_run"].as_str().unwrap_or_default().to_owned(), of["attempt"].as_i64().unwrap_or(0))
 }
 
 fn reference(attempt: &Attempt) -> Value {

@@ -1,0 +1,155 @@
+//! One tenant's single triggers, alone and beside another tenant that sends bulk triggers in a loop.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::fleet::{Fleet, Log, Sent};
+use super::load::{self, Latencies, WARM_UP, note, single};
+use super::report::{Figure, Must};
+use super::{Bench, failure, real};
+use crate::client::Http;
+use crate::config::Database;
+use crate::db::Pool;
+use crate::domain::scope::Scopes;
+use crate::error::Result;
+use crate::ops::tokens::NewToken;
+use crate::ops::{tenants, tokens};
+
+/// Runs of one bulk trigger, the most that one may have.
+const BULK: usize = 1_000;
+/// Of the flood: underway at once, so that it is limited by the engine and not by a backlog that only grows.
+const UNDERWAY: usize = 4_000;
+/// Samples without which a p99 is only the worst of a few.
+const SAMPLES: u64 = 300;
+/// The p99 beside the flood, against the p99 alone.
+const SLOWER: f64 = 3.0;
+
+/// Whom the benchmark's clients and workers are for: swapped in, they belong to another tenant or engine.
+pub(super) struct Side {
+    url: String,
+    token: String,
+    pub(super) http: Http,
+}
+
+impl Side {
+    /// A new tenant of the engine at `url` with its `database`.
+    pub(super) async fn of_new_tenant(bench: &Bench, url: &str, database: &str, name: &str) -> Result<Self> {
+        let pool = Pool::new(&Database { pool_size: 1, ..Database::at(database) })?;
+        let tenant = tenants::ensure(&pool, &bench.clock, name).await?;
+        let new = NewToken {
+            name: "bench".to_owned(),
+            scopes: Scopes::parse("read,write,worker")?,
+            expires_in: Some(Duration::from_secs(24 * 3_600)),
+        };
+        let (_, secret) = tokens::create(&pool, &bench.clock, tenant.id, new).await?;
+        let token = secret.reveal().to_owned();
+        Ok(Self { http: Http::new(url, Some(&token))?, url: url.to_owned(), token })
+    }
+
+    /// The same tenant of an engine that has come back at another address.
+    pub(super) fn at(self, url: &str) -> Result<Self> {
+        Ok(Self { http: Http::new(url, Some(&self.token))?, url: url.to_owned(), ..self })
+    }
+
+    /// Exchanges itself for the side that the benchmark is on.
+    pub(super) fn swap(&mut self, bench: &mut Bench) {
+        std::mem::swap(&mut self.url, &mut bench.engine.url);
+        std::mem::swap(&mut self.token, &mut bench.engine.token);
+        std::mem::swap(&mut self.http, &mut bench.http);
+    }
+}
+
+/// What single triggers took.
+struct Singles {
+    answered: Latencies,
+    started: Latencies,
+}
+
+/// Single triggers alone, then beside the flood.
+pub(super) async fn run(bench: &mut Bench) -> Result<Vec<Figure>> {
+    let database = bench.engine.database_url.clone().filter(|_| bench.engine.is_private());
+    let database = database.ok_or_else(|| failure("`fairness` makes a second tenant: only on a private engine"))?;
+    let flooded = bench.workflow("flood").await?;
+    let underway = Log::new(UNDERWAY);
+    let flood_fleet = Fleet::start(bench, &flooded, 1, 100, &underway).await?;
+    let mut other = Side::of_new_tenant(bench, &bench.engine.url, &database, "bench-other").await?;
+    other.swap(bench);
+    let workflow = bench.workflow("single").await?;
+    let log = Log::new(0);
+    let fleet = Fleet::start(bench, &workflow, 1, 100, &log).await?;
+
+    let mut sent = Sent::default();
+    singles(bench, &workflow, &log, &mut sent, (WARM_UP, 1)).await?;
+    let alone = singles(bench, &workflow, &log, &mut sent, (bench.window, SAMPLES)).await?;
+    let stop = CancellationToken::new();
+    let flood = load::flood(other.http.clone(), flooded.clone(), BULK, Arc::clone(&underway), stop.clone());
+    let beside = async {
+        // Also after a failure the flood must end.
+        let _stop = stop.clone().drop_guard();
+        singles(bench, &workflow, &log, &mut sent, (WARM_UP, 1)).await?;
+        let (before, from) = (underway.stored(), bench.clock.instant());
+        let measured = singles(bench, &workflow, &log, &mut sent, (bench.window, SAMPLES)).await?;
+        let rate = real(underway.stored() - before) / (bench.clock.instant() - from).as_secs_f64();
+        Ok((measured, rate))
+    };
+    let (floods, beside) = tokio::join!(load::together(&bench.supervisor, [flood]), beside);
+    let (beside, rate): (Singles, f64) = beside?;
+    let mut flood_sent = Sent::default();
+    floods?.into_iter().for_each(|sent| flood_sent.merge(sent));
+    underway.take(UNDERWAY).await?;
+    fleet.stop().await?;
+    other.swap(bench);
+    flood_fleet.stop().await?;
+    bench.ledger.check(&sent, &log);
+    bench.ledger.check(&flood_sent, &underway);
+    Ok(figures(bench, &alone, &beside, rate))
+}
+
+/// Single triggers, the next when the result of the one before is stored: for so long and at least so many.
+async fn singles(
+    bench: &Bench,
+    workflow: &str,
+    log: &Log,
+    sent: &mut Sent,
+    (time, least): (Duration, u64),
+) -> Result<Singles> {
+    let mut took = Singles { answered: Latencies::new()?, started: Latencies::new()? };
+    let (body, end) = (single(workflow), bench.clock.instant() + time);
+    while bench.clock.instant() < end || took.answered.len() < least {
+        let begin = bench.clock.instant();
+        let answer = bench.http.post("/v1/runs", body.clone()).await;
+        let answered = bench.clock.instant();
+        let Some(run) = note(sent, answer)? else {
+            return Err(failure("a single trigger was refused beside the flood"));
+        };
+        log.take(1).await?;
+        took.answered.record(answered - begin);
+        if let Some((started, at)) = log.last_start()
+            && started == run
+        {
+            took.started.record(at.saturating_duration_since(begin));
+        }
+    }
+    Ok(took)
+}
+
+fn figures(bench: &Bench, alone: &Singles, beside: &Singles, rate: f64) -> Vec<Figure> {
+    let mut figures = Vec::new();
+    for (name, alone, beside, must) in [
+        ("single trigger answered", &alone.answered, &beside.answered, true),
+        ("single trigger at the worker", &alone.started, &beside.started, false),
+    ] {
+        for (label, p) in [("p50", 50.0), ("p99", 99.0)] {
+            let (before, after) = (alone.percentile(p), beside.percentile(p));
+            let samples = format!("{} samples", alone.len());
+            figures.push(bench.figure(format!("{name}, alone, {label}"), before, "ms").detail(samples));
+            let detail = format!("{} samples, of alone; the flood: {rate:.0} runs/s", beside.len());
+            let figure = bench.figure(format!("{name}, beside a flood, {label}"), after, "ms");
+            let figure = figure.ratio(after / before).detail(detail);
+            figures.push(if must && p > 50.0 { bench.judge(figure, Must::AtMost(SLOWER)) } else { figure });
+        }
+    }
+    figures
+}

@@ -1,0 +1,82 @@
+//! Reading the store behind the engine's back.
+
+use serde_json::Value;
+use tokio_postgres::{Client, NoTls};
+
+use super::failure;
+use super::verdict::Row;
+use crate::clock::Timestamp;
+use crate::domain::status::RunStatus;
+use crate::error::Result;
+use crate::supervisor::Supervisor;
+
+/// Every run of the database, open or ended, with its input and output wherever they stand.
+const RUNS: &str = "
+    with run as (
+        select id, state, attempt, retries, created_at, finished_at, input, output, event from run_history
+        union all
+        select id, state, attempt, retries, created_at, null, input, null, event from open_run
+    )
+    select 'run_' || replace(run.id::text, '-', ''), run.state, run.attempt, run.retries,
+        (extract(epoch from run.created_at) * 1000000)::bigint,
+        (extract(epoch from run.finished_at) * 1000000)::bigint,
+        coalesce(run.input, i.bytes, event.payload),
+        coalesce(run.output, o.bytes)
+    from run
+    left join payload i on i.id = run.id and i.kind = 0
+    left join payload o on o.id = run.id and o.kind = 1
+    left join event on event.id = run.event";
+const OPEN: &str = "select concat_ws(' ', id, 'state', state, 'attempt', attempt, 'due', due, 'worker', worker, action)
+    from open_run limit 1000";
+
+/// Opens a plain connection, which lives as long as its client.
+///
+/// # Errors
+/// `Internal` with the driver's words.
+pub async fn connect(url: &str, supervisor: &Supervisor) -> Result<Client> {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await.map_err(|err| said(&err))?;
+    super::start(supervisor, "oracle's connection", connection);
+    Ok(client)
+}
+
+fn said(err: &tokio_postgres::Error) -> crate::error::Error {
+    failure(format!("the store cannot be read: {err}"))
+}
+
+/// Reads every run.
+///
+/// # Errors
+/// `Internal` when the database cannot be read, or holds what no engine writes.
+pub async fn rows(database: &str, supervisor: &Supervisor) -> Result<Vec<Row>> {
+    let found = connect(database, supervisor).await?.query(RUNS, &[]).await.map_err(|err| said(&err))?;
+    found.iter().map(row).collect()
+}
+
+fn row(row: &tokio_postgres::Row) -> Result<Row> {
+    let id: String = row.get(0);
+    let odd = |what: &str| failure(format!("the store has {what} in {id}"));
+    let document = |at: usize| match row.get::<_, Option<&[u8]>>(at) {
+        Some(bytes) => serde_json::from_slice::<Value>(bytes).map(Some).map_err(|_| odd("a payload that is no JSON")),
+        None => Ok(None),
+    };
+    let state = RunStatus::from_number(row.get(1)).ok_or_else(|| odd("an unknown state"))?;
+    Ok(Row {
+        nonce: document(6)?.and_then(|input| input["n"].as_u64()),
+        status: state.as_str().to_owned(),
+        attempt: i64::from(row.get::<_, i32>(2)),
+        retries: u32::try_from(row.get::<_, i32>(3)).map_err(|_| odd("a negative count"))?,
+        output: document(7)?,
+        created: Timestamp::from_micros(row.get(4)),
+        finished: row.get::<_, Option<i64>>(5).map(Timestamp::from_micros),
+        id,
+    })
+}
+
+/// Runs that have not ended, and where they stand.
+///
+/// # Errors
+/// `Internal` when the database cannot be read.
+pub async fn open(database: &str, supervisor: &Supervisor) -> Result<Vec<String>> {
+    let found = connect(database, supervisor).await?.query(OPEN, &[]).await.map_err(|err| said(&err))?;
+    Ok(found.iter().map(|row| row.get(0)).collect())
+}
