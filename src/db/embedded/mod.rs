@@ -273,7 +273,7 @@ fn settings(durable: bool) -> Vec<(String, String)> {
         ("max_wal_size", format!("{wal}MB")),
         ("checkpoint_timeout", "15min".to_owned()),
         // `open_run` makes dead rows by the thousand a second: a minute between two looks lets it grow to gigabytes.
-        ("autovacuum_naptime", "5s".to_owned()),
+        ("autovacuum_naptime", "20s".to_owned()),
         ("lc_messages", "C".to_owned()),
         ("log_min_messages", "warning".to_owned()),
         // Statements may hold what users sent.
