@@ -62,7 +62,7 @@ pub fn format(d: Duration) -> String {
     out
 }
 
-/// Writes a bare duration as [`format`] does, for settings that are shown to people.
+/// Writes a bare duration as [`format()`] does, for settings that are shown to people.
 ///
 /// # Errors
 /// Those of the serializer.
