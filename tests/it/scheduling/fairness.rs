@@ -48,7 +48,7 @@ fn median(mut took: Vec<Duration>) -> Duration {
 }
 
 both_ways! {
-    async fn a_flood_of_one_tenant_does_not_stand_before_anothers_single_triggers(engine) {
+    async fn a_flood_of_one_tenant_leaves_room_for_single_triggers_of_another(engine) {
         engine.workflow("flood").await;
         let other = engine.second_tenant().await;
         let task = json!({"tasks": [{"name": "single", "action": "single"}]});
