@@ -79,7 +79,11 @@ impl PrivateDir {
     pub fn create(who: Option<Identity>) -> Result<Self> {
         let base = Some(std::env::temp_dir()).filter(|d| d.as_os_str().len() <= MAX_BASE);
         let base = base.unwrap_or_else(|| PathBuf::from("/tmp"));
-        clear_abandoned(&base);
+        // Beside the start: a large one takes longer to remove than a server to start. The thread ends by itself, and
+        // what a short-lived process does not finish is left to the next.
+        let abandoned = base.clone();
+        let clearing = std::thread::Builder::new().name("clear-abandoned".to_owned());
+        clearing.spawn(move || clear_abandoned(&abandoned)).map_err(|e| at(&base, e))?;
         let mut random = [0; 4];
         getrandom::fill(&mut random).map_err(|e| failed(format!("no random numbers: {e}")))?;
         let path = base.join(format!("{PREFIX}{:08x}", u32::from_ne_bytes(random)));
@@ -112,6 +116,8 @@ fn clear_abandoned(base: &Path) {
         let dir = entry.path();
         let free = || File::open(dir.join("lock")).is_ok_and(|lock| lock.try_lock().is_ok());
         if named && entry.file_type().is_ok_and(|t| t.is_dir()) && free() && !pidfile::is_running(&dir.join("data")) {
+            // The data first: as long as the lock file is there, a later start knows what this is.
+            let _ = fs::remove_dir_all(dir.join("data"));
             let _ = fs::remove_dir_all(&dir);
         }
     }
