@@ -69,7 +69,7 @@ impl App {
             definitions: definitions.clone(),
             clock: clock.clone(),
             supervisor: supervisor.clone(),
-        });
+        })?;
         let owner = scheduler.clone();
         let readiness = Readiness::new(move || owner.is_ready());
         let sockets = WsState::new(scheduler.clone(), authenticator.clone(), definitions.clone(), &config, &supervisor);

@@ -228,7 +228,7 @@ fn hash(secret: &str) -> [u8; 32] {
 }
 
 /// 256 random bits as hexadecimal digits, with their hash.
-fn fresh_secret() -> Result<(String, [u8; 32]), getrandom::Error> {
+pub(super) fn fresh_secret() -> Result<(String, [u8; 32]), getrandom::Error> {
     let mut bytes = [0_u8; 32];
     getrandom::fill(&mut bytes)?;
     let secret: String = bytes.iter().map(|b| format!("{b:02x}")).collect();

@@ -3,6 +3,7 @@
 mod answers;
 mod batch;
 pub mod core;
+mod directory;
 mod intake;
 mod lane;
 mod lease;
@@ -10,6 +11,7 @@ mod owner;
 mod reads;
 mod start;
 
+pub use directory::{Directory, Peer, Place};
 pub use start::{Parts, start};
 
 use std::collections::BTreeMap;
@@ -21,6 +23,7 @@ use tokio::sync::mpsc::error::SendTimeoutError;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::clock::{Clock, Timestamp};
+use crate::config::Secret;
 use crate::domain::definition::Spec;
 use crate::domain::delivery::{Attempt, Outcome, Welcome, WorkerInfo};
 use crate::domain::json::Payload;
@@ -42,6 +45,8 @@ pub struct Scheduler {
     node: NodeId,
     /// Set while this process owns its shards.
     ready: Arc<AtomicBool>,
+    directory: Directory,
+    secret: Arc<Secret>,
 }
 
 /// A trigger, checked.
@@ -320,6 +325,16 @@ impl Scheduler {
         self.ready.load(Ordering::Acquire)
     }
 
+    /// Which engine decides a tenant's work.
+    pub const fn directory(&self) -> &Directory {
+        &self.directory
+    }
+
+    /// What a request brings that another engine passes on to this one: made anew at each start.
+    pub fn secret(&self) -> &Secret {
+        &self.secret
+    }
+
     /// This process, as workers see it in `welcome`.
     pub const fn node(&self) -> NodeId {
         self.node
@@ -345,6 +360,7 @@ impl Scheduler {
     /// A handle whose owner is played by a test.
     pub(crate) fn played(clock: Clock, node: NodeId) -> (Self, mpsc::Receiver<Request>) {
         let (intake, requests) = mpsc::channel(INTAKE);
-        (Self { intake, clock, node, ready: Arc::new(AtomicBool::new(true)) }, requests)
+        let (ready, secret) = (Arc::new(AtomicBool::new(true)), Arc::new(Secret::new("played")));
+        (Self { intake, clock, node, ready, directory: Directory::everywhere(&Place::Here), secret }, requests)
     }
 }

@@ -9,14 +9,16 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::clock::Clock;
-use crate::config::{Database, Retention, Scheduling};
+use crate::config::{Database, Retention, Scheduling, Secret};
 use crate::db::lane::LaneName;
 use crate::db::{Pool, partitions};
-use crate::error::Result;
-use crate::id::NodeId;
+use crate::error::{Error, Result};
+use crate::id::{NodeId, SHARDS};
 use crate::ops::definitions::Definitions;
 use crate::supervisor::{Schedule, Supervisor};
 
+use super::directory::{Directory, Place};
+use super::intake::fresh_secret;
 use super::lane::LaneWriter;
 use super::lease::{Lease, Standing};
 use super::owner::{Owner, OwnerParts};
@@ -48,20 +50,39 @@ pub struct Parts {
 
 /// Starts the scheduler. Returns at once: [`Scheduler::is_ready`] tells when this process owns its shards,
 /// which it waits for while another engine does.
-pub fn start(parts: Parts) -> Scheduler {
+///
+/// # Errors
+/// `Internal` when the system gives no random numbers.
+pub fn start(parts: Parts) -> Result<Scheduler> {
     let (intake, requests) = mpsc::channel(INTAKE);
     let node = NodeId::generate(parts.clock.now());
     let ready = Arc::new(AtomicBool::new(false));
-    let scheduler = Scheduler { intake, clock: parts.clock.clone(), node, ready: Arc::clone(&ready) };
+    let (secret, _) =
+        fresh_secret().map_err(|e| Error::Internal(format!("the system gives no random numbers: {e}")))?;
+    let (directory, secret) = (Directory::default(), Arc::new(Secret::new(secret)));
+    let scheduler = Scheduler {
+        intake,
+        clock: parts.clock.clone(),
+        node,
+        ready: Arc::clone(&ready),
+        directory: directory.clone(),
+        secret,
+    };
     let supervisor = parts.supervisor.clone();
     supervisor.clone().spawn_vital("scheduler", async move {
-        serve(parts, node, requests, &ready).await;
+        serve(parts, node, requests, &ready, &directory).await;
         ready.store(false, Ordering::Release);
     });
-    scheduler
+    Ok(scheduler)
 }
 
-async fn serve(parts: Parts, node: NodeId, requests: mpsc::Receiver<Request>, ready: &AtomicBool) {
+async fn serve(
+    parts: Parts,
+    node: NodeId,
+    requests: mpsc::Receiver<Request>,
+    ready: &AtomicBool,
+    directory: &Directory,
+) {
     let stopping = parts.supervisor.stopping();
     let standing = Standing::new(parts.clock.clone());
     let mut lease = Lease::new(parts.database.clone(), node, parts.scheduling.lease, standing.clone());
@@ -75,6 +96,7 @@ async fn serve(parts: Parts, node: NodeId, requests: mpsc::Receiver<Request>, re
         if let Some(owner) = build(&parts, node, &standing, &stopping).await {
             maintain(&parts);
             ready.store(true, Ordering::Release);
+            directory.set((0..SHARDS).map(|_| Place::Here).collect());
             info!(node = %node, "the engine owns its shards");
             tokio::select! {
                 () = owner.run(requests, stopping.clone()) => {}

@@ -1,0 +1,90 @@
+//! Which process owns which shard, as far as this one knows: read at every renewal of the lease.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::config::Secret;
+use crate::id::{NodeId, SHARDS, TenantId};
+
+/// Another engine on the same database.
+#[derive(Debug)]
+pub struct Peer {
+    /// Which.
+    pub node: NodeId,
+    /// Host and port at which other engines reach it.
+    pub address: String,
+    /// What proves to it that a request comes from an engine on the same database.
+    pub secret: Secret,
+}
+
+/// Where a tenant's work is decided.
+#[derive(Debug, Clone)]
+pub enum Place {
+    /// In this process.
+    Here,
+    /// In another one.
+    At(Arc<Peer>),
+    /// Nowhere: the owner is gone or about to change, and the next one is not known yet.
+    Nowhere,
+}
+
+impl Place {
+    /// Whether both mean the same process.
+    pub fn is(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Here, Self::Here) | (Self::Nowhere, Self::Nowhere) => true,
+            (Self::At(one), Self::At(other)) => one.node == other.node,
+            _ => false,
+        }
+    }
+}
+
+/// The owner of each shard. Clones share one memory.
+#[derive(Clone)]
+pub struct Directory(Arc<watch::Sender<Vec<Place>>>);
+
+impl Default for Directory {
+    fn default() -> Self {
+        Self(Arc::new(watch::Sender::new((0..SHARDS).map(|_| Place::Nowhere).collect())))
+    }
+}
+
+impl Directory {
+    /// Where the tenant's work is decided now.
+    pub fn place(&self, tenant: TenantId) -> Place {
+        at(&self.0.borrow(), tenant)
+    }
+
+    /// Waits at most `within` until the tenant's place is known and is not `than`; gives what is known by then.
+    pub async fn other(&self, tenant: TenantId, than: &Place, within: Duration) -> Place {
+        let mut changes = self.0.subscribe();
+        let fit = |places: &Vec<Place>| {
+            let place = at(places, tenant);
+            !matches!(place, Place::Nowhere) && !place.is(than)
+        };
+        // Past the time, or with the sender gone, what is known now is the answer.
+        let _ = tokio::time::timeout(within, changes.wait_for(fit)).await;
+        self.place(tenant)
+    }
+
+    /// Learns who owns what.
+    pub(super) fn set(&self, places: Vec<Place>) {
+        self.0.send_replace(places);
+    }
+}
+
+fn at(places: &[Place], tenant: TenantId) -> Place {
+    usize::try_from(tenant.shard()).ok().and_then(|shard| places.get(shard)).cloned().unwrap_or(Place::Nowhere)
+}
+
+#[cfg(test)]
+impl Directory {
+    /// Every tenant is at this place.
+    pub(crate) fn everywhere(place: &Place) -> Self {
+        let directory = Self::default();
+        directory.set((0..SHARDS).map(|_| place.clone()).collect());
+        directory
+    }
+}
