@@ -56,6 +56,8 @@ codes! {
     InUse = "in_use";
     /// The run has ended: what is final stays final.
     AlreadyFinished = "already_finished";
+    /// The run has not ended: only what is final can be replayed.
+    NotFinished = "not_finished";
     /// A body, payload or frame larger than its limit.
     TooLarge = "too_large";
     /// The body's media type is not JSON.

@@ -12,6 +12,7 @@ pub mod error;
 pub mod failpoint;
 pub mod hub;
 pub mod id;
+pub mod jobs;
 pub mod ops;
 pub mod oracle;
 pub mod sched;

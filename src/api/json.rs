@@ -31,6 +31,23 @@ impl FromRequest<ApiState> for JsonBody {
     }
 }
 
+/// As [`JsonBody`], for a body of options that may be absent: nothing means `{}`.
+pub struct OptionalJsonBody(pub Bytes);
+
+impl FromRequest<ApiState> for OptionalJsonBody {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &ApiState) -> Result<Self, ApiError> {
+        let typed = check_type(request.headers());
+        let body = read(request, &state.limits).await?;
+        if body.is_empty() {
+            return Ok(Self(Bytes::from_static(b"{}")));
+        }
+        typed?;
+        Ok(Self(body))
+    }
+}
+
 fn check_type(headers: &HeaderMap) -> Result<()> {
     let value = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
     let media = value.split(';').next().unwrap_or("").trim();

@@ -70,6 +70,7 @@ fn tenant_routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(runs::bulk::create_many))
         .routes(routes!(runs::get::get))
         .routes(routes!(runs::cancel::cancel))
+        .routes(routes!(runs::replay::replay))
         .routes(routes!(events::push, events::list))
         .routes(routes!(events::get))
         .routes(routes!(workers::list))

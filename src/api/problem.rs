@@ -71,6 +71,7 @@ const fn table(code: Code) -> (u16, &'static str) {
         Code::IdempotencyConflict => (409, "Idempotency key used with another body"),
         Code::InUse => (409, "In use"),
         Code::AlreadyFinished => (409, "Already finished"),
+        Code::NotFinished => (409, "Not finished"),
         Code::TooLarge => (413, "Too large"),
         Code::UnsupportedMediaType => (415, "Unsupported media type"),
         Code::TooManyMatches => (422, "Too many matching workflows"),
@@ -173,6 +174,7 @@ mod tests {
         409 idempotency_conflict
         409 in_use
         409 already_finished
+        409 not_finished
         413 too_large
         415 unsupported_media_type
         422 too_many_matches

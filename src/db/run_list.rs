@@ -29,6 +29,8 @@ pub struct RunFilter {
     pub metadata: Vec<(String, String)>,
     /// Started by this event.
     pub event: Option<EventId>,
+    /// Replays of this run.
+    pub replay_of: Option<RunId>,
     /// Older than this run: the last one of the page before.
     pub after: Option<RunId>,
 }
@@ -42,11 +44,11 @@ struct PageRow {
 }
 
 const OPEN: &str = "select id, created_at, tenant, state, version, attempt, retries, priority, worker, event, workflow, \
-    traceparent, input, metadata, null::bytea as output, error, case when state = 0 then due end as due, started_at, \
+    traceparent, replay_of, input, metadata, null::bytea as output, error, case when state = 0 then due end as due, started_at, \
     null::timestamptz as finished_at from open_run";
 
 const FINAL: &str = "select id, created_at, tenant, state, version, attempt, retries, priority, worker, event, workflow, \
-    traceparent, input, metadata, output, error, null::timestamptz as due, started_at, finished_at from run_history";
+    traceparent, replay_of, input, metadata, output, error, null::timestamptz as due, started_at, finished_at from run_history";
 
 /// At most `limit` runs, newest first; fewer when they hold many bytes.
 ///
@@ -98,6 +100,11 @@ fn conditions(binds: &mut Binds, tenant: TenantId, filter: &RunFilter) -> Condit
         );
         let _ = write!(history, " and finished_at >= {time}");
     }
+    if let Some(of) = filter.replay_of {
+        let (id, time) = (binds.uuid(of.uuid()), binds.time(of.created_at()));
+        let _ = write!(both, " and replay_of = {id}");
+        let _ = write!(history, " and finished_at >= {time}");
+    }
     Conditions { both, history }
 }
 
@@ -131,7 +138,7 @@ fn statement(branches: &[String], limit: usize) -> String {
         -- a large input or output stands apart, the input of an event's run with the event
         filled as materialized (
             select id, created_at, tenant, state, version, attempt, retries, priority, worker, event, workflow,
-                traceparent, metadata, error, due, started_at, finished_at,
+                traceparent, replay_of, metadata, error, due, started_at, finished_at,
                 coalesce(p.input, case
                     when p.event is null then (select b.bytes from payload b where b.id = p.id and b.kind = 0)
                     else (select e.payload from event e where e.id = p.event)

@@ -47,6 +47,8 @@ pub(in crate::db) struct Row {
     worker: Option<Uuid>,
     #[diesel(sql_type = Nullable<SqlUuid>)]
     event: Option<Uuid>,
+    #[diesel(sql_type = Nullable<SqlUuid>)]
+    replay_of: Option<Uuid>,
     #[diesel(sql_type = Text)]
     workflow: String,
     #[diesel(sql_type = Nullable<Text>)]
@@ -90,6 +92,7 @@ impl TryFrom<Row> for Run {
             metadata: metadata(row.metadata),
             worker: row.worker.map(WorkerId::from_uuid),
             event: row.event.map(EventId::from_uuid),
+            replay_of: row.replay_of.map(RunId::from_uuid),
             due: row.due.map(Timestamp::from),
             started_at: row.started_at.map(Timestamp::from),
             finished_at: row.finished_at.map(Timestamp::from),

@@ -110,6 +110,8 @@ struct OpenRow {
     started_at: Option<DateTime<Utc>>,
     #[diesel(sql_type = Nullable<SqlUuid>)]
     event: Option<Uuid>,
+    #[diesel(sql_type = Nullable<SqlUuid>)]
+    replay_of: Option<Uuid>,
 }
 
 #[derive(QueryableByName)]
@@ -284,6 +286,7 @@ fn stored(row: OpenRow) -> Result<StoredRun> {
         holder: row.worker.zip(row.session).map(|(w, s)| (WorkerId::from_uuid(w), SessionId::from_uuid(s))),
         started_at: row.started_at.map(Timestamp::from),
         event: row.event.map(EventId::from_uuid),
+        replay_of: row.replay_of.map(RunId::from_uuid),
     })
 }
 

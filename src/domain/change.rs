@@ -60,6 +60,8 @@ pub struct NewRunRow {
     pub key: Option<CreateKey>,
     /// The event that starts it.
     pub event: Option<EventId>,
+    /// The run that it repeats.
+    pub replay_of: Option<RunId>,
 }
 
 /// An event on its way in.
@@ -236,6 +238,8 @@ pub struct StoredRun {
     pub started_at: Option<Timestamp>,
     /// The event that started it.
     pub event: Option<EventId>,
+    /// The run that it repeats.
+    pub replay_of: Option<RunId>,
 }
 
 /// What the database knows of an id.

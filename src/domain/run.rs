@@ -99,6 +99,8 @@ pub struct Run {
     pub worker: Option<WorkerId>,
     /// The event that started it.
     pub event: Option<EventId>,
+    /// The run that it repeats.
+    pub replay_of: Option<RunId>,
     /// When it is due, while it is scheduled.
     pub due: Option<Timestamp>,
     /// When the current or last attempt was assigned.

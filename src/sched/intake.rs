@@ -83,6 +83,7 @@ impl Owner {
             run_at: run.run_at,
             key,
             event: None,
+            replay_of: run.replay_of,
         }
     }
 
@@ -106,6 +107,7 @@ impl Owner {
             run_at: None,
             key: None,
             event: Some(id),
+            replay_of: None,
         };
         let runs = event.specs.into_iter().map(run).collect();
         NewEventRow { id, tenant: event.tenant, key: event.key, source: event.source, create_key, body, runs }

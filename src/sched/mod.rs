@@ -68,6 +68,8 @@ pub struct NewRun {
     pub idempotency: Option<Idempotency>,
     /// W3C trace context.
     pub traceparent: Option<String>,
+    /// The run that it repeats.
+    pub replay_of: Option<RunId>,
     /// Also tell when it has ended.
     pub watch: bool,
 }

@@ -199,6 +199,7 @@ impl Reads {
                 holder: row.holder,
                 started_at: row.started_at,
                 event: row.event,
+                replay_of: row.replay_of,
             });
         }
         Ok(open)

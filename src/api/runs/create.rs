@@ -116,7 +116,7 @@ async fn still_open(state: &ApiState, run: Run, deduplicated: bool) -> Result<Re
     Ok(located(202, &run, deduplicated))
 }
 
-fn located(status: u16, run: &Run, deduplicated: bool) -> Response {
+pub(super) fn located(status: u16, run: &Run, deduplicated: bool) -> Response {
     let mut response = json::answer(status, &RunView::of(run, deduplicated));
     if let Ok(location) = HeaderValue::from_str(&format!("/v1/runs/{}", run.id)) {
         response.headers_mut().insert(header::LOCATION, location);

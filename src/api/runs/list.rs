@@ -37,6 +37,7 @@ use crate::id::{EventId, RunId};
         ("metadata" = Option<Vec<String>>, Query, description = "With this metadata, as `key=value`; repeated for \
             more", nullable = false),
         ("event" = Option<EventId>, Query, description = "Started by this event", nullable = false),
+        ("replay_of" = Option<RunId>, Query, description = "Replays of this run", nullable = false),
         ("limit" = Option<i32>, Query, description = "Items of the page; 50 if absent", minimum = 1, maximum = 1000,
             nullable = false),
         ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before",
@@ -69,6 +70,8 @@ fn filter(query: &mut Query, cursors: &Cursors<'_>, limits: &Limits) -> Result<R
         created_before: query.time("created_before")?,
         metadata: query.metadata(limits)?,
         event: query.parsed("event", "an event's id, `evt_` and 32 hexadecimal digits", |text| text.parse().ok())?,
+        replay_of: query
+            .parsed("replay_of", "a run's id, `run_` and 32 hexadecimal digits", |text| text.parse().ok())?,
         after: after.map(RunId::from_uuid),
     })
 }

@@ -1,10 +1,11 @@
-//! Runs: trigger, bulk, get, list, cancel.
+//! Runs: trigger, bulk, get, list, cancel, replay.
 
 pub mod bulk;
 pub mod cancel;
 pub mod create;
 pub mod get;
 pub mod list;
+pub mod replay;
 mod request;
 mod view;
 mod wait;

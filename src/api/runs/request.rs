@@ -139,6 +139,7 @@ impl CreateRun<'_> {
             run_at,
             idempotency: around.idempotency,
             traceparent: around.traceparent,
+            replay_of: None,
             watch: around.watch,
         })
     }

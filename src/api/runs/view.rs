@@ -47,6 +47,9 @@ pub struct RunView<'a> {
     /// The event that started it.
     #[schema(required)]
     event: Option<EventId>,
+    /// The run that it repeats.
+    #[schema(required)]
+    replay_of: Option<RunId>,
     /// When it was created.
     #[schema(value_type = String, format = DateTime)]
     created_at: Timestamp,
@@ -82,6 +85,7 @@ impl<'a> RunView<'a> {
             metadata: &run.metadata,
             worker: run.worker,
             event: run.event,
+            replay_of: run.replay_of,
             created_at: run.id.created_at(),
             run_at: run.due.filter(|_| run.status == RunStatus::Scheduled),
             started_at: run.started_at,

@@ -83,6 +83,7 @@ pub(super) struct Runs<'a> {
     pub(super) input: Vec<Option<&'a [u8]>>,
     pub(super) metadata: Vec<Option<&'a [u8]>>,
     pub(super) gate: Vec<Option<Uuid>>,
+    replay_of: Vec<Option<Uuid>>,
 }
 
 impl<'a> CreateRows<'a> {
@@ -152,16 +153,18 @@ impl<'a> CreateRows<'a> {
         r.input.push(inline.then_some(input));
         r.metadata.push(metadata(&run.body));
         r.gate.push(row.gate);
+        r.replay_of.push(run.replay_of.map(|of| of.uuid()));
     }
 
-    /// Whether the batch is a single run without a key, an event or a large input.
+    /// Whether the batch is a single ordinary run.
     pub(super) fn is_one(&self) -> bool {
         self.runs.id.len() == 1 && self.is_plain()
     }
 
-    /// Whether the batch has only runs without a key, an event or a large input.
+    /// Whether the batch has only runs without a key, an event or a large input, and no replay.
     pub(super) fn is_plain(&self) -> bool {
-        self.keys.target.is_empty() && self.events.id.is_empty() && self.payloads.0.is_empty()
+        let no_replay = || self.runs.replay_of.iter().all(Option::is_none);
+        self.keys.target.is_empty() && self.events.id.is_empty() && self.payloads.0.is_empty() && no_replay()
     }
 }
 
@@ -265,6 +268,7 @@ impl Runs<'_> {
             41 => bind!(out, Array<Nullable<Binary>>, &self.input),
             42 => bind!(out, Array<Nullable<Binary>>, &self.metadata),
             43 => bind!(out, Array<Nullable<SqlUuid>>, &self.gate),
+            44 => bind!(out, Array<Nullable<SqlUuid>>, &self.replay_of),
             _ => Err(unbound(n)),
         }
     }

@@ -3,7 +3,7 @@ with found as (
     -- not final
     select
         id, tenant, state, version, attempt, retries, priority, worker, event, workflow, traceparent,
-        input, metadata, null::bytea as output, error,
+        replay_of, input, metadata, null::bytea as output, error,
         case when state = 0 then due end as due, started_at, null::timestamptz as finished_at
     from open_run
     where id = $1 and tenant = $2
@@ -12,7 +12,7 @@ with found as (
     (
         select
             id, tenant, state, version, attempt, retries, priority, worker, event, workflow, traceparent,
-            input, metadata, output, error,
+            replay_of, input, metadata, output, error,
             null::timestamptz as due, started_at, finished_at
         from run_history
         where id = $1 and tenant = $2 and finished_at >= $3
@@ -21,7 +21,7 @@ with found as (
 )
 select
     f.id, f.tenant, f.state, f.version, f.attempt, f.retries, f.priority, f.worker, f.event, f.workflow, f.traceparent,
-    f.metadata, f.error, f.due, f.started_at, f.finished_at,
+    f.replay_of, f.metadata, f.error, f.due, f.started_at, f.finished_at,
     -- a large input stands apart, the input of an event's run with the event
     coalesce(f.input, case
         when f.event is null then (select p.bytes from payload p where p.id = f.id and p.kind = 0)

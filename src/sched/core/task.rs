@@ -8,7 +8,7 @@ use crate::clock::Timestamp;
 use crate::domain::definition::Spec;
 use crate::domain::delivery::{Attempt, Outcome};
 use crate::domain::status::RunStatus;
-use crate::id::{EventId, SessionId, TenantId, WorkerId};
+use crate::id::{EventId, RunId, SessionId, TenantId, WorkerId};
 
 use super::types::{Body, Flight, Guard, OpenRow, QueueKey, Ticket};
 
@@ -22,6 +22,7 @@ pub(super) struct Task {
     pub retries: i32,
     pub attempt: i32,
     pub event: Option<EventId>,
+    pub replay_of: Option<RunId>,
     /// Known while the run is created or held by a worker.
     pub body: Option<Arc<Body>>,
     pub phase: Phase,
@@ -110,6 +111,7 @@ impl Task {
             retries: row.retries,
             attempt: row.attempt,
             event: row.event,
+            replay_of: row.replay_of,
             body: None,
             phase,
             flight: None,

@@ -165,6 +165,8 @@ pub struct OpenRow {
     pub started_at: Option<Timestamp>,
     /// The event that started it.
     pub event: Option<EventId>,
+    /// The run that it repeats.
+    pub replay_of: Option<RunId>,
 }
 
 /// What the database knows of an id.

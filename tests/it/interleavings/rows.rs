@@ -51,6 +51,7 @@ pub fn new_run(tenant: TenantId, place: Placement, key: Option<CreateKey>, input
         run_at: None,
         key,
         event: None,
+        replay_of: None,
     };
     InsertRow { run, place, rank: Priority::DEFAULT.rank(now), gate }
 }

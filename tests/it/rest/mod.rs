@@ -1,6 +1,7 @@
 //! REST: every route, its bad input, its limits, who may call it, and the document that describes it.
 
 mod access;
+mod audit;
 mod authentication;
 mod bulk;
 mod contract;
@@ -10,6 +11,7 @@ mod idempotency;
 mod input;
 mod lists;
 mod reads;
+mod replay;
 mod runs;
 mod wait;
 mod workers;

@@ -21,14 +21,14 @@ both_ways! {
         let names: Vec<_> = run.as_object().unwrap().keys().map(String::as_str).collect();
         let mut expected = [
             "id", "workflow", "version", "status", "attempt", "retries", "priority", "input", "output", "error",
-            "metadata", "worker", "event", "created_at", "run_at", "started_at", "finished_at",
+            "metadata", "worker", "event", "replay_of", "created_at", "run_at", "started_at", "finished_at",
         ];
         expected.sort_unstable();
         assert_eq!(names, expected);
         assert_eq!(run["status"], "queued");
         assert_eq!((&run["version"], &run["attempt"], &run["retries"], &run["priority"]), (&json!(1), &json!(0), &json!(0), &json!(3)));
         assert_eq!((&run["input"], &run["metadata"]), (&json!({"url": "a.png"}), &json!({"user": "42"})));
-        for absent in ["output", "error", "worker", "event", "run_at", "started_at", "finished_at"] {
+        for absent in ["output", "error", "worker", "event", "replay_of", "run_at", "started_at", "finished_at"] {
             assert_eq!(run[absent], Value::Null, "{absent}");
         }
         // RFC 3339 in UTC with microseconds.

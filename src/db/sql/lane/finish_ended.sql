@@ -11,6 +11,7 @@ ended as (
         and (x.g_session is null or o.session = x.g_session)
     returning
         o.id, o.tenant, o.created_at, o.started_at, o.version, o.attempt, o.retries, o.priority, o.kind, o.worker,
-        o.session, o.event, o.root, o.workflow, o.action, o.traceparent, o.input, o.metadata,
+        o.session, o.event, o.root, o.replay_of, o.workflow, o.action, o.traceparent, o.input,
+        o.metadata,
         x.state as to_state, x.output as to_output, x.error as to_error, x.finished_at as to_finished_at, x.reason
 )

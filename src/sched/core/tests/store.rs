@@ -41,6 +41,7 @@ impl World {
                     holder: row.place.worker,
                     started_at: row.place.started_at,
                     event: None,
+                    replay_of: row.run.replay_of,
                 };
                 let before = self.open.insert(row.run.id, Stored { row: open, body: Arc::clone(&row.run.body) });
                 assert!(before.is_none());

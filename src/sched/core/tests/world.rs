@@ -170,6 +170,7 @@ impl World {
             run_at: None,
             key: None,
             event: None,
+            replay_of: None,
         };
         change(&mut run);
         self.step(Command::Create(Box::new(run), Some(ticket)));

@@ -266,6 +266,7 @@ impl System {
             run_at: None,
             key,
             event: None,
+            replay_of: None,
         };
         self.step(node, Command::Create(Box::new(run), Some(name)));
     }

@@ -86,6 +86,7 @@ impl Store {
             holder: row.place.worker,
             started_at: row.place.started_at,
             event: None,
+            replay_of: row.run.replay_of,
         };
         self.open.insert(run, (open, Arc::clone(&row.run.body)));
         RowOutcome::Applied(None)

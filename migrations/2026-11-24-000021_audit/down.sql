@@ -1,0 +1,1 @@
+drop schema helve_audit cascade;

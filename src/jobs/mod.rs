@@ -1,0 +1,3 @@
+//! Work on runs that exist: replaying one.
+
+pub mod replay;
