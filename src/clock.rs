@@ -2,8 +2,8 @@
 #![expect(clippy::disallowed_methods, reason = "the one place that reads the machine's clocks")]
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use chrono::{DateTime, Utc};
@@ -76,21 +76,97 @@ impl serde::Serialize for Timestamp {
 pub struct Clock(Arc<Source>);
 
 enum Source {
-    /// The wall clock read once, then carried on by the monotonic clock: a step of the machine's
-    /// clock neither doubles nor skips a timer.
-    System { wall: i64, base: Instant },
+    /// The monotonic clock, led gently towards the machine's wall clock: a step of that one neither doubles nor
+    /// skips a timer.
+    System(Machine),
     /// Moved by hand in tests.
     Manual(AtomicI64),
+}
+
+/// The clocks of the machine.
+struct Machine {
+    base: Instant,
+    course: Mutex<Course>,
+    /// How wrong a test makes the wall clock, in microseconds.
+    wrong: AtomicI64,
+}
+
+/// How often the course is compared with the wall clock, in microseconds.
+const LOOK: i64 = 1_000_000;
+/// The most that one look corrects: one part in a hundred, so that a timer is never off by more than that.
+const MOST: i64 = LOOK / 100;
+/// An error of the wall clock that an operator should hear of, in microseconds.
+const STEPPED: i64 = 5_000_000;
+
+/// The engine's time as a line over the monotonic clock. It never goes back, whatever the wall clock does.
+#[derive(Debug, Clone, Copy)]
+struct Course {
+    /// Monotonic time of the last look, and the engine's time then.
+    from: i64,
+    time: i64,
+    /// What is gained until the next look, evenly.
+    gain: i64,
+}
+
+impl Course {
+    const fn at(&self, mono: i64) -> i64 {
+        let passed = mono.saturating_sub(self.from);
+        let looked = if passed < LOOK { passed } else { LOOK };
+        self.time.saturating_add(passed).saturating_add(looked * self.gain / LOOK)
+    }
+
+    /// Sets the course anew from this point on; gives how far the wall clock is ahead.
+    fn look(&mut self, mono: i64, wall: i64) -> i64 {
+        self.time = self.at(mono);
+        self.from = mono;
+        let ahead = wall.saturating_sub(self.time);
+        self.gain = ahead.clamp(-MOST, MOST);
+        ahead
+    }
+}
+
+impl Machine {
+    fn new(wrong: i64) -> Self {
+        let course = Course { from: 0, time: wall().saturating_add(wrong), gain: 0 };
+        Self { base: Instant::now(), course: Mutex::new(course), wrong: AtomicI64::new(wrong) }
+    }
+
+    fn now(&self) -> i64 {
+        let (time, before, ahead) = {
+            let mut course = self.course.lock().unwrap_or_else(PoisonError::into_inner);
+            // Under the lock: times that are given out must not pass each other.
+            let mono = i64::try_from(self.base.elapsed().as_micros()).unwrap_or(i64::MAX);
+            if mono - course.from < LOOK {
+                return course.at(mono);
+            }
+            let before = course.gain;
+            let ahead = course.look(mono, wall().saturating_add(self.wrong.load(Ordering::Relaxed)));
+            (course.time, before, ahead)
+        };
+        if ahead.abs() >= STEPPED && before.abs() < MOST {
+            tracing::warn!(
+                seconds = ahead / 1_000_000,
+                "the machine's clock was set: the engine follows it by 1 %, or at once when it is started again"
+            );
+        }
+        time
+    }
+}
+
+fn wall() -> i64 {
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(wall.as_micros()).unwrap_or(i64::MAX)
 }
 
 impl Clock {
     /// The machine's time.
     pub fn system() -> Self {
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self(Arc::new(Source::System {
-            wall: i64::try_from(wall.as_micros()).unwrap_or(i64::MAX),
-            base: Instant::now(),
-        }))
+        Self::wrong_by(0)
+    }
+
+    /// The time of a machine whose wall clock is ahead by so many microseconds: for tests.
+    pub fn wrong_by(micros: i64) -> Self {
+        Self(Arc::new(Source::System(Machine::new(micros))))
     }
 
     /// A clock that stands at `at` until [`Clock::advance`].
@@ -105,10 +181,17 @@ impl Clock {
         }
     }
 
+    /// Steps what the system's clock takes for the machine's wall clock, as an operator or NTP would: for tests.
+    pub fn step(&self, micros: i64) {
+        if let Source::System(machine) = &*self.0 {
+            machine.wrong.fetch_add(micros, Ordering::SeqCst);
+        }
+    }
+
     /// Now.
     pub fn now(&self) -> Timestamp {
         match &*self.0 {
-            Source::System { wall, base } => Timestamp(*wall).plus(base.elapsed()),
+            Source::System(machine) => Timestamp(machine.now()),
             Source::Manual(at) => Timestamp(at.load(Ordering::SeqCst)),
         }
     }
@@ -129,5 +212,61 @@ mod tests {
         assert_eq!(t.to_string(), "2023-11-14T22:13:20.000042Z");
         let back: DateTime<Utc> = t.to_string().parse().unwrap();
         assert_eq!(Timestamp::from(back), t);
+    }
+
+    const MINUTES: i64 = 10 * 60 * 1_000_000;
+
+    /// Plays a wall clock that is ahead by what `ahead` says at each moment; gives the engine's times.
+    fn play(steps: i64, every: i64, ahead: impl Fn(i64) -> i64) -> Vec<(i64, i64)> {
+        let mut course = Course { from: 0, time: 0, gain: 0 };
+        let mut times = Vec::new();
+        for mono in (0..steps).map(|n| n * every) {
+            if mono - course.from >= LOOK {
+                course.look(mono, mono + ahead(mono));
+            }
+            times.push((mono, course.at(mono)));
+        }
+        times
+    }
+
+    #[test]
+    fn a_step_of_ten_minutes_changes_an_interval_by_one_part_in_a_hundred() {
+        for step in [-MINUTES, MINUTES] {
+            // Seen often, and seldom: a process may be asked for the time once in a while only.
+            for every in [333, 70_001, 1_000_000, 2_500_000] {
+                let times = play(400, every, |mono| if mono > every * 100 { step } else { 0 });
+                for (from, to) in times.iter().zip(&times[1..]) {
+                    let (real, told) = (to.0 - from.0, to.1 - from.1);
+                    assert!(told >= 0, "time went back by {told} at {}", to.0);
+                    assert!((told - real).abs() <= real / 100 + 1, "{real} became {told} with a step of {step}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_wall_clock_is_caught_up_with_and_not_overshot() {
+        for step in [-3_000_000, 250, 3_000_000] {
+            let (mono, time) = *play(400, LOOK, |mono| if mono > 0 { step } else { 0 }).last().unwrap();
+            assert_eq!(time - mono, step);
+        }
+    }
+
+    #[test]
+    fn a_process_that_slept_does_not_jump() {
+        let mut course = Course { from: 0, time: 0, gain: 0 };
+        course.look(LOOK, LOOK + MINUTES);
+        let hour = 3_600 * LOOK;
+        assert_eq!(course.at(hour), hour + MOST, "one look corrects no more than its part");
+    }
+
+    #[test]
+    fn a_step_reaches_the_clock_that_is_asked() {
+        let clock = Clock::wrong_by(MINUTES);
+        let ahead = clock.now().since(Clock::system().now());
+        assert!(ahead > Duration::from_secs(590), "{ahead:?}");
+        let before = clock.now();
+        clock.step(-2 * MINUTES);
+        assert!(clock.now() >= before && clock.now().since(before) < Duration::from_secs(60));
     }
 }

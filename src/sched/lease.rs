@@ -163,14 +163,16 @@ impl Lease {
 
     /// Renews until the process stops. Ends early only when another process has taken over.
     pub async fn keep(&mut self, stopping: &CancellationToken) {
-        let period = self.ttl / 3;
+        // An idle engine asks the database little; what fails is tried again while the lease is still trusted.
+        let (period, retry) = (self.ttl * 2 / 5, self.ttl / 8);
+        let mut wait = period;
         loop {
             tokio::select! {
                 () = stopping.cancelled() => return,
-                () = tokio::time::sleep(period) => {}
+                () = tokio::time::sleep(wait) => {}
             }
             // A loop that does not turn must not keep its shards by a task that only renews.
-            if !self.standing.0.alive.swap(false, Ordering::AcqRel) {
+            if std::mem::replace(&mut wait, period) == period && !self.standing.0.alive.swap(false, Ordering::AcqRel) {
                 warn!("the owner's loop has not turned: the lease is not renewed");
                 continue;
             }
@@ -178,7 +180,7 @@ impl Lease {
             let ttl = self.ttl;
             failpoint::hit(Point::BeforeRenewal).await;
             let renewed = match self.connection().await {
-                Ok(conn) => tokio::time::timeout(period, conn.renew()).await,
+                Ok(conn) => tokio::time::timeout(ttl / 3, conn.renew()).await,
                 Err(e) => Ok(Err(e)),
             };
             failpoint::hit(Point::AfterRenewal).await;
@@ -189,11 +191,11 @@ impl Lease {
                     return self.standing.fence();
                 }
                 Ok(Err(e)) => {
-                    self.conn = None;
+                    (self.conn, wait) = (None, retry);
                     warn!(error = %e, "the lease could not be renewed");
                 }
                 Err(_) => {
-                    self.conn = None;
+                    (self.conn, wait) = (None, retry);
                     warn!("the lease could not be renewed in time");
                 }
             }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::clock::Timestamp;
 use crate::domain::delivery::{Attempt, Outcome, Outgoing, Reason};
 use crate::domain::run::RunError;
 use crate::domain::status::RunStatus;
@@ -220,7 +221,8 @@ impl Shard {
         self.dequeue(run);
         let Some(task) = self.tasks.get(&run) else { return };
         let tenant = task.tenant;
-        let row = EndRow { run, tenant, guard: task.guard(), state, output, error, finished_at: cx.now, reason };
+        let finished_at = not_before(run, task.held().map(|h| h.started_at), cx.now);
+        let row = EndRow { run, tenant, guard: task.guard(), state, output, error, finished_at, reason };
         self.set_timer(run, None);
         let step = Step::End { run, row: Box::new(row.clone()), note: note.clone() };
         self.ride(tenant, Row::End(Box::new(row)), step, &note, cx, out);
@@ -273,6 +275,12 @@ impl Shard {
             existing: Some(run.to_string()),
         }
     }
+}
+
+/// When a run ends: an engine whose clock is behind that of its predecessor must not let it end before its id says
+/// that it was created. Reads by id leave out the weeks of the history before that.
+fn not_before(run: RunId, started_at: Option<Timestamp>, now: Timestamp) -> Timestamp {
+    now.max(run.created_at()).max(started_at.unwrap_or_default())
 }
 
 const fn past(state: RunStatus) -> &'static str {

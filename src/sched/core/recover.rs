@@ -61,9 +61,10 @@ impl Shard {
     }
 
     /// When the attempt was confirmed is not written: its time counts from the assignment, unless the
-    /// worker extended it, and at least the grace is left to come back.
+    /// worker extended it, and at least the grace is left to come back. A former owner whose clock was ahead
+    /// may have started it in our future: that gives it no more time than it has.
     fn deadline_of(&mut self, row: &OpenRow, cx: Context) {
-        let from_start = row.started_at.unwrap_or(cx.now).plus(row.spec.execution_timeout);
+        let from_start = row.started_at.unwrap_or(cx.now).min(cx.now).plus(row.spec.execution_timeout);
         let least = cx.now.plus(self.settings.grace);
         let deadline = row.due.unwrap_or(from_start).max(least);
         if let Some(task) = self.tasks.get_mut(&row.run)

@@ -1,7 +1,9 @@
 //! Scheduling as a user notices it, optimistic and queued with the same assertions.
 
 mod backlog;
+mod clock;
 mod fairness;
+mod idle;
 mod loss;
 mod order;
 mod plans;

@@ -26,6 +26,7 @@ pub struct Builder {
     limits: Limits,
     http: HttpConfig,
     retention: Retention,
+    clock: Clock,
 }
 
 /// A running engine with one tenant and an admin token. It is also an [`Http`] client of itself.
@@ -42,6 +43,8 @@ pub struct Engine {
     pub database: String,
     /// What the engine was started with.
     pub config: Config,
+    /// Its time, which may be stepped.
+    pub clock: Clock,
     http: Http,
     app: Option<App>,
 }
@@ -97,6 +100,7 @@ impl Builder {
                 ..HttpConfig::default()
             },
             retention: Retention::default(),
+            clock: Clock::system(),
         }
     }
 
@@ -155,11 +159,12 @@ impl Builder {
         };
         let pool = Pool::new(&Database { pool_size: 2, ..config.database.clone() }).unwrap();
         let (tenant, token) = provision(&pool, "test").await;
-        let app = App::start(config.clone(), Clock::system()).await.expect("the engine starts");
+        let clock = self.clock;
+        let app = App::start(config.clone(), clock.clone()).await.expect("the engine starts");
         let url = format!("http://{}", app.address);
         let http = Http::new(&url, Some(&token));
         ready(&http).await;
-        Engine { url, token, tenant, pool, database, config, http, app: Some(app) }
+        Engine { url, token, tenant, pool, database, config, clock, http, app: Some(app) }
     }
 }
 
@@ -229,11 +234,17 @@ impl Engine {
     }
 
     /// Stops the engine and starts another on the same database, on another port.
-    pub async fn restart(mut self) -> Self {
+    pub async fn restart(self) -> Self {
+        self.restart_at(Clock::system()).await
+    }
+
+    /// As [`Engine::restart`], with another clock.
+    pub async fn restart_at(mut self, clock: Clock) -> Self {
         if let Some(app) = self.app.take() {
             app.stop().await;
         }
-        let app = App::start(self.config.clone(), Clock::system()).await.expect("the engine starts again");
+        self.clock = clock;
+        let app = App::start(self.config.clone(), self.clock.clone()).await.expect("the engine starts again");
         self.url = format!("http://{}", app.address);
         self.http = Http::new(&self.url, Some(&self.token));
         ready(&self.http).await;
