@@ -31,7 +31,7 @@ async fn every_timer(engine: &Engine, by: i64) {
     worker.fail(&task, json!({"message": "again"})).await;
     let slow = engine.trigger("slow", json!(0)).await;
     worker.task().await;
-    let from = Instant::now();
+    let from = engine.clock.instant();
     let body = json!({"workflow": "delayed", "delay": "1500ms"});
     let (_, delayed) = engine.post("/v1/runs", body).await;
     let queued = engine.trigger("queued", json!(0)).await;
