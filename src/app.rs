@@ -14,6 +14,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::db::{Pool, migrate};
 use crate::error::{Error, Result};
+use crate::jobs;
 use crate::ops::auth::Authenticator;
 use crate::ops::definitions::Definitions;
 use crate::sched::{self, Scheduler};
@@ -73,10 +74,20 @@ impl App {
         let owner = scheduler.clone();
         let readiness = Readiness::new(move || owner.is_ready());
         let sockets = WsState::new(scheduler.clone(), authenticator.clone(), definitions.clone(), &config, &supervisor);
+        let jobs = jobs::start(jobs::Parts {
+            pool: pool.clone(),
+            scheduler: scheduler.clone(),
+            definitions: definitions.clone(),
+            key_lifetime: config.retention.idempotency,
+            keep: config.retention.jobs,
+            clock: clock.clone(),
+            supervisor: supervisor.clone(),
+        });
         let stopping = closing.clone();
         let state = ApiState {
             scheduler: scheduler.clone(),
             definitions,
+            jobs,
             authenticator,
             pool,
             limits,

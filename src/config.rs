@@ -159,11 +159,14 @@ pub struct Retention {
     /// Idempotency keys.
     #[serde(serialize_with = "crate::domain::duration::as_text")]
     pub idempotency: Duration,
+    /// Bulk jobs with their outcomes, after their end.
+    #[serde(serialize_with = "crate::domain::duration::as_text")]
+    pub jobs: Duration,
 }
 
 impl Default for Retention {
     fn default() -> Self {
         let day = Duration::from_secs(24 * 3_600);
-        Self { history: day * 30, idempotency: day }
+        Self { history: day * 30, idempotency: day, jobs: day * 7 }
     }
 }

@@ -60,6 +60,8 @@ points! {
     AfterFence = "takeover.fenced": "Another engine is fenced, its shards are not taken yet";
     BeforeRecover = "takeover.before_recover": "What is left behind is read, the shards are about to be rebuilt";
     AfterRecover = "takeover.recovered": "The shards are rebuilt, nothing that follows from it is written yet";
+    JobPicked = "job.picked": "Runs of a bulk job are picked, nothing is done to them yet";
+    JobActed = "job.acted": "A bulk job has done its work on some runs, the outcomes are not stored yet";
 }
 
 impl Point {

@@ -137,6 +137,8 @@ ids! {
     TokenId = "tok";
     /// The isolation unit.
     TenantId = "ten";
+    /// Bulk work on runs.
+    JobId = "job";
     /// One engine process.
     NodeId = "node";
     /// One HTTP request, in its answer and in the logs.

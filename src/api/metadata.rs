@@ -31,6 +31,17 @@ impl Metadata {
     }
 }
 
+impl Metadata {
+    /// Its pairs, checked.
+    ///
+    /// # Errors
+    /// As [`Metadata::check`].
+    pub fn pairs(self, at: &str, limits: &Limits) -> Result<BTreeMap<String, String>> {
+        name::check_metadata(at, &self.0, limits)?;
+        Ok(self.0)
+    }
+}
+
 impl<'de> Deserialize<'de> for Metadata {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         struct Flat;

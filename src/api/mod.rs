@@ -4,6 +4,7 @@ mod auth;
 mod document;
 mod events;
 mod health;
+mod jobs;
 mod json;
 mod metadata;
 mod page;
@@ -32,6 +33,7 @@ use crate::clock::Clock;
 use crate::db::Pool;
 use crate::domain::limits::Limits;
 use crate::error::{Code, Error};
+use crate::jobs::Jobs;
 use crate::ops::auth::Authenticator;
 use crate::ops::definitions::Definitions;
 use crate::sched::Scheduler;
@@ -46,6 +48,8 @@ pub struct ApiState {
     pub scheduler: Scheduler,
     /// The workflows.
     pub definitions: Definitions,
+    /// Bulk work on runs.
+    pub jobs: Jobs,
     /// Who is asking.
     pub authenticator: Authenticator,
     /// For reads.
@@ -74,6 +78,10 @@ fn tenant_routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(events::push, events::list))
         .routes(routes!(events::get))
         .routes(routes!(workers::list))
+        .routes(routes!(jobs::create::create, jobs::list::list))
+        .routes(routes!(jobs::get::get))
+        .routes(routes!(jobs::items::list))
+        .routes(routes!(jobs::cancel::cancel))
 }
 
 /// Routes that are open to everybody.

@@ -103,6 +103,7 @@ settings! { RetentionArgs => Retention, "Retention";
         "How long finished runs and events are kept";
     idempotency: Duration = "retention-idempotency", "HELVE_RETENTION_IDEMPOTENCY", span,
         "How long idempotency keys are kept";
+    jobs: Duration = "retention-jobs", "HELVE_RETENTION_JOBS", span, "How long bulk jobs are kept after their end";
 }
 
 settings! { HttpArgs => Http, "HTTP";

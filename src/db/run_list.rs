@@ -25,6 +25,8 @@ pub struct RunFilter {
     pub created_after: Option<Timestamp>,
     /// Created before this time.
     pub created_before: Option<Timestamp>,
+    /// Final ones only if they ended before this time.
+    pub finished_before: Option<Timestamp>,
     /// With these metadata.
     pub metadata: Vec<(String, String)>,
     /// Started by this event.
@@ -64,13 +66,21 @@ pub async fn list(pool: &Pool, tenant: TenantId, filter: &RunFilter, limit: usiz
     Ok(Page::of(runs, total))
 }
 
-struct Conditions {
+pub(in crate::db) struct Conditions {
     both: String,
     /// What else leaves weeks of the history out.
     history: String,
 }
 
-fn conditions(binds: &mut Binds, tenant: TenantId, filter: &RunFilter) -> Conditions {
+impl Conditions {
+    /// For both tables, and what comes on top for the history.
+    pub(in crate::db) fn parts(self) -> (String, String) {
+        (self.both, self.history)
+    }
+}
+
+/// What must hold of a run. The first bind is its tenant.
+pub(in crate::db) fn conditions(binds: &mut Binds, tenant: TenantId, filter: &RunFilter) -> Conditions {
     let mut both = format!("tenant = {}", binds.uuid(tenant.uuid()));
     let mut history = String::new();
     if let Some(after) = filter.after {
@@ -84,6 +94,9 @@ fn conditions(binds: &mut Binds, tenant: TenantId, filter: &RunFilter) -> Condit
     }
     if let Some(time) = filter.created_before {
         let _ = write!(both, " and created_at < {}", binds.time(time));
+    }
+    if let Some(time) = filter.finished_before {
+        let _ = write!(history, " and finished_at < {}", binds.time(time));
     }
     if let Some(workflow) = &filter.workflow {
         let _ = write!(both, " and workflow = {}", binds.text(workflow));

@@ -5,6 +5,7 @@ pub mod definition;
 pub mod delivery;
 pub mod duration;
 pub mod event;
+pub mod job;
 pub mod json;
 pub mod limits;
 pub mod name;

@@ -1,36 +1,10 @@
 //! Replay: a new run that repeats one which has ended.
 
-use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
-
+use crate::domain::job::ReplayVersion;
 use crate::domain::run::{Priority, Run};
 use crate::error::{Code, Error, Result};
 use crate::ops::definitions::Definitions;
 use crate::sched::{Idempotency, NewRun};
-
-/// Which version of its workflow a replay starts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case", try_from = "String")]
-pub enum ReplayVersion {
-    /// The one that a trigger starts now: what was deployed since the run failed.
-    #[default]
-    Current,
-    /// The one that the run had.
-    Same,
-}
-
-impl TryFrom<String> for ReplayVersion {
-    type Error = &'static str;
-
-    /// By hand: the derived parser takes a number for a syntax error.
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        match text.as_str() {
-            "current" => Ok(Self::Current),
-            "same" => Ok(Self::Same),
-            _ => Err("expected `current` or `same`"),
-        }
-    }
-}
 
 /// The run that repeats `run`: the same input, metadata and priority. It starts at once.
 ///

@@ -69,6 +69,16 @@ impl Directory {
         self.place(tenant)
     }
 
+    /// The shards that are owned here.
+    pub fn here(&self) -> Vec<i16> {
+        let places = self.0.borrow();
+        (0..SHARDS)
+            .zip(places.iter())
+            .filter(|(_, place)| matches!(place, Place::Here))
+            .map(|(shard, _)| shard)
+            .collect()
+    }
+
     /// Learns who owns what.
     pub(super) fn set(&self, places: Vec<Place>) {
         self.0.send_replace(places);

@@ -337,6 +337,11 @@ impl Scheduler {
         &self.secret
     }
 
+    /// The shards whose tenants' background work is this process's.
+    pub fn owned_shards(&self) -> Vec<i16> {
+        if self.is_ready() { self.directory.here() } else { Vec::new() }
+    }
+
     /// This process, as workers see it in `welcome`.
     pub const fn node(&self) -> NodeId {
         self.node

@@ -68,6 +68,7 @@ fn filter(query: &mut Query, cursors: &Cursors<'_>, limits: &Limits) -> Result<R
         workflow: query.name("workflow", limits)?,
         created_after: query.time("created_after")?,
         created_before: query.time("created_before")?,
+        finished_before: None,
         metadata: query.metadata(limits)?,
         event: query.parsed("event", "an event's id, `evt_` and 32 hexadecimal digits", |text| text.parse().ok())?,
         replay_of: query

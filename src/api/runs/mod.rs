@@ -10,6 +10,8 @@ mod request;
 mod view;
 mod wait;
 
+pub use request::header_key;
+
 use super::ApiState;
 use crate::db;
 use crate::domain::run::Run;

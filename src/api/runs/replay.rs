@@ -14,8 +14,9 @@ use crate::api::path::Id;
 use crate::api::problem::{ApiError, Problem};
 use crate::api::query::Query;
 use crate::api::{ApiState, trace};
+use crate::domain::job::ReplayVersion;
 use crate::id::RunId;
-use crate::jobs::replay::{self, ReplayVersion};
+use crate::jobs::replay;
 use crate::sched::Created;
 
 /// How a run is replayed. No body means `{}`.

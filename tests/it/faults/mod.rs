@@ -2,6 +2,7 @@
 
 mod bench;
 mod engine;
+mod jobs;
 mod network;
 mod oracle_tests;
 mod postgres;

@@ -12,6 +12,7 @@ struct Objects {
     run: String,
     event: String,
     workflow: String,
+    job: String,
 }
 
 impl Objects {
@@ -21,8 +22,11 @@ impl Objects {
         let run = engine.trigger("access", json!({"secret": "of-a"})).await;
         let (status, event) = engine.post("/v1/events", json!({"key": "access.x", "payload": "of-a"})).await;
         assert_eq!(status, 201, "{event}");
+        let body = json!({"kind": "cancel", "filter": {"workflow": "none"}});
+        let (status, job) = engine.post("/v1/jobs", body).await;
+        assert_eq!(status, 201, "{job}");
         let text = |id: &serde_json::Value| id.as_str().unwrap().to_owned();
-        Self { run: text(&run["id"]), event: text(&event["id"]), workflow: "access".to_owned() }
+        Self { run: text(&run["id"]), event: text(&event["id"]), workflow: "access".to_owned(), job: text(&job["id"]) }
     }
 
     /// The path of an operation with these objects in it. A new kind of path needs a line here.
@@ -30,6 +34,7 @@ impl Objects {
         let object = match template {
             path if !path.contains('{') => "",
             path if path.starts_with("/v1/runs/{id}") => &self.run,
+            path if path.starts_with("/v1/jobs/{id}") => &self.job,
             path if path.starts_with("/v1/events/{id}") => &self.event,
             path if path.starts_with("/v1/workflows/{name}") => &self.workflow,
             path => panic!("no object for {path}: add one, so that its isolation is tested"),
@@ -39,7 +44,12 @@ impl Objects {
 
     /// The same with ids that nobody has.
     fn unknown() -> Self {
-        Self { run: format!("run_{NOBODY}"), event: format!("evt_{NOBODY}"), workflow: "never-registered".to_owned() }
+        Self {
+            run: format!("run_{NOBODY}"),
+            event: format!("evt_{NOBODY}"),
+            workflow: "never-registered".to_owned(),
+            job: format!("job_{NOBODY}"),
+        }
     }
 }
 
@@ -105,7 +115,7 @@ async fn another_tenant_sees_and_changes_nothing() {
     }
     assert!(tested >= 6, "only {tested} operations were tested");
 
-    for list in ["/v1/runs", "/v1/events", "/v1/workflows", "/v1/workers"] {
+    for list in ["/v1/runs", "/v1/events", "/v1/workflows", "/v1/workers", "/v1/jobs"] {
         let (status, page) = stranger.get(list).await;
         assert_eq!((status, page["items"].as_array().unwrap().len()), (200, 0), "{list}");
     }

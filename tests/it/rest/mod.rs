@@ -9,6 +9,7 @@ mod events;
 mod http;
 mod idempotency;
 mod input;
+mod jobs;
 mod lists;
 mod reads;
 mod replay;

@@ -1,0 +1,2 @@
+drop table job_item;
+drop table job;

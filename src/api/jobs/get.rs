@@ -1,0 +1,36 @@
+//! `GET /v1/jobs/{id}`.
+
+use axum::extract::State;
+use axum::response::Response;
+
+use super::view::JobView;
+use crate::api::ApiState;
+use crate::api::auth::Reader;
+use crate::api::json;
+use crate::api::path::Id;
+use crate::api::problem::{ApiError, Problem};
+use crate::api::query::Query;
+use crate::id::JobId;
+
+/// Get a job
+#[utoipa::path(
+    get,
+    path = "/v1/jobs/{id}",
+    operation_id = "getJob",
+    tag = "jobs",
+    params(("id" = JobId, Path, description = "The job's id")),
+    responses(
+        (status = 200, description = "The job", body = JobView),
+        (status = 404, description = "No such job", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub async fn get(
+    State(state): State<ApiState>,
+    Reader(scope): Reader,
+    Id(id): Id<JobId>,
+    query: Query,
+) -> Result<Response, ApiError> {
+    query.finish()?;
+    let job = state.jobs.get(scope.tenant(), id).await?;
+    Ok(json::answer(200, &JobView::of(&job, false)))
+}

@@ -1,0 +1,57 @@
+//! `GET /v1/jobs/{id}/runs`.
+
+use axum::extract::State;
+use axum::response::Response;
+
+use super::view::{ItemListView, ItemView};
+use crate::api::ApiState;
+use crate::api::auth::Reader;
+use crate::api::json;
+use crate::api::page::Cursors;
+use crate::api::path::Id;
+use crate::api::problem::{ApiError, Problem};
+use crate::api::query::Query;
+use crate::db;
+use crate::domain::job::ItemOutcome;
+use crate::id::{JobId, RunId};
+
+/// List the runs of a job
+///
+/// Each with its outcome, oldest first.
+#[utoipa::path(
+    get,
+    path = "/v1/jobs/{id}/runs",
+    operation_id = "listJobRuns",
+    tag = "jobs",
+    params(
+        ("id" = JobId, Path, description = "The job's id"),
+        ("outcome" = inline(Option<ItemOutcome>), Query, description = "With this outcome", nullable = false),
+        ("limit" = Option<i32>, Query, description = "Items of the page; 50 if absent", minimum = 1, maximum = 1000,
+            nullable = false),
+        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before",
+            pattern = "^[0-9a-f]{10,}$", nullable = false),
+    ),
+    responses(
+        (status = 200, description = "A page of runs", body = ItemListView),
+        (status = 404, description = "No such job", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub async fn list(
+    State(state): State<ApiState>,
+    Reader(scope): Reader,
+    Id(id): Id<JobId>,
+    mut query: Query,
+) -> Result<Response, ApiError> {
+    // A cursor belongs to one job.
+    let name = format!("job runs {id}");
+    let cursors = Cursors { list: &name, tenant: scope.tenant() };
+    let limit = query.limit(&state.limits)?;
+    let after = query.cursor()?.map(|cursor| cursors.read_id(&cursor)).transpose()?;
+    let outcome = query.parsed("outcome", "done, skipped or failed", |text| text.parse::<ItemOutcome>().ok())?;
+    query.finish()?;
+    let job = state.jobs.get(scope.tenant(), id).await?;
+    let page = db::jobs::items(&state.pool, job.id, outcome, after.map(RunId::from_uuid), limit).await?;
+    let last = page.items.last().filter(|_| page.more);
+    let next_cursor = last.map(|item| cursors.after(item.run.uuid().as_bytes()));
+    Ok(json::answer(200, &ItemListView { items: page.items.iter().map(ItemView::from).collect(), next_cursor }))
+}
