@@ -64,6 +64,8 @@ codes! {
     UnsupportedMediaType = "unsupported_media_type";
     /// More workflows match the event than one event may start.
     TooManyMatches = "too_many_matches";
+    /// The input does not fit the workflow's input schema.
+    SchemaMismatch = "schema_mismatch";
     /// A limit on the rate or on what may be open at once.
     TooManyRequests = "too_many_requests";
     /// The engine is starting, stopping, or has lost its database.

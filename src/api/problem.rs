@@ -75,6 +75,7 @@ const fn table(code: Code) -> (u16, &'static str) {
         Code::TooLarge => (413, "Too large"),
         Code::UnsupportedMediaType => (415, "Unsupported media type"),
         Code::TooManyMatches => (422, "Too many matching workflows"),
+        Code::SchemaMismatch => (422, "Input does not fit the schema"),
         Code::TooManyRequests => (429, "Limited"),
         Code::Internal => (500, "Internal error"),
         Code::Unavailable => (503, "Unavailable"),
@@ -178,6 +179,7 @@ mod tests {
         413 too_large
         415 unsupported_media_type
         422 too_many_matches
+        422 schema_mismatch
         429 too_many_requests
         503 unavailable
         503 outcome_unknown

@@ -28,6 +28,10 @@ pub struct Event {
     pub metadata: Payload,
     /// As given.
     pub payload: Payload,
+    /// The event that it repeats.
+    pub replay_of: Option<EventId>,
+    /// The matching workflows that it did not start: a JSON list.
+    pub skipped: Option<Payload>,
     /// The runs that it started.
     pub runs: Vec<RunId>,
 }
@@ -71,6 +75,10 @@ struct Row {
     metadata: Option<Vec<u8>>,
     #[diesel(sql_type = Binary)]
     payload: Vec<u8>,
+    #[diesel(sql_type = Nullable<SqlUuid>)]
+    replay_of: Option<Uuid>,
+    #[diesel(sql_type = Nullable<Binary>)]
+    skipped: Option<Vec<u8>>,
     #[diesel(sql_type = Array<SqlUuid>)]
     runs: Vec<Uuid>,
 }
@@ -91,6 +99,8 @@ impl From<Row> for Event {
             source: row.source.zip(row.source_id),
             metadata: super::runs::metadata(row.metadata),
             payload: Payload::trusted(Bytes::from(row.payload)),
+            replay_of: row.replay_of.map(EventId::from_uuid),
+            skipped: row.skipped.map(|list| Payload::trusted(Bytes::from(list))),
             runs: row.runs.into_iter().map(RunId::from_uuid).collect(),
         }
     }
@@ -116,7 +126,7 @@ pub async fn list(pool: &Pool, tenant: TenantId, filter: &EventFilter, limit: us
     let more = limit + 1;
     let sql = format!(
         "with page as (
-            select id, created_at, key, source, source_id, metadata, payload, runs
+            select id, created_at, key, source, source_id, metadata, payload, replay_of, skipped, runs
             from event
             where {conditions}
             order by created_at desc, id desc
@@ -125,7 +135,8 @@ pub async fn list(pool: &Pool, tenant: TenantId, filter: &EventFilter, limit: us
         -- a page ends early when what stands before holds too many bytes
         sized as (
             select p.*, count(*) over () as total,
-                sum(octet_length(p.payload) + coalesce(octet_length(p.metadata), 0) + 40 * cardinality(p.runs))
+                sum(octet_length(p.payload) + coalesce(octet_length(p.metadata), 0)
+                    + coalesce(octet_length(p.skipped), 0) + 40 * cardinality(p.runs))
                     over (order by p.created_at desc, p.id desc rows between unbounded preceding and 1 preceding)
                     as before
             from page p

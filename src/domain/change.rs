@@ -79,6 +79,10 @@ pub struct NewEventRow {
     pub create_key: Option<CreateKey>,
     /// As given.
     pub body: Arc<Body>,
+    /// The event that it repeats.
+    pub replay_of: Option<EventId>,
+    /// The matching workflows that it does not start, as the interface shows them: a JSON list.
+    pub skipped: Option<Payload>,
     /// The runs that it starts.
     pub runs: Vec<NewRunRow>,
 }

@@ -5,14 +5,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use utoipa::ToSchema;
 
 use crate::domain::duration::Span;
 use crate::domain::event::Pattern;
+use crate::domain::json::Payload;
 use crate::domain::limits::Limits;
 use crate::domain::name;
 use crate::domain::retry::{ErrorRule, RetryPolicy};
 use crate::domain::run::Priority;
+use crate::domain::schema::InputSchema;
 use crate::error::{Error, Result};
 
 /// What a workflow is, as a client writes it.
@@ -30,6 +33,11 @@ pub struct WorkflowDefinition {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schema(max_items = 100)]
     pub events: Vec<String>,
+    /// What the input of its runs must be: a JSON Schema 2020-12, at most 64 KiB, without references to other
+    /// documents. Any input if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Object, required = false)]
+    pub input_schema: Option<Value>,
 }
 
 /// A definition with its name, as it stands in a worker's `hello`.
@@ -46,13 +54,17 @@ pub struct NamedDefinition {
     /// Patterns of event keys that start a run.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub events: Vec<String>,
+    /// What the input of its runs must be: a JSON Schema 2020-12.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Object, required = false)]
+    pub input_schema: Option<Value>,
 }
 
 impl NamedDefinition {
     /// The name and the definition apart.
     pub fn split(self) -> (String, WorkflowDefinition) {
-        let Self { name, description, tasks, events } = self;
-        (name, WorkflowDefinition { description, tasks, events })
+        let Self { name, description, tasks, events, input_schema } = self;
+        (name, WorkflowDefinition { description, tasks, events, input_schema })
     }
 }
 
@@ -180,6 +192,18 @@ pub struct Spec {
     pub retry: RetryPolicy,
     /// Priority of runs whose trigger gives none.
     pub priority: Priority,
+    /// What the input must be; `None`: anything.
+    pub input_schema: Option<Arc<InputSchema>>,
+}
+
+impl Spec {
+    /// Checks the input of a run, which stands at the JSON pointer `at` of the request. Free without a schema.
+    ///
+    /// # Errors
+    /// `SchemaMismatch`.
+    pub fn check_input(&self, at: &str, input: &Payload) -> Result<()> {
+        self.input_schema.as_ref().map_or(Ok(()), |schema| schema.check(at, &self.workflow, input))
+    }
 }
 
 /// Execution timeout of a task that gives none.
@@ -208,7 +232,9 @@ impl WorkflowDefinition {
                 format!("at most 100 event patterns are allowed; got {}", self.events.len()),
             ));
         }
-        self.patterns(at, limits).map(drop)
+        self.patterns(at, limits)?;
+        let compile = |schema| InputSchema::compile(&format!("{at}/input_schema"), schema).map(drop);
+        self.input_schema.as_ref().map_or(Ok(()), compile)
     }
 
     /// Its event patterns, compiled.
@@ -222,7 +248,8 @@ impl WorkflowDefinition {
         serde_json::to_vec(self).unwrap_or_default()
     }
 
-    /// The compiled form; `None` for a definition that [`WorkflowDefinition::check`] refuses.
+    /// The compiled form, without the input schema, which only triggers need; `None` for a definition that
+    /// [`WorkflowDefinition::check`] refuses.
     pub fn compile(&self, workflow: &str, version: i32) -> Option<Spec> {
         let task = self.tasks.first()?;
         let (slot_kind, slot_cost) = match task.slots.as_ref().and_then(|s| s.first_key_value()) {
@@ -239,6 +266,7 @@ impl WorkflowDefinition {
             schedule_timeout: task.schedule_timeout.map(|s| s.0),
             retry: task.retries.as_ref().map_or_else(RetryPolicy::none, Retries::compile),
             priority: task.priority.and_then(Priority::new).unwrap_or(Priority::DEFAULT),
+            input_schema: None,
         })
     }
 }
@@ -340,51 +368,4 @@ impl Retries {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parse(text: &str) -> Result<WorkflowDefinition, String> {
-        let definition: WorkflowDefinition = serde_json::from_str(text).map_err(|e| e.to_string())?;
-        definition.check("", &Limits::default()).map_err(|e| e.to_string())?;
-        Ok(definition)
-    }
-
-    #[test]
-    fn the_documented_example_compiles() {
-        let text = r#"{"tasks":[{"name":"resize","action":"resize","retries":3,"execution_timeout":"30s"}],"events":["image.*"]}"#;
-        let spec = parse(text).unwrap().compile("resize", 1).unwrap();
-        assert_eq!((&*spec.action, spec.retry.count, spec.slot_cost), ("resize", 3, 1));
-        assert_eq!(spec.execution_timeout, Duration::from_secs(30));
-        assert_eq!(spec.priority, Priority::DEFAULT);
-    }
-
-    #[test]
-    fn a_policy_keeps_what_it_says_and_fills_in_the_rest() {
-        let text = r#"{"tasks":[{"name":"a","retries":{"count":2,"base":"5s","rules":[{"codes":["x"],"retry":false}]},"slots":{"gpu":2}}]}"#;
-        let spec = parse(text).unwrap().compile("w", 7).unwrap();
-        assert_eq!((spec.retry.base, spec.retry.factor), (Duration::from_secs(5), 2.0));
-        assert!(!spec.retry.rules[0].retry);
-        assert_eq!((&*spec.slot_kind, spec.slot_cost, spec.version), ("gpu", 2, 7));
-    }
-
-    #[test]
-    fn wrong_definitions_name_the_field() {
-        for (text, part) in [
-            (r#"{"tasks":[]}"#, "exactly one task"),
-            (r#"{"tasks":[{"name":"a"},{"name":"b"}]}"#, "exactly one task"),
-            (r#"{"tasks":[{"name":""}]}"#, "a name has 1 to 255 bytes"),
-            (r#"{"tasks":[{"name":"a","retrys":3}]}"#, "unknown field `retrys`"),
-            (r#"{"tasks":[{"name":"a","retries":10001}]}"#, "at most 10000 retries"),
-            (r#"{"tasks":[{"name":"a","retries":{"count":1,"factor":0.5}}]}"#, "a factor is 1 to 100"),
-            (r#"{"tasks":[{"name":"a","retries":{"base":"1s"}}]}"#, "missing field `count`"),
-            (r#"{"tasks":[{"name":"a","execution_timeout":"soon"}]}"#, "a number of seconds, or text"),
-            (r#"{"tasks":[{"name":"a","execution_timeout":0}]}"#, "at least 1ms"),
-            (r#"{"tasks":[{"name":"a","priority":5}]}"#, "1 to 4"),
-            (r#"{"tasks":[{"name":"a","slots":{"a":1,"b":1}}]}"#, "one kind of slot"),
-            (r#"{"tasks":[{"name":"a"}],"events":["a b"]}"#, "a name has"),
-        ] {
-            let err = parse(text).unwrap_err();
-            assert!(err.contains(part), "{text}: {err}");
-        }
-    }
-}
+mod tests;

@@ -22,6 +22,11 @@ impl Payload {
         Self(Bytes::from_static(b"{}"))
     }
 
+    /// The document `[]`.
+    pub const fn empty_list() -> Self {
+        Self(Bytes::from_static(b"[]"))
+    }
+
     /// Bytes that are known to be JSON: they come from our own rows or encoder.
     pub const fn trusted(bytes: Bytes) -> Self {
         Self(bytes)

@@ -11,5 +11,6 @@ pub mod limits;
 pub mod name;
 pub mod retry;
 pub mod run;
+pub mod schema;
 pub mod scope;
 pub mod status;

@@ -110,7 +110,8 @@ impl Owner {
             replay_of: None,
         };
         let runs = event.specs.into_iter().map(run).collect();
-        NewEventRow { id, tenant: event.tenant, key: event.key, source: event.source, create_key, body, runs }
+        let NewEvent { tenant, key, source, replay_of, skipped, .. } = event;
+        NewEventRow { id, tenant, key, source, create_key, body, replay_of, skipped, runs }
     }
 
     fn create_many(&mut self, runs: Vec<NewRun>, reply: oneshot::Sender<Vec<Result<Created>>>) {

@@ -112,7 +112,11 @@ pub struct NewEvent {
     pub payload: Payload,
     /// As given; also the metadata of its runs.
     pub metadata: Payload,
-    /// Current versions of the matching workflows.
+    /// The event that it repeats.
+    pub replay_of: Option<EventId>,
+    /// The matching workflows that it does not start, as the interface shows them: a JSON list.
+    pub skipped: Option<Payload>,
+    /// Current versions of the matching workflows that it starts.
     pub specs: Vec<Arc<Spec>>,
     /// W3C trace context.
     pub traceparent: Option<String>,

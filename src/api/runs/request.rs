@@ -130,6 +130,7 @@ impl CreateRun<'_> {
         let wanted = wanted.transpose()?;
         name::check(&format!("{at}/workflow"), &workflow, limits)?;
         let spec = state.definitions.current(around.tenant, &workflow).await?;
+        spec.check_input(&format!("{at}/input"), &input)?;
         Ok(NewRun {
             tenant: around.tenant,
             priority: wanted.unwrap_or(spec.priority),

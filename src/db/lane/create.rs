@@ -56,6 +56,8 @@ struct Events<'a> {
     source_id: Vec<Option<&'a str>>,
     metadata: Vec<Option<&'a [u8]>>,
     payload: Vec<&'a [u8]>,
+    replay_of: Vec<Option<Uuid>>,
+    skipped: Vec<Option<&'a [u8]>>,
     gate: Vec<Option<Uuid>>,
     /// (event, run) pairs.
     started: (Vec<Uuid>, Vec<Uuid>),
@@ -114,6 +116,8 @@ impl<'a> CreateRows<'a> {
         e.source_id.push(event.source.as_ref().map(|s| s.1.as_str()));
         e.metadata.push(metadata(&event.body));
         e.payload.push(event.body.input.bytes());
+        e.replay_of.push(event.replay_of.map(|e| e.uuid()));
+        e.skipped.push(event.skipped.as_ref().map(|list| &list.bytes()[..]));
         e.gate.push(event.create_key.as_ref().map(|_| event.id.uuid()));
         for run in &event.runs {
             e.started.0.push(event.id.uuid());
@@ -240,6 +244,8 @@ impl Binds for CreateBinds<'_> {
             21 => bind!(out, Array<SqlUuid>, &payloads.0),
             22 => bind!(out, Array<Binary>, &payloads.1),
             23 => bind!(out, Array<Nullable<SqlUuid>>, &payloads.2),
+            44 => bind!(out, Array<Nullable<SqlUuid>>, &events.replay_of),
+            45 => bind!(out, Array<Nullable<Binary>>, &events.skipped),
             _ => runs.bind(n, out),
         }
     }

@@ -9,6 +9,7 @@ use crate::domain::definition::{Spec, WorkflowDefinition};
 use crate::domain::event::Pattern;
 use crate::domain::json::Payload;
 use crate::domain::limits::Limits;
+use crate::domain::schema::InputSchema;
 use crate::error::{Error, Result};
 use crate::id::TenantId;
 
@@ -58,7 +59,9 @@ impl Entry {
     /// Compiles a row.
     pub(super) fn of(workflow: Workflow, limits: &Limits) -> Result<Self> {
         let definition = read(&workflow.name, &workflow.definition)?;
-        let spec = compile(&workflow.name, workflow.version, &workflow.definition)?;
+        let mut spec = compile(&workflow.name, workflow.version, &workflow.definition)?;
+        // Old versions, which no trigger starts, do without.
+        spec.input_schema = definition.input_schema.as_ref().map(|schema| Arc::new(InputSchema::stored(schema)));
         Ok(Self {
             spec: Arc::new(spec),
             patterns: definition.patterns("", limits)?,

@@ -9,6 +9,7 @@ mod events;
 mod http;
 mod idempotency;
 mod input;
+mod input_schema;
 mod jobs;
 mod lists;
 mod reads;

@@ -10,14 +10,17 @@ won as (
 ),
 -- events, each with the runs that it starts
 event_in as (
-    insert into event (id, tenant, created_at, key, source, source_id, metadata, payload, runs)
+    insert into event (
+        id, tenant, created_at, key, source, source_id, metadata, payload, replay_of, skipped, runs
+    )
     select
         e.id, e.tenant, e.created_at, e.key, e.source, e.source_id, e.metadata, e.payload,
+        e.replay_of, e.skipped,
         coalesce((
             select array_agg(s.run order by s.run) from unnest($19, $20) as s (event, run) where s.event = e.id
         ), '{}')
-    from fence, unnest($10, $11, $12, $13, $14, $15, $16, $17, $18)
-        as e (id, tenant, created_at, key, source, source_id, metadata, payload, gate)
+    from fence, unnest($10, $11, $12, $13, $14, $15, $16, $17, $18, $44, $45)
+        as e (id, tenant, created_at, key, source, source_id, metadata, payload, gate, replay_of, skipped)
     where e.gate is null or e.gate in (select target from won)
 ),
 -- inputs that are too large to stand in the row

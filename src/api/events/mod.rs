@@ -1,0 +1,161 @@
+//! Events: push, get, list.
+
+mod request;
+mod view;
+
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, header};
+use axum::response::Response;
+
+use super::auth::{Reader, Writer};
+use super::json::{self, JsonBody};
+use super::page::Cursors;
+use super::path::Id;
+use super::problem::{ApiError, Problem};
+use super::query::Query;
+use super::{ApiState, trace};
+use crate::db;
+use crate::db::events::{Event, EventFilter};
+use crate::error::{Error, Result};
+use crate::id::{EventId, TenantId};
+use crate::sched::{EventCreated, NewEvent};
+
+use request::PushEvent;
+use view::{EventListView, EventView};
+
+/// Push an event
+///
+/// Stores the event and a run of every workflow with a matching pattern, in one step. A workflow whose input schema the
+/// payload does not fit is not started: the answer names it in `skipped`.
+#[utoipa::path(
+    post,
+    path = "/v1/events",
+    operation_id = "pushEvent",
+    tag = "events",
+    params(
+        ("traceparent" = Option<String>, Header, description = "W3C trace context; travels to the workers",
+            nullable = false),
+    ),
+    request_body(content = PushEvent, description = "The event"),
+    responses(
+        (status = 201, description = "Stored, with the runs that it started", body = EventView,
+            headers(("Location" = String, description = "Where the event is"))),
+        (status = 200, description = "Its source had sent it before", body = EventView),
+        (status = 409, description = "Its source had sent another body under this id", body = Problem,
+            content_type = "application/problem+json"),
+        (status = 413, description = "The body or the payload is too large", body = Problem,
+            content_type = "application/problem+json"),
+        (status = 415, description = "The body is not JSON", body = Problem,
+            content_type = "application/problem+json"),
+        (status = 422, description = "It matches more workflows than one event may start", body = Problem,
+            content_type = "application/problem+json"),
+    )
+)]
+pub async fn push(
+    State(state): State<ApiState>,
+    Writer(scope): Writer,
+    query: Query,
+    headers: HeaderMap,
+    JsonBody(body): JsonBody,
+) -> Result<Response, ApiError> {
+    query.finish()?;
+    let request: PushEvent<'_> = json::parse(&body)?;
+    let tenant = scope.tenant();
+    let new = request.check("", &body, trace::parent(&headers), &state.limits)?.admit(&state, tenant).await?;
+    let (event, existed) = store(&state, new).await?;
+    let mut response = json::answer(if existed { 200 } else { 201 }, &EventView::of(&event, existed));
+    if !existed && let Ok(location) = HeaderValue::from_str(&format!("/v1/events/{}", event.id)) {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    Ok(response)
+}
+
+/// Stores an event with its runs; true: it was there before.
+async fn store(state: &ApiState, new: NewEvent) -> Result<(Event, bool)> {
+    // Cheap: the payload is shared, not copied.
+    let kept = new.clone();
+    match state.scheduler.push_event(new).await? {
+        EventCreated::New { id, runs } => {
+            let NewEvent { key, source, metadata, payload, replay_of, skipped, .. } = kept;
+            Ok((Event { id, key, source, metadata, payload, replay_of, skipped, runs }, false))
+        }
+        EventCreated::Existing(id) => Ok((read(state, kept.tenant, id).await?, true)),
+    }
+}
+
+async fn read(state: &ApiState, tenant: TenantId, id: EventId) -> Result<Event> {
+    db::events::get(&state.pool, tenant, id).await?.ok_or_else(|| Error::not_found("event", id))
+}
+
+/// Get an event
+#[utoipa::path(
+    get,
+    path = "/v1/events/{id}",
+    operation_id = "getEvent",
+    tag = "events",
+    params(("id" = EventId, Path, description = "The event's id")),
+    responses(
+        (status = 200, description = "The event", body = EventView),
+        (status = 404, description = "No such event", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub async fn get(
+    State(state): State<ApiState>,
+    Reader(scope): Reader,
+    Id(id): Id<EventId>,
+    query: Query,
+) -> Result<Response, ApiError> {
+    query.finish()?;
+    let event = read(&state, scope.tenant(), id).await?;
+    Ok(json::answer(200, &EventView::of(&event, false)))
+}
+
+/// List events
+///
+/// Newest first. Everything that is given must hold.
+#[utoipa::path(
+    get,
+    path = "/v1/events",
+    operation_id = "listEvents",
+    tag = "events",
+    params(
+        ("key" = Option<String>, Query, description = "With this key", min_length = 1, max_length = 255,
+            nullable = false),
+        ("source" = Option<String>, Query, description = "From this source", min_length = 1, max_length = 255,
+            nullable = false),
+        ("created_after" = Option<String>, Query, description = "Taken in at this time (RFC 3339) or later",
+            format = DateTime, nullable = false),
+        ("created_before" = Option<String>, Query, description = "Taken in before this time (RFC 3339)",
+            format = DateTime, nullable = false),
+        ("metadata" = Option<Vec<String>>, Query, description = "With this metadata, as `key=value`; repeated for \
+            more", nullable = false),
+        ("limit" = Option<i32>, Query, description = "Items of the page; 50 if absent", minimum = 1, maximum = 1000,
+            nullable = false),
+        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before",
+            pattern = "^[0-9a-f]{10,}$", nullable = false),
+    ),
+    responses((status = 200, description = "A page of events", body = EventListView))
+)]
+pub async fn list(
+    State(state): State<ApiState>,
+    Reader(scope): Reader,
+    mut query: Query,
+) -> Result<Response, ApiError> {
+    let cursors = Cursors { list: "events", tenant: scope.tenant() };
+    let limit = query.limit(&state.limits)?;
+    let after = query.cursor()?.map(|cursor| cursors.read_id(&cursor)).transpose()?;
+    let filter = EventFilter {
+        key: query.name("key", &state.limits)?,
+        source: query.text("source", &state.limits)?,
+        created_after: query.time("created_after")?,
+        created_before: query.time("created_before")?,
+        metadata: query.metadata(&state.limits)?,
+        after: after.map(EventId::from_uuid),
+    };
+    query.finish()?;
+    let page = db::events::list(&state.pool, scope.tenant(), &filter, limit).await?;
+    let last = page.items.last().filter(|_| page.more);
+    let next_cursor = last.map(|event| cursors.after(event.id.uuid().as_bytes()));
+    let items = page.items.iter().map(|event| EventView::of(event, false)).collect();
+    Ok(json::answer(200, &EventListView { items, next_cursor }))
+}
