@@ -90,7 +90,7 @@ fn what_is_no_usable_schema_is_refused_with_its_place() {
     let many: Vec<Value> = (0..101).map(|i| json!({"pattern": format!("{i}")})).collect();
     for (schema, pointer, part) in [
         (json!(true), "", "JSON object"),
-        (json!({"type": "strin"}), "/type", "not a JSON Schema"),
+        (json!({"type": "word"}), "/type", "not a JSON Schema"),
         (json!({"properties": {"a": 7}}), "/properties/a", "not a JSON Schema"),
         (json!({"properties": {"a": {"$ref": "http://h/x"}}}), "/properties/a/$ref", "are not fetched"),
         (json!({"items": {"$ref": "other.json"}}), "/items/$ref", "are not fetched"),

@@ -102,7 +102,7 @@ async fn what_is_no_schema_is_refused_at_the_registration() {
     let engine = support::engine().await;
     for (schema, pointer) in [
         (json!(true), "/input_schema"),
-        (json!({"type": "strin"}), "/input_schema/type"),
+        (json!({"type": "word"}), "/input_schema/type"),
         (json!({"properties": {"a": {"$ref": "https://example.com/a"}}}), "/input_schema/properties/a/$ref"),
         (json!({"properties": {"a": {"pattern": "(?<=a)b"}}}), "/input_schema/properties/a/pattern"),
         (json!({"$schema": "http://json-schema.org/draft-04/schema#"}), "/input_schema/$schema"),
