@@ -244,8 +244,8 @@ impl Binds for CreateBinds<'_> {
             21 => bind!(out, Array<SqlUuid>, &payloads.0),
             22 => bind!(out, Array<Binary>, &payloads.1),
             23 => bind!(out, Array<Nullable<SqlUuid>>, &payloads.2),
-            44 => bind!(out, Array<Nullable<SqlUuid>>, &events.replay_of),
-            45 => bind!(out, Array<Nullable<Binary>>, &events.skipped),
+            45 => bind!(out, Array<Nullable<SqlUuid>>, &events.replay_of),
+            46 => bind!(out, Array<Nullable<Binary>>, &events.skipped),
             _ => runs.bind(n, out),
         }
     }

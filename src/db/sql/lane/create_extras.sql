@@ -19,7 +19,7 @@ event_in as (
         coalesce((
             select array_agg(s.run order by s.run) from unnest($19, $20) as s (event, run) where s.event = e.id
         ), '{}')
-    from fence, unnest($10, $11, $12, $13, $14, $15, $16, $17, $18, $44, $45)
+    from fence, unnest($10, $11, $12, $13, $14, $15, $16, $17, $18, $45, $46)
         as e (id, tenant, created_at, key, source, source_id, metadata, payload, gate, replay_of, skipped)
     where e.gate is null or e.gate in (select target from won)
 ),
