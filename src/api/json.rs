@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::{Deserialize, Serialize};
 use serde_json::error::Category;
+use serde_json::value::RawValue;
 use serde_path_to_error::{Path, Segment};
 
 use super::ApiState;
@@ -48,6 +49,17 @@ impl FromRequest<ApiState> for OptionalJsonBody {
     }
 }
 
+/// The bytes of a body of any media type, within the limit. The handler decides by the headers what they are.
+pub struct AnyBody(pub Bytes);
+
+impl FromRequest<ApiState> for AnyBody {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &ApiState) -> Result<Self, ApiError> {
+        read(request, &state.limits).await.map(Self).map_err(ApiError)
+    }
+}
+
 fn check_type(headers: &HeaderMap) -> Result<()> {
     let value = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
     let media = value.split(';').next().unwrap_or("").trim();
@@ -79,10 +91,28 @@ async fn read(request: Request, limits: &Limits) -> Result<Bytes> {
 /// # Errors
 /// `Malformed`, `UnknownField`, `MissingField`, `InvalidField` or `TooDeep`, with the field's JSON pointer.
 pub fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T> {
-    let text = std::str::from_utf8(body).map_err(|e| {
+    parse_part("", text(body)?)
+}
+
+/// The text of a body.
+///
+/// # Errors
+/// `Malformed` when it is not UTF-8.
+pub fn text(body: &[u8]) -> Result<&str> {
+    std::str::from_utf8(body).map_err(|e| {
         Error::invalid(Code::Malformed, None, format!("the body is not UTF-8 after byte {}", e.valid_up_to()))
-    })?;
-    parse_part("", text)
+    })
+}
+
+/// The items of a body that is a list.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_list(body: &[u8]) -> Result<Vec<&RawValue>> {
+    serde_json::from_str(text(body)?).map_err(|error| match error.classify() {
+        Category::Data => Error::field("", "expected a JSON list"),
+        _ => explain(String::new(), &error),
+    })
 }
 
 /// Parses a part of a body that stands at the JSON pointer `at`.
@@ -177,7 +207,6 @@ pub fn answer(status: u16, value: &impl Serialize) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::value::RawValue;
 
     #[derive(Debug, Deserialize)]
     #[serde(deny_unknown_fields)]

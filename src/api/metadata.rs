@@ -42,6 +42,12 @@ impl Metadata {
     }
 }
 
+impl From<BTreeMap<String, String>> for Metadata {
+    fn from(flat: BTreeMap<String, String>) -> Self {
+        Self(flat)
+    }
+}
+
 impl<'de> Deserialize<'de> for Metadata {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         struct Flat;

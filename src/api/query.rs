@@ -8,6 +8,7 @@ use axum::http::request::Parts;
 use super::page::DEFAULT_LIMIT;
 use super::problem::ApiError;
 use crate::clock::Timestamp;
+use crate::domain::event::Pattern;
 use crate::domain::limits::Limits;
 use crate::domain::{duration, name};
 use crate::error::{Code, Error, Result};
@@ -76,6 +77,18 @@ impl Query {
         let value = self.one(parameter)?;
         if let Some(text) = &value {
             name::check("", text, limits).map_err(|e| invalid(parameter, e.client_text()))?;
+        }
+        Ok(value)
+    }
+
+    /// A pattern over event keys.
+    ///
+    /// # Errors
+    /// `InvalidField`.
+    pub fn pattern(&mut self, parameter: &'static str, limits: &Limits) -> Result<Option<String>> {
+        let value = self.one(parameter)?;
+        if let Some(text) = &value {
+            Pattern::parse("", text, limits).map_err(|e| invalid(parameter, e.client_text()))?;
         }
         Ok(value)
     }

@@ -8,7 +8,8 @@ pub fn parent(headers: &HeaderMap) -> Option<String> {
     is_valid(text).then(|| text.to_owned())
 }
 
-fn is_valid(text: &str) -> bool {
+/// Whether this is what the standard calls a traceparent.
+pub fn is_valid(text: &str) -> bool {
     let parts: Vec<_> = text.split('-').collect();
     let [version, trace, span, flags] = parts.as_slice() else {
         return false;

@@ -39,7 +39,7 @@ pub struct Event {
 /// Which events a list shows. Everything that is given must hold.
 #[derive(Debug, Clone, Default)]
 pub struct EventFilter {
-    /// With this key.
+    /// With this key, or one that this pattern matches.
     pub key: Option<String>,
     /// From this source.
     pub source: Option<String>,
@@ -49,8 +49,25 @@ pub struct EventFilter {
     pub created_before: Option<Timestamp>,
     /// With these metadata.
     pub metadata: Vec<(String, String)>,
-    /// Older than this event: the last one of the page before.
+    /// Only what was pushed, no replays.
+    pub originals: bool,
+    /// Behind this event in the order of the list: the last one of the page before.
     pub after: Option<EventId>,
+}
+
+impl EventFilter {
+    /// Whether it lets everything through.
+    pub const fn is_open(&self) -> bool {
+        let Self { key, source, created_after, created_before, metadata, .. } = self;
+        key.is_none() && source.is_none() && created_after.is_none() && created_before.is_none() && metadata.is_empty()
+    }
+}
+
+/// The order of a list.
+#[derive(Debug, Clone, Copy)]
+enum Order {
+    Newest,
+    Oldest,
 }
 
 statement! {
@@ -91,6 +108,16 @@ struct PageRow {
     total: i64,
 }
 
+#[derive(QueryableByName)]
+struct KeyRow {
+    #[diesel(sql_type = Text)]
+    key: String,
+    #[diesel(sql_type = BigInt)]
+    events: i64,
+    #[diesel(sql_type = BigInt)]
+    last: i64,
+}
+
 impl From<Row> for Event {
     fn from(row: Row) -> Self {
         Self {
@@ -121,15 +148,60 @@ pub async fn get(pool: &Pool, tenant: TenantId, id: EventId) -> Result<Option<Ev
 /// # Errors
 /// `Unavailable` when the database cannot be reached, or needs longer than the statement timeout.
 pub async fn list(pool: &Pool, tenant: TenantId, filter: &EventFilter, limit: usize) -> Result<Page<Event>> {
+    page(pool, tenant, filter, Order::Newest, limit).await
+}
+
+/// At most `limit` events, oldest first; fewer when they hold many bytes.
+///
+/// # Errors
+/// As [`list`].
+pub async fn oldest(pool: &Pool, tenant: TenantId, filter: &EventFilter, limit: usize) -> Result<Page<Event>> {
+    page(pool, tenant, filter, Order::Oldest, limit).await
+}
+
+/// The keys of at most `limit` events with how many have each; true: there are more events.
+///
+/// # Errors
+/// As [`list`].
+pub async fn keys(
+    pool: &Pool,
+    tenant: TenantId,
+    filter: &EventFilter,
+    limit: usize,
+) -> Result<(Vec<(String, u64)>, bool)> {
     let mut binds = Binds::default();
-    let conditions = conditions(&mut binds, tenant, filter);
+    let conditions = conditions(&mut binds, tenant, filter, Order::Oldest);
+    let sql = format!(
+        "with found as (
+            select key, row_number() over () as place
+            from (select key from event where {conditions} limit {more}) e
+        )
+        select key, count(*) filter (where place <= {limit}) as events, max(place) as last
+        from found
+        group by key",
+        more = limit + 1
+    );
+    let rows: Vec<KeyRow> = load_page(pool, sql, binds).await?;
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let more = rows.iter().any(|row| row.last > limit);
+    let keys = rows.into_iter().map(|row| (row.key, u64::try_from(row.events).unwrap_or(0)));
+    Ok((keys.collect(), more))
+}
+
+async fn page(pool: &Pool, tenant: TenantId, filter: &EventFilter, order: Order, limit: usize) -> Result<Page<Event>> {
+    let mut binds = Binds::default();
+    let conditions = conditions(&mut binds, tenant, filter, order);
     let more = limit + 1;
+    let way = match order {
+        Order::Newest => "desc",
+        Order::Oldest => "asc",
+    };
     let sql = format!(
         "with page as (
             select id, created_at, key, source, source_id, metadata, payload, replay_of, skipped, runs
             from event
             where {conditions}
-            order by created_at desc, id desc
+            order by created_at {way}, id {way}
             limit {more}
         ),
         -- a page ends early when what stands before holds too many bytes
@@ -137,24 +209,28 @@ pub async fn list(pool: &Pool, tenant: TenantId, filter: &EventFilter, limit: us
             select p.*, count(*) over () as total,
                 sum(octet_length(p.payload) + coalesce(octet_length(p.metadata), 0)
                     + coalesce(octet_length(p.skipped), 0) + 40 * cardinality(p.runs))
-                    over (order by p.created_at desc, p.id desc rows between unbounded preceding and 1 preceding)
+                    over (order by p.created_at {way}, p.id {way} rows between unbounded preceding and 1 preceding)
                     as before
             from page p
         )
         select * from sized
         where before is null or before < {PAGE_BYTES}
-        order by created_at desc, id desc"
+        order by created_at {way}, id {way}"
     );
     let rows: Vec<PageRow> = load_page(pool, sql, binds).await?;
     let total = rows.iter().map(|row| row.total).next().unwrap_or(0);
     Ok(Page::of(rows.into_iter().take(limit).map(|row| row.event.into()).collect(), total))
 }
 
-fn conditions(binds: &mut Binds, tenant: TenantId, filter: &EventFilter) -> String {
+fn conditions(binds: &mut Binds, tenant: TenantId, filter: &EventFilter, order: Order) -> String {
     let mut sql = format!("tenant = {}", binds.uuid(tenant.uuid()));
     if let Some(after) = filter.after {
         let (time, id) = (binds.time(after.created_at()), binds.uuid(after.uuid()));
-        let _ = write!(sql, " and (created_at, id) < ({time}, {id})");
+        let than = match order {
+            Order::Newest => "<",
+            Order::Oldest => ">",
+        };
+        let _ = write!(sql, " and (created_at, id) {than} ({time}, {id})");
     }
     if let Some(time) = filter.created_after {
         let _ = write!(sql, " and created_at >= {}", binds.time(time));
@@ -163,7 +239,13 @@ fn conditions(binds: &mut Binds, tenant: TenantId, filter: &EventFilter) -> Stri
         let _ = write!(sql, " and created_at < {}", binds.time(time));
     }
     if let Some(key) = &filter.key {
-        let _ = write!(sql, " and key = {}", binds.text(key));
+        let _ = match key.contains('*') {
+            false => write!(sql, " and key = {}", binds.text(key)),
+            true => write!(sql, " and key like {}", binds.text(&like(key))),
+        };
+    }
+    if filter.originals {
+        sql.push_str(" and replay_of is null");
     }
     if let Some(source) = &filter.source {
         let _ = write!(sql, " and source = {}", binds.text(source));
@@ -172,4 +254,9 @@ fn conditions(binds: &mut Binds, tenant: TenantId, filter: &EventFilter) -> Stri
         let _ = write!(sql, " and {}", binds.metadata(&filter.metadata));
     }
     sql
+}
+
+/// A pattern over keys in the words of SQL. `_` is a letter of names.
+fn like(pattern: &str) -> String {
+    pattern.replace('_', "\\_").replace('*', "%")
 }

@@ -10,6 +10,7 @@ use crate::sched::{Idempotency, NewRun};
 ///
 /// # Errors
 /// A conflict with `NotFinished` while the run is open; `WorkflowNotFound` when its workflow was deleted;
+/// `SchemaMismatch` when the input does not fit the current version;
 /// `Unavailable`.
 pub async fn of(
     run: Run,
@@ -33,6 +34,7 @@ pub async fn of(
         }
         ReplayVersion::Same | ReplayVersion::Current => current,
     };
+    spec.check_input("/input", &run.input)?;
     Ok(NewRun {
         tenant: run.tenant,
         spec,

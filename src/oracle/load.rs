@@ -151,7 +151,7 @@ impl Client {
                 run
             }
             Kind::Event => {
-                let answer = self.insist("/v1/events", None, &body).await?;
+                let answer = self.push(&body).await?;
                 let runs = answer["runs"].as_array().filter(|runs| runs.len() == 1);
                 match runs.and_then(|runs| runs[0].as_str()) {
                     Some(run) => {
@@ -164,6 +164,34 @@ impl Client {
                     }
                 }
             }
+        }
+    }
+
+    /// Pushes an event, alone or as the item of a bulk, until there is an outcome; its source's id makes that safe.
+    async fn push(&mut self, event: &Value) -> Option<Value> {
+        if self.dice.below(2) == 0 {
+            return self.insist("/v1/events", None, event).await;
+        }
+        let bulk = json!({"events": [event]});
+        let ends = tokio::time::sleep(INSIST);
+        tokio::pin!(ends);
+        loop {
+            let answer = tokio::select! {
+                answer = self.insist("/v1/events/bulk", None, &bulk) => answer?,
+                () = &mut ends => return None,
+            };
+            let outcome = &answer["results"][0];
+            if outcome["event"].is_object() {
+                return Some(outcome["event"].clone());
+            }
+            if !matches!(
+                outcome["problem"]["code"].as_str(),
+                Some("unavailable" | "too_many_requests" | "outcome_unknown")
+            ) {
+                self.ledger.surprise(format!("an event of a bulk was answered {answer}"));
+                return None;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
 

@@ -27,7 +27,12 @@ pub(super) enum Reply {
     /// One item of a bulk request.
     Item {
         place: usize,
-        bulk: Arc<std::sync::Mutex<Bulk>>,
+        bulk: Outcomes<Created>,
+    },
+    /// One event of a bulk request.
+    EventItem {
+        place: usize,
+        bulk: Outcomes<EventCreated>,
     },
     Event {
         reply: oneshot::Sender<Result<EventCreated>>,
@@ -42,19 +47,33 @@ pub(super) enum Reply {
 }
 
 /// The outcomes of a bulk request, answered when the last is there.
-pub(super) struct Bulk {
-    pub outcomes: Vec<Option<Result<Created>>>,
-    pub missing: usize,
-    pub reply: Option<oneshot::Sender<Vec<Result<Created>>>>,
+pub(super) struct Bulk<T> {
+    outcomes: Vec<Option<Result<T>>>,
+    missing: usize,
+    reply: Option<oneshot::Sender<Vec<Result<T>>>>,
 }
 
-impl Bulk {
-    fn set(&mut self, place: usize, outcome: Result<Created>) {
+/// Outcomes to which every item has a handle.
+pub(super) type Outcomes<T> = Arc<std::sync::Mutex<Bulk<T>>>;
+
+impl<T> Bulk<T> {
+    /// No outcome yet of `missing` items. Without any it is answered at once.
+    pub fn of(missing: usize, reply: oneshot::Sender<Vec<Result<T>>>) -> Outcomes<T> {
+        let mut bulk = Self { outcomes: (0..missing).map(|_| None).collect(), missing, reply: Some(reply) };
+        bulk.answer();
+        Arc::new(std::sync::Mutex::new(bulk))
+    }
+
+    fn set(&mut self, place: usize, outcome: Result<T>) {
         if let Some(slot) = self.outcomes.get_mut(place)
             && slot.replace(outcome).is_none()
         {
             self.missing -= 1;
         }
+        self.answer();
+    }
+
+    fn answer(&mut self) {
         if self.missing == 0
             && let Some(reply) = self.reply.take()
         {
@@ -86,6 +105,9 @@ impl Owner {
             (Reply::Event { reply }, Answer::EventCreated(id, runs)) => {
                 let _ = reply.send(Ok(EventCreated::New { id, runs }));
             }
+            (Reply::EventItem { place, bulk }, Answer::EventCreated(id, runs)) => {
+                set(&bulk, place, Ok(EventCreated::New { id, runs }));
+            }
             (Reply::Cancel { reply }, Answer::Cancelled) => {
                 failpoint::hit_now(Point::BeforeCancelled);
                 let _ = reply.send(Ok(()));
@@ -107,6 +129,7 @@ impl Owner {
         match reply {
             Reply::Create { reply, .. } => drop(reply.send(Err(error))),
             Reply::Item { place, bulk } => set(&bulk, place, Err(error)),
+            Reply::EventItem { place, bulk } => set(&bulk, place, Err(error)),
             Reply::Event { reply } => drop(reply.send(Err(error))),
             Reply::Cancel { reply } => drop(reply.send(Err(error))),
             Reply::Connect { transport, reply } => {
@@ -136,7 +159,12 @@ impl Owner {
             Reply::Event { reply } if same => {
                 drop(reply.send(Ok(EventCreated::Existing(EventId::from_uuid(target)))));
             }
-            Reply::Event { reply } => drop(reply.send(Err(conflict(EventId::from_uuid(target).to_string())))),
+            Reply::EventItem { place, bulk } if same => {
+                set(&bulk, place, Ok(EventCreated::Existing(EventId::from_uuid(target))));
+            }
+            reply @ (Reply::Event { .. } | Reply::EventItem { .. }) => {
+                self.fail(reply, conflict(EventId::from_uuid(target).to_string()));
+            }
             other => self.fail(other, conflict(run.to_string())),
         }
     }
@@ -196,6 +224,6 @@ impl Owner {
     }
 }
 
-fn set(bulk: &std::sync::Mutex<Bulk>, place: usize, outcome: Result<Created>) {
+fn set<T>(bulk: &std::sync::Mutex<Bulk<T>>, place: usize, outcome: Result<T>) {
     bulk.lock().unwrap_or_else(std::sync::PoisonError::into_inner).set(place, outcome);
 }

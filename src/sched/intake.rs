@@ -1,6 +1,8 @@
 //! Requests of the entries become commands of the core.
 
-use std::sync::{Arc, Mutex};
+use std::iter::Enumerate;
+use std::sync::Arc;
+use std::vec::IntoIter;
 
 use sha2::{Digest, Sha256};
 use tokio::sync::oneshot;
@@ -10,20 +12,20 @@ use crate::error::{Error, Result};
 use crate::failpoint::{self, Point};
 use crate::id::{EventId, RunId, SessionId, TenantId, WorkerId};
 
-use super::answers::{Bulk, Reply};
+use super::answers::{Bulk, Outcomes, Reply};
 use super::core::{
     Body, Command, CreateKey, NewEventRow, NewRunRow, NewSession, Shard, Ticket, Transport, WorkerMessage,
 };
 use super::owner::{Owner, Socket};
-use super::{Connection, Created, FromWorker, Hello, Idempotency, NewEvent, NewRun, Request, Stats};
+use super::{Connection, Created, EventCreated, FromWorker, Hello, Idempotency, NewEvent, NewRun, Request, Stats};
 
-/// Items of a bulk request that one turn decides on.
+/// Rows of a bulk request that one turn decides on.
 const BULK_TURN: usize = 64;
 
 /// What is left of a bulk request.
-pub(super) struct BulkWork {
-    runs: std::iter::Enumerate<std::vec::IntoIter<NewRun>>,
-    bulk: Arc<Mutex<Bulk>>,
+pub(super) enum BulkWork {
+    Runs(Enumerate<IntoIter<NewRun>>, Outcomes<Created>),
+    Events(Enumerate<IntoIter<NewEvent>>, Outcomes<EventCreated>),
 }
 
 impl Owner {
@@ -36,7 +38,14 @@ impl Owner {
                 let ticket = self.ticket(Reply::Create { run: row.id, reply, watch });
                 self.step(shard_of(tenant), Command::Create(Box::new(row), Some(ticket)), false);
             }
-            Request::CreateMany { runs, reply } => self.create_many(runs, reply),
+            Request::CreateMany { runs, reply } => {
+                let bulk = Bulk::of(runs.len(), reply);
+                self.bulks.push_back(BulkWork::Runs(runs.into_iter().enumerate(), bulk));
+            }
+            Request::Events { events, reply } => {
+                let bulk = Bulk::of(events.len(), reply);
+                self.bulks.push_back(BulkWork::Events(events.into_iter().enumerate(), bulk));
+            }
             Request::Event { event, reply } => {
                 let (tenant, bulk) = (event.tenant, event.specs.len() > 1);
                 let ticket = self.ticket(Reply::Event { reply });
@@ -90,13 +99,19 @@ impl Owner {
     fn new_event(&self, event: NewEvent) -> NewEventRow {
         let now = self.clock.now();
         let id = EventId::generate(now);
-        // The scope of an event's key is its source; the space keeps it apart from every workflow's name.
-        let create_key = event.source.as_ref().map(|(source, key)| CreateKey {
+        let key = |scope: String, key: &str, body_hash| CreateKey {
             tenant: event.tenant,
-            scope: format!("event {source}").into(),
-            key: key.as_str().into(),
-            body_hash: event.body_hash,
-        });
+            scope: scope.into(),
+            key: key.into(),
+            body_hash,
+        };
+        // The scope of an event's key is its source, that of a replay the event; the space keeps both apart from each
+        // other and from every workflow's name.
+        let create_key = match (&event.source, event.replay_of, &event.once) {
+            (Some((source, id)), ..) => Some(key(format!("event {source}"), id, event.body_hash)),
+            (None, Some(of), Some(once)) => Some(key(format!("replay {of}"), &once.key, once.body_hash)),
+            (None, ..) => None,
+        };
         let body = Arc::new(Body { input: event.payload, metadata: event.metadata, traceparent: event.traceparent });
         let run = |spec: Arc<crate::domain::definition::Spec>| NewRunRow {
             id: RunId::generate(now),
@@ -114,30 +129,36 @@ impl Owner {
         NewEventRow { id, tenant, key, source, create_key, body, replay_of, skipped, runs }
     }
 
-    fn create_many(&mut self, runs: Vec<NewRun>, reply: oneshot::Sender<Vec<Result<Created>>>) {
-        let n = runs.len();
-        let outcomes = (0..n).map(|_| None).collect();
-        let bulk = Arc::new(Mutex::new(Bulk { outcomes, missing: n, reply: Some(reply) }));
-        if n == 0 {
-            let reply = bulk.lock().unwrap_or_else(std::sync::PoisonError::into_inner).reply.take();
-            if let Some(reply) = reply {
-                let _ = reply.send(Vec::new());
-            }
-        }
-        self.bulks.push_back(BulkWork { runs: runs.into_iter().enumerate(), bulk });
-    }
-
     /// Takes some items of the bulk requests, in turn: a thousand decisions at once would keep everybody else waiting.
     pub fn advance_bulks(&mut self) {
-        let Some(BulkWork { mut runs, bulk }) = self.bulks.pop_front() else { return };
-        for (place, run) in runs.by_ref().take(BULK_TURN) {
-            let tenant = run.tenant;
-            let row = self.new_run(run);
-            let ticket = self.ticket(Reply::Item { place, bulk: Arc::clone(&bulk) });
-            self.step(shard_of(tenant), Command::Create(Box::new(row), Some(ticket)), true);
-        }
-        if runs.len() > 0 {
-            self.bulks.push_back(BulkWork { runs, bulk });
+        match self.bulks.pop_front() {
+            Some(BulkWork::Runs(mut runs, bulk)) => {
+                for (place, run) in runs.by_ref().take(BULK_TURN) {
+                    let tenant = run.tenant;
+                    let row = self.new_run(run);
+                    let ticket = self.ticket(Reply::Item { place, bulk: Arc::clone(&bulk) });
+                    self.step(shard_of(tenant), Command::Create(Box::new(row), Some(ticket)), true);
+                }
+                if runs.len() > 0 {
+                    self.bulks.push_back(BulkWork::Runs(runs, bulk));
+                }
+            }
+            Some(BulkWork::Events(mut events, bulk)) => {
+                let mut rows = 0;
+                while rows < BULK_TURN
+                    && let Some((place, event)) = events.next()
+                {
+                    rows += 1 + event.specs.len();
+                    let tenant = event.tenant;
+                    let row = self.new_event(event);
+                    let ticket = self.ticket(Reply::EventItem { place, bulk: Arc::clone(&bulk) });
+                    self.step(shard_of(tenant), Command::CreateEvent(Box::new(row), ticket), true);
+                }
+                if events.len() > 0 {
+                    self.bulks.push_back(BulkWork::Events(events, bulk));
+                }
+            }
+            None => {}
         }
     }
 

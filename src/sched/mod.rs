@@ -114,6 +114,8 @@ pub struct NewEvent {
     pub metadata: Payload,
     /// The event that it repeats.
     pub replay_of: Option<EventId>,
+    /// Two replays of an event with one key are one.
+    pub once: Option<Idempotency>,
     /// The matching workflows that it does not start, as the interface shows them: a JSON list.
     pub skipped: Option<Payload>,
     /// Current versions of the matching workflows that it starts.
@@ -194,6 +196,7 @@ pub(crate) enum Request {
     Create { run: NewRun, reply: oneshot::Sender<Result<Created>> },
     CreateMany { runs: Vec<NewRun>, reply: oneshot::Sender<Vec<Result<Created>>> },
     Event { event: NewEvent, reply: oneshot::Sender<Result<EventCreated>> },
+    Events { events: Vec<NewEvent>, reply: oneshot::Sender<Vec<Result<EventCreated>>> },
     Cancel { tenant: TenantId, run: RunId, reply: oneshot::Sender<Result<()>> },
     Watch { run: RunId, reply: oneshot::Sender<Arc<Run>> },
     Connect { hello: Hello, outbox: Outbox, reply: oneshot::Sender<Result<(Welcome, Connection)>> },
@@ -271,6 +274,12 @@ impl Scheduler {
     pub async fn push_event(&self, event: NewEvent) -> Result<EventCreated> {
         let (reply, answer) = oneshot::channel();
         self.ask(Request::Event { event, reply }, answer).await?
+    }
+
+    /// Stores many events, each with its runs in one statement and with its own outcome, in the order given.
+    pub async fn push_events(&self, events: Vec<NewEvent>) -> Result<Vec<Result<EventCreated>>> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Request::Events { events, reply }, answer).await
     }
 
     /// Cancels a run: committed when this returns. A cancelled run is cancelled again with success.

@@ -1,5 +1,9 @@
 //! Events: push, get, list.
 
+pub mod bulk;
+mod cloud;
+mod form;
+pub mod replay;
 mod request;
 mod view;
 
@@ -8,7 +12,7 @@ use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::Response;
 
 use super::auth::{Reader, Writer};
-use super::json::{self, JsonBody};
+use super::json::{self, AnyBody};
 use super::page::Cursors;
 use super::path::Id;
 use super::problem::{ApiError, Problem};
@@ -20,6 +24,8 @@ use crate::error::{Error, Result};
 use crate::id::{EventId, TenantId};
 use crate::sched::{EventCreated, NewEvent};
 
+use cloud::CloudEvent;
+use form::Form;
 use request::PushEvent;
 use view::{EventListView, EventView};
 
@@ -36,16 +42,20 @@ use view::{EventListView, EventView};
         ("traceparent" = Option<String>, Header, description = "W3C trace context; travels to the workers",
             nullable = false),
     ),
-    request_body(content = PushEvent, description = "The event"),
+    request_body(description = "The event; a CloudEvent also in its binary form, with `ce-` headers", content(
+        (PushEvent = "application/json"),
+        (CloudEvent = "application/cloudevents+json"),
+        (Vec<CloudEvent> = "application/cloudevents-batch+json"),
+    )),
     responses(
         (status = 201, description = "Stored, with the runs that it started", body = EventView,
             headers(("Location" = String, description = "Where the event is"))),
-        (status = 200, description = "Its source had sent it before", body = EventView),
+        (status = 200, description = "Its source had sent it before; for a batch as from `pushEvents`", body = EventView),
         (status = 409, description = "Its source had sent another body under this id", body = Problem,
             content_type = "application/problem+json"),
         (status = 413, description = "The body or the payload is too large", body = Problem,
             content_type = "application/problem+json"),
-        (status = 415, description = "The body is not JSON", body = Problem,
+        (status = 415, description = "The body has another media type", body = Problem,
             content_type = "application/problem+json"),
         (status = 422, description = "It matches more workflows than one event may start", body = Problem,
             content_type = "application/problem+json"),
@@ -56,30 +66,45 @@ pub async fn push(
     Writer(scope): Writer,
     query: Query,
     headers: HeaderMap,
-    JsonBody(body): JsonBody,
+    AnyBody(body): AnyBody,
 ) -> Result<Response, ApiError> {
     query.finish()?;
-    let request: PushEvent<'_> = json::parse(&body)?;
     let tenant = scope.tenant();
-    let new = request.check("", &body, trace::parent(&headers), &state.limits)?.admit(&state, tenant).await?;
-    let (event, existed) = store(&state, new).await?;
-    let mut response = json::answer(if existed { 200 } else { 201 }, &EventView::of(&event, existed));
+    let traceparent = trace::parent(&headers);
+    let event = match Form::of(&headers)? {
+        Form::Batch => return bulk::batch(&state, tenant, &body, traceparent).await,
+        Form::Own => json::parse::<PushEvent<'_>>(&body)?.check("", &body, traceparent, &state.limits)?,
+        Form::Structured => cloud::structured("", json::text(&body)?, &body, traceparent, &state.limits)?,
+        Form::Binary => cloud::binary(&headers, body, traceparent, &state.limits)?,
+    };
+    let (event, existed) = store(&state, event.admit(&state, tenant).await?).await?;
+    Ok(answer_stored(&event, existed))
+}
+
+/// The answer of a push or a replay of one.
+fn answer_stored(event: &Event, existed: bool) -> Response {
+    let mut response = json::answer(if existed { 200 } else { 201 }, &EventView::of(event, existed));
     if !existed && let Ok(location) = HeaderValue::from_str(&format!("/v1/events/{}", event.id)) {
         response.headers_mut().insert(header::LOCATION, location);
     }
-    Ok(response)
+    response
 }
 
 /// Stores an event with its runs; true: it was there before.
 async fn store(state: &ApiState, new: NewEvent) -> Result<(Event, bool)> {
     // Cheap: the payload is shared, not copied.
-    let kept = new.clone();
-    match state.scheduler.push_event(new).await? {
+    let created = state.scheduler.push_event(new.clone()).await?;
+    stored(state, new, created).await
+}
+
+/// The event that became of a push; true: it was there before.
+async fn stored(state: &ApiState, new: NewEvent, created: EventCreated) -> Result<(Event, bool)> {
+    match created {
         EventCreated::New { id, runs } => {
-            let NewEvent { key, source, metadata, payload, replay_of, skipped, .. } = kept;
+            let NewEvent { key, source, metadata, payload, replay_of, skipped, .. } = new;
             Ok((Event { id, key, source, metadata, payload, replay_of, skipped, runs }, false))
         }
-        EventCreated::Existing(id) => Ok((read(state, kept.tenant, id).await?, true)),
+        EventCreated::Existing(id) => Ok((read(state, new.tenant, id).await?, true)),
     }
 }
 
@@ -119,7 +144,7 @@ pub async fn get(
     operation_id = "listEvents",
     tag = "events",
     params(
-        ("key" = Option<String>, Query, description = "With this key", min_length = 1, max_length = 255,
+        ("key" = Option<String>, Query, description = "With this key; `*` stands for any characters", min_length = 1, max_length = 255,
             nullable = false),
         ("source" = Option<String>, Query, description = "From this source", min_length = 1, max_length = 255,
             nullable = false),
@@ -145,11 +170,12 @@ pub async fn list(
     let limit = query.limit(&state.limits)?;
     let after = query.cursor()?.map(|cursor| cursors.read_id(&cursor)).transpose()?;
     let filter = EventFilter {
-        key: query.name("key", &state.limits)?,
+        key: query.pattern("key", &state.limits)?,
         source: query.text("source", &state.limits)?,
         created_after: query.time("created_after")?,
         created_before: query.time("created_before")?,
         metadata: query.metadata(&state.limits)?,
+        originals: false,
         after: after.map(EventId::from_uuid),
     };
     query.finish()?;

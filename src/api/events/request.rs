@@ -57,18 +57,18 @@ pub struct Incoming {
     pub metadata: Payload,
     /// W3C trace context.
     pub traceparent: Option<String>,
-    /// JSON pointers of the key and the payload, for errors.
-    pub places: (String, String),
+    /// JSON pointer of the key in the request.
+    pub key_at: String,
 }
 
 impl PushEvent<'_> {
     /// Checks an event that stands at the JSON pointer `at` of the request.
     pub fn check(self, at: &str, body: &Bytes, traceparent: Option<String>, limits: &Limits) -> Result<Incoming> {
         let Self { key, payload, metadata, source, source_id } = self;
-        let places = (format!("{at}/key"), format!("{at}/payload"));
-        name::check(&places.0, &key, limits)?;
+        let key_at = format!("{at}/key");
+        name::check(&key_at, &key, limits)?;
         let payload = match payload {
-            Some(raw) => Payload::from_raw(body, raw, "the payload", &places.1, limits)?,
+            Some(raw) => Payload::from_raw(body, raw, "the payload", &format!("{at}/payload"), limits)?,
             None => Payload::null(),
         };
         let source = match (source, source_id) {
@@ -82,7 +82,7 @@ impl PushEvent<'_> {
             (None, Some(_)) => return Err(both(format!("{at}/source"))),
         };
         let metadata = metadata.unwrap_or_default().check(&format!("{at}/metadata"), limits)?;
-        Ok(Incoming { key: key.into_owned(), source, payload, metadata, traceparent, places })
+        Ok(Incoming { key: key.into_owned(), source, payload, metadata, traceparent, key_at })
     }
 }
 
@@ -97,13 +97,13 @@ impl Incoming {
     /// # Errors
     /// `TooManyMatches`; `Unavailable` when the tenant's workflows cannot be read.
     pub async fn admit(self, state: &ApiState, tenant: TenantId) -> Result<NewEvent> {
-        let Self { key, source, payload, metadata, traceparent, places } = self;
+        let Self { key, source, payload, metadata, traceparent, key_at } = self;
         let matching = state.definitions.matching(tenant, &key).await?;
         let (found, max) = (matching.len(), state.limits.event_matches);
         if found > max {
             let message =
                 format!("{found} workflows match this key; one event may start at most {max}; nothing was written");
-            return Err(Error::invalid(Code::TooManyMatches, Some(places.0), message));
+            return Err(Error::invalid(Code::TooManyMatches, Some(key_at), message));
         }
         let (mut specs, mut skipped) = (Vec::with_capacity(found), Vec::new());
         for spec in matching {
@@ -111,7 +111,7 @@ impl Incoming {
                 // Each check has its own limit; many of them must not keep a thread from everybody else.
                 tokio::task::yield_now().await;
             }
-            match spec.check_input(&places.1, &payload) {
+            match spec.check_input("/payload", &payload) {
                 Ok(()) => specs.push(spec),
                 Err(error) => skipped.push(SkippedWorkflow::of(&spec.workflow, spec.version, &error)),
             }
@@ -127,6 +127,7 @@ impl Incoming {
             payload,
             metadata,
             replay_of: None,
+            once: None,
             skipped: skipped.map_err(|e| Error::Internal(format!("skipped workflows: {e}")))?,
             specs,
             traceparent,

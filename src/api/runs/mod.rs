@@ -6,7 +6,7 @@ pub mod create;
 pub mod get;
 pub mod list;
 pub mod replay;
-mod request;
+pub mod request;
 mod view;
 mod wait;
 
