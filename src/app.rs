@@ -42,8 +42,8 @@ pub struct App {
 }
 
 impl App {
-    /// Starts an engine. It listens when this returns; `/readyz` says when it owns its shards, which
-    /// another engine may hold for as long as it lives.
+    /// Starts an engine. It listens when this returns; `/readyz` says when it takes part: every shard has an owner
+    /// that it knows, itself or another engine.
     ///
     /// # Errors
     /// `Internal` with a text for the operator: the schema is not up to date, or the address is taken;
@@ -64,6 +64,7 @@ impl App {
         let scheduler = sched::start(sched::Parts {
             database: config.database.clone(),
             pool: pool.clone(),
+            address: config.http.advertise.clone().unwrap_or_else(|| address.to_string()),
             scheduling: config.scheduling.clone(),
             retention: config.retention.clone(),
             takeover: config.takeover,
@@ -106,7 +107,7 @@ impl App {
         Ok(Self { address, supervisor, scheduler, connections, sockets, closing, drain: config.http.drain })
     }
 
-    /// Whether it owns its shards and takes work.
+    /// Whether it takes work: every shard has an owner that it knows.
     pub fn is_ready(&self) -> bool {
         self.scheduler.is_ready()
     }
@@ -121,7 +122,10 @@ impl App {
     pub async fn stop(self) {
         self.closing.cancel();
         if self.scheduler.is_ready() {
-            self.scheduler.drain(self.drain).await;
+            // With other engines there, work and workers go over to them; alone, workers are told to come back.
+            if !self.scheduler.leave(self.drain).await {
+                self.scheduler.drain(self.drain).await;
+            }
             let left = async { tokio::join!(self.connections.all_closed(), self.sockets.all_closed()) };
             if tokio::time::timeout(self.drain, left).await.is_err() {
                 info!("some requests or workers did not leave in time and are cut off");

@@ -75,6 +75,9 @@ impl Database {
 pub struct Http {
     /// Address and port; port 0 takes a free one.
     pub listen: SocketAddr,
+    /// Host and port at which other engines on the same database reach this one; `None`: where it listens, or, if that
+    /// is everywhere, the address that the database sees.
+    pub advertise: Option<String>,
     /// Connections at once, sockets included.
     pub connections: usize,
     /// How long a stop waits for requests and workers before it cuts them.
@@ -90,6 +93,7 @@ impl Default for Http {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 7733)),
+            advertise: None,
             connections: 20_000,
             drain: Duration::from_secs(10),
             sockets_per_tenant: 20_000,

@@ -58,6 +58,8 @@ points! {
     AfterRenewal = "lease.renew.after": "The lease is renewed, the process does not know it yet";
     BeforeFence = "takeover.before_fence": "Another engine is judged to be gone and is about to be fenced";
     AfterFence = "takeover.fenced": "Another engine is fenced, its shards are not taken yet";
+    BeforeRelease = "move.before_release": "Nothing of some shards is left here, they are about to be given up";
+    AfterRelease = "move.released": "Shards are given up, nobody knows it yet";
     BeforeRecover = "takeover.before_recover": "What is left behind is read, the shards are about to be rebuilt";
     AfterRecover = "takeover.recovered": "The shards are rebuilt, nothing that follows from it is written yet";
     JobPicked = "job.picked": "Runs of a bulk job are picked, nothing is done to them yet";

@@ -32,6 +32,15 @@ fn switch(text: &str) -> Result<bool, String> {
     }
 }
 
+/// Reads `host:port`; the host may be a name.
+fn address(text: &str) -> Result<String, String> {
+    let parts = text.rsplit_once(':').filter(|(host, _)| !host.is_empty());
+    match parts.and_then(|(_, port)| port.parse::<u16>().ok()) {
+        Some(port) if port > 0 => Ok(text.to_owned()),
+        _ => Err("must be a host and a port, as in `10.0.0.7:7733`".to_owned()),
+    }
+}
+
 /// One optional flag for each field of a part of the configuration: what is not given keeps its default.
 macro_rules! settings {
     ($name:ident => $target:ty, $heading:literal;
@@ -119,6 +128,10 @@ settings! { HttpArgs => Http, "HTTP";
 pub(super) struct Settings {
     #[command(flatten)]
     http: HttpArgs,
+    /// Host and port at which other engines on the same database reach this one
+    #[arg(long, env = "HELVE_HTTP_ADVERTISE", value_name = "HOST:PORT", value_parser = address, help_heading = "HTTP")]
+    #[arg(hide_short_help = true)]
+    http_advertise: Option<String>,
     /// Origins whose pages may open a worker socket, separated by commas
     #[arg(long, env = "HELVE_HTTP_ORIGINS", value_delimiter = ',', value_name = "ORIGIN,..", help_heading = "HTTP")]
     #[arg(hide_short_help = true)]
@@ -141,6 +154,7 @@ impl Settings {
         self.limits.apply(&mut config.limits);
         self.scheduling.apply(&mut config.scheduling);
         self.retention.apply(&mut config.retention);
+        config.http.advertise = self.http_advertise.or_else(|| config.http.advertise.take());
         if !self.http_origins.is_empty() {
             config.http.origins = self.http_origins;
         }
@@ -224,6 +238,7 @@ mod tests {
             ["--scheduling-grace", "0s"],
             ["--retention-history", "soon"],
             ["--scheduling-heartbeat", "1h"],
+            ["--http-advertise", "10.0.0.7"],
             ["--limit-payload-bytes", "99999999"],
         ] {
             assert!(parse(&wrong).is_err(), "{wrong:?}");

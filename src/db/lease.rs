@@ -4,56 +4,115 @@
 use std::time::Duration;
 
 use diesel::QueryableByName;
-use diesel::sql_types::{BigInt, Bool, Double, Text};
-use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
+use diesel::sql_types::{Array, BigInt, Bool, Double, SmallInt, Text};
+use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
+use futures_util::StreamExt;
 
 use super::connect::connect;
 use super::failure::map_error;
 use super::lane::terminate_backend;
 use super::statement::statement;
-use crate::config::Database;
+use crate::config::{Database, Secret};
 use crate::error::Result;
-use crate::id::NodeId;
+use crate::id::{NodeId, TenantId};
 
 type SqlUuid = diesel::sql_types::Uuid;
 
+/// What an engine says to all others on its database: a hint, they look anyway. Payload: empty, shards have changed
+/// hands or are about to; else the tenant whose workflows have changed.
+pub(super) const CHANNEL: &str = "helve";
+
 statement! {
     /// The one statement of an idle engine: prepared once.
-    Renew("sql/lease_renew.sql") {
+    Look("sql/lease_look.sql") {
         "1" => node: uuid::Uuid as SqlUuid,
         "2" => ttl: f64 as Double,
     }
 }
 
-/// Another node, as the database sees it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct OtherNode {
+statement! {
+    /// Shards without an owner.
+    Take("sql/lease_take.sql") {
+        "1" => node: uuid::Uuid as SqlUuid,
+        "2" => limit: i64 as BigInt,
+    }
+}
+
+/// A node, as the database sees it.
+#[derive(Debug, Clone)]
+pub struct NodeView {
     /// Which.
     pub id: NodeId,
-    /// Its lease has run out.
-    pub expired: bool,
+    /// Host and port at which other engines reach it.
+    pub address: String,
+    /// What it wants to be shown by who passes a request on.
+    pub secret: Secret,
+    /// Its lanes are open.
+    pub joined: bool,
+    /// It stops.
+    pub leaving: bool,
+    /// Rest of its lease; `None`: it has run out.
+    pub remaining: Option<Duration>,
     /// A lane of it has a living backend, or is not opened yet.
     pub connected: bool,
     /// The server runs longer than a lease: backends that are missing did not just fall with it.
     pub settled: bool,
+    /// What it owns.
+    pub shards: Vec<i16>,
+}
+
+/// Every node of the database.
+#[derive(Debug)]
+pub struct View {
+    /// The lease of the node that looks was prolonged; false: it has been taken over.
+    pub renewed: bool,
+    /// By id.
+    pub nodes: Vec<NodeView>,
+}
+
+/// What another engine said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum News {
+    /// Shards have changed hands, or are about to.
+    Shards,
+    /// The tenant's workflows have changed.
+    Workflows(TenantId),
 }
 
 #[derive(QueryableByName)]
 struct NodeRow {
     #[diesel(sql_type = SqlUuid)]
     id: uuid::Uuid,
+    #[diesel(sql_type = Text)]
+    address: String,
+    #[diesel(sql_type = Text)]
+    secret: String,
     #[diesel(sql_type = Bool)]
-    expired: bool,
+    joined: bool,
+    #[diesel(sql_type = Bool)]
+    leaving: bool,
+    #[diesel(sql_type = Bool)]
+    renewed: bool,
+    #[diesel(sql_type = Double)]
+    remaining: f64,
     #[diesel(sql_type = Bool)]
     connected: bool,
     #[diesel(sql_type = Bool)]
     settled: bool,
+    #[diesel(sql_type = Array<SmallInt>)]
+    shards: Vec<i16>,
 }
 
 #[derive(QueryableByName)]
-struct Count {
-    #[diesel(sql_type = BigInt)]
-    n: i64,
+struct ShardRow {
+    #[diesel(sql_type = SmallInt)]
+    id: i16,
+}
+
+#[derive(QueryableByName)]
+struct HostRow {
+    #[diesel(sql_type = diesel::sql_types::Nullable<Text>)]
+    host: Option<String>,
 }
 
 /// The connection on which one node keeps its lease.
@@ -64,22 +123,34 @@ pub struct LeaseConnection {
 }
 
 impl LeaseConnection {
-    /// Connects for `node`.
+    /// Connects for `node`, and listens to what other engines say.
     ///
     /// # Errors
     /// `Unavailable`.
     pub async fn open(database: &Database, node: NodeId, ttl: Duration) -> Result<Self> {
-        Ok(Self { conn: connect(database, "lease").await?, node, ttl: ttl.as_secs_f64() })
+        let mut conn = connect(database, "lease").await?;
+        conn.batch_execute(&format!("listen {CHANNEL}")).await.map_err(map_error)?;
+        Ok(Self { conn, node, ttl: ttl.as_secs_f64() })
+    }
+
+    /// The address from which the database is reached, as it sees it; `None` over a local socket.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub async fn own_host(&mut self) -> Result<Option<String>> {
+        let sql = "select host(inet_client_addr()) as host";
+        let rows: Vec<HostRow> = diesel::sql_query(sql).load(&mut self.conn).await.map_err(map_error)?;
+        Ok(rows.into_iter().next().and_then(|row| row.host))
     }
 
     /// Makes the node known, with lanes that are not open yet.
     ///
     /// # Errors
     /// `Unavailable`.
-    pub async fn register(&mut self, name: &str) -> Result<()> {
+    pub async fn register(&mut self, name: &str, address: &str, secret: &Secret) -> Result<()> {
         let sql = "with node_in as ( \
-                insert into node (id, name, started_at, expires_at) \
-                values ($1, $2, clock_timestamp(), clock_timestamp() + make_interval(secs => $3)) \
+                insert into node (id, name, address, secret, started_at, expires_at) \
+                values ($1, $2, $3, $4, clock_timestamp(), clock_timestamp() + make_interval(secs => $5)) \
                 on conflict (id) do update set expires_at = excluded.expires_at returning id \
             ) \
             insert into lane (node, name, epoch, pid, backend_start) \
@@ -88,6 +159,8 @@ impl LeaseConnection {
         diesel::sql_query(sql)
             .bind::<SqlUuid, _>(self.node.uuid())
             .bind::<Text, _>(name.to_owned())
+            .bind::<Text, _>(address.to_owned())
+            .bind::<Text, _>(secret.reveal().to_owned())
             .bind::<Double, _>(self.ttl)
             .execute(&mut self.conn)
             .await
@@ -95,41 +168,74 @@ impl LeaseConnection {
             .map_err(map_error)
     }
 
-    /// Prolongs the lease. False: the node has been taken over.
+    /// Says that the lanes are open and shards are welcome.
     ///
     /// # Errors
     /// `Unavailable`.
-    pub async fn renew(&mut self) -> Result<bool> {
-        let renew = Renew { node: self.node.uuid(), ttl: self.ttl };
-        let renewed = renew.execute(&mut self.conn).await.map_err(map_error)?;
-        Ok(renewed == 1)
+    pub async fn join(&mut self) -> Result<()> {
+        self.mark("update node set joined = true where id = $1").await?;
+        self.tell().await
     }
 
-    /// Every other node.
+    /// Says that the node stops: others make room for its shards.
     ///
     /// # Errors
     /// `Unavailable`.
-    pub async fn others(&mut self) -> Result<Vec<OtherNode>> {
-        let sql = "select n.id, n.expires_at < clock_timestamp() as expired, \
-                exists ( \
-                    select from lane l join pg_stat_activity a on a.pid = l.pid and a.backend_start = l.backend_start \
-                    where l.node = n.id \
-                ) or exists (select from lane l where l.node = n.id and l.pid = 0) as connected, \
-                clock_timestamp() - pg_postmaster_start_time() > make_interval(secs => $2) as settled \
-            from node n where n.id <> $1";
-        let rows: Vec<NodeRow> = diesel::sql_query(sql)
-            .bind::<SqlUuid, _>(self.node.uuid())
-            .bind::<Double, _>(self.ttl)
-            .load(&mut self.conn)
-            .await
-            .map_err(map_error)?;
-        let node = |r: NodeRow| OtherNode {
+    pub async fn leave(&mut self) -> Result<()> {
+        self.mark("update node set leaving = true where id = $1").await?;
+        self.tell().await
+    }
+
+    async fn mark(&mut self, sql: &str) -> Result<()> {
+        let mark = diesel::sql_query(sql).bind::<SqlUuid, _>(self.node.uuid());
+        mark.execute(&mut self.conn).await.map(drop).map_err(map_error)
+    }
+
+    /// Tells the other engines to look.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub async fn tell(&mut self) -> Result<()> {
+        let tell = diesel::sql_query("select pg_notify($1, '')").bind::<Text, _>(CHANNEL);
+        tell.execute(&mut self.conn).await.map(drop).map_err(map_error)
+    }
+
+    /// The next word of another engine. Cancel-safe. A connection that has died says nothing: whoever waits looks
+    /// from time to time anyway.
+    pub async fn news(&mut self) -> News {
+        let mut stream = std::pin::pin!(self.conn.notifications_stream());
+        loop {
+            match stream.next().await {
+                Some(Ok(said)) if said.channel == CHANNEL => {
+                    let tenant = said.payload.parse().ok().map(TenantId::from_uuid);
+                    return tenant.map_or(News::Shards, News::Workflows);
+                }
+                Some(Ok(_)) => {}
+                Some(Err(_)) | None => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Prolongs the lease and looks at every node.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub async fn look(&mut self) -> Result<View> {
+        let look = Look { node: self.node.uuid(), ttl: self.ttl };
+        let rows: Vec<NodeRow> = look.load(&mut self.conn).await.map_err(map_error)?;
+        let renewed = rows.iter().any(|row| row.renewed);
+        let node = |r: NodeRow| NodeView {
             id: NodeId::from_uuid(r.id),
-            expired: r.expired,
+            address: r.address,
+            secret: Secret::new(r.secret),
+            joined: r.joined,
+            leaving: r.leaving,
+            remaining: Duration::try_from_secs_f64(r.remaining).ok().filter(|rest| !rest.is_zero()),
             connected: r.connected,
             settled: r.settled,
+            shards: r.shards,
         };
-        Ok(rows.into_iter().map(node).collect())
+        Ok(View { renewed, nodes: rows.into_iter().map(node).collect() })
     }
 
     /// Makes sure that another node writes nothing any more: its backends end, its lanes are closed
@@ -156,24 +262,29 @@ impl LeaseConnection {
         self.conn.transaction(fence).await.map_err(map_error)
     }
 
-    /// Takes every shard that no known node owns. Gives how many this node owns now.
+    /// Takes at most `limit` shards that no known node owns; gives which. None if this node is no longer known.
     ///
     /// # Errors
-    /// `Unavailable`.
-    pub async fn take_shards(&mut self) -> Result<i64> {
-        let take = "update shard set owner = $1, epoch = epoch + 1 \
-            where owner is null or owner not in (select id from node)";
-        diesel::sql_query(take)
+    /// `Unavailable`; they may be taken all the same: the next look tells.
+    pub async fn take_shards(&mut self, limit: usize) -> Result<Vec<i16>> {
+        let take = Take { node: self.node.uuid(), limit: i64::try_from(limit).unwrap_or(i64::MAX) };
+        let rows: Vec<ShardRow> = take.load(&mut self.conn).await.map_err(map_error)?;
+        Ok(rows.into_iter().map(|row| row.id).collect())
+    }
+
+    /// Gives shards up. This node must have nothing of them on its way.
+    ///
+    /// # Errors
+    /// `Unavailable`; they may be given up all the same: the next look tells.
+    pub async fn release(&mut self, shards: &[i16]) -> Result<()> {
+        let sql = "update shard set owner = null where owner = $1 and id = any($2)";
+        diesel::sql_query(sql)
             .bind::<SqlUuid, _>(self.node.uuid())
+            .bind::<Array<SmallInt>, _>(shards.to_vec())
             .execute(&mut self.conn)
             .await
-            .map_err(map_error)?;
-        let count: Vec<Count> = diesel::sql_query("select count(*) as n from shard where owner = $1")
-            .bind::<SqlUuid, _>(self.node.uuid())
-            .load(&mut self.conn)
-            .await
-            .map_err(map_error)?;
-        Ok(count.into_iter().next().map_or(0, |c| c.n))
+            .map(drop)
+            .map_err(map_error)
     }
 
     /// Gives everything up, at a clean stop: a successor need not wait.
@@ -192,6 +303,6 @@ impl LeaseConnection {
                 .await
                 .map_err(map_error)?;
         }
-        Ok(())
+        self.tell().await
     }
 }

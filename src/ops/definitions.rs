@@ -4,6 +4,7 @@ mod catalog;
 mod write;
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -39,6 +40,8 @@ struct Shared {
     limits: Arc<Limits>,
     supervisor: Supervisor,
     catalogs: RwLock<HashMap<TenantId, Catalog>>,
+    /// Counts what was forgotten: a catalog that was read before is not kept.
+    forgotten: AtomicU64,
     versions: RwLock<Versions>,
     /// Whoever fills or changes a tenant's catalog holds its stripe from the statement to the memory: what is in
     /// memory then follows the order of the commits.
@@ -66,6 +69,7 @@ impl Definitions {
             limits,
             supervisor,
             catalogs: RwLock::default(),
+            forgotten: AtomicU64::new(0),
             versions: RwLock::default(),
             stripes: std::array::from_fn(|_| Mutex::new(())),
         }))
@@ -171,6 +175,18 @@ impl Definitions {
         self.0.finish("workflow.delete", async move { write::delete(&shared, tenant, &name).await }).await
     }
 
+    /// The tenant's workflows have changed elsewhere: the next look reads them again.
+    pub fn forget(&self, tenant: TenantId) {
+        self.0.forget(tenant);
+    }
+
+    /// As [`Definitions::forget`], for every tenant.
+    pub fn forget_all(&self) {
+        let mut catalogs = self.0.catalogs.write().unwrap_or_else(PoisonError::into_inner);
+        self.0.forgotten.fetch_add(1, Ordering::AcqRel);
+        catalogs.clear();
+    }
+
     async fn write(
         &self,
         tenant: TenantId,
@@ -199,10 +215,14 @@ impl Shared {
         if let Some(found) = self.look(tenant, &look) {
             return Ok(found);
         }
+        let before = self.forgotten.load(Ordering::Acquire);
         let rows = workflows::current(&self.pool, tenant, None).await?;
         let catalog = Catalog::of(rows, self.clock.now(), &self.limits)?;
         let found = look(&catalog);
-        self.catalogs.write().unwrap_or_else(PoisonError::into_inner).insert(tenant, catalog);
+        let mut catalogs = self.catalogs.write().unwrap_or_else(PoisonError::into_inner);
+        if self.forgotten.load(Ordering::Acquire) == before {
+            catalogs.insert(tenant, catalog);
+        }
         Ok(found)
     }
 
@@ -232,7 +252,9 @@ impl Shared {
 
     /// The next look reads the tenant's catalog again.
     fn forget(&self, tenant: TenantId) {
-        self.catalogs.write().unwrap_or_else(PoisonError::into_inner).remove(&tenant);
+        let mut catalogs = self.catalogs.write().unwrap_or_else(PoisonError::into_inner);
+        self.forgotten.fetch_add(1, Ordering::AcqRel);
+        catalogs.remove(&tenant);
     }
 
     fn known_version(&self, tenant: TenantId, name: &str, version: i32) -> Option<Arc<Spec>> {

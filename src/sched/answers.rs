@@ -13,7 +13,7 @@ use crate::hub::Room;
 use crate::id::{EventId, RunId};
 
 use super::core::{Answer, Command, Ticket, Transport};
-use super::owner::Owner;
+use super::owner::{Owner, Waiter};
 use super::reads::ReadJob;
 use super::{Connection, Created, EventCreated};
 
@@ -91,10 +91,10 @@ impl Owner {
             Answer::KeyTaken(key) => return self.reads.push(ReadJob::Key { key, ticket }),
             other => other,
         };
-        let Some(reply) = self.replies.remove(&ticket) else { return };
+        let Some((shard, reply)) = self.replies.remove(&ticket) else { return };
         match (reply, answer) {
             (Reply::Create { run: id, reply, watch }, Answer::Created(run)) => {
-                let finished = watch.then(|| self.watch(id));
+                let finished = watch.then(|| self.watch(id, shard));
                 failpoint::hit_now(Point::BeforeAnswer);
                 let _ = reply.send(Ok(Created::New { run, finished }));
                 failpoint::hit_now(Point::AfterAnswer);
@@ -125,7 +125,8 @@ impl Owner {
         }
     }
 
-    fn fail(&mut self, reply: Reply, error: Error) {
+    /// Tells a caller that its request came to nothing.
+    pub fn fail(&mut self, reply: Reply, error: Error) {
         match reply {
             Reply::Create { reply, .. } => drop(reply.send(Err(error))),
             Reply::Item { place, bulk } => set(&bulk, place, Err(error)),
@@ -141,7 +142,7 @@ impl Owner {
 
     /// A create met a key that is taken: the same body joins the earlier create, another is a conflict.
     pub fn key_found(&mut self, ticket: Ticket, holder: Option<(Uuid, bool)>) {
-        let Some(reply) = self.replies.remove(&ticket) else { return };
+        let Some((_, reply)) = self.replies.remove(&ticket) else { return };
         let (target, same) = match holder {
             Some(holder) => holder,
             // It expired between the two statements: the caller's retry will be the first again.
@@ -206,16 +207,21 @@ impl Owner {
     }
 
     /// Resolves when the run ends.
-    pub fn watch(&mut self, run: RunId) -> oneshot::Receiver<Arc<Run>> {
+    fn watch(&mut self, run: RunId, shard: usize) -> oneshot::Receiver<Arc<Run>> {
         let (done, end) = oneshot::channel();
-        self.waiters.entry(run).or_default().push(done);
+        self.wait_for(run, shard, done);
         end
+    }
+
+    /// Tells `done` when the run ends.
+    pub fn wait_for(&mut self, run: RunId, shard: usize, done: Waiter) {
+        self.waiters.entry(run).or_insert_with(|| (shard, Vec::new())).1.push(done);
     }
 
     /// A run has ended: whoever waits for it is told. Without the payloads in memory the sender is dropped,
     /// and the caller reads the row.
     pub fn ended(&mut self, run: RunId, view: Option<Box<Run>>) {
-        let Some(waiting) = self.waiters.remove(&run) else { return };
+        let Some((_, waiting)) = self.waiters.remove(&run) else { return };
         let Some(view) = view else { return };
         let view = Arc::new(*view);
         for waiter in waiting {

@@ -13,16 +13,15 @@ use crate::failpoint::{self, Point};
 use crate::id::{EventId, RunId, SessionId, TenantId, WorkerId};
 
 use super::answers::{Bulk, Outcomes, Reply};
-use super::core::{
-    Body, Command, CreateKey, NewEventRow, NewRunRow, NewSession, Shard, Ticket, Transport, WorkerMessage,
-};
+use super::core::{Body, Command, CreateKey, NewEventRow, NewRunRow, NewSession, Ticket, Transport, WorkerMessage};
+use super::moves::moved;
 use super::owner::{Owner, Socket};
 use super::{Connection, Created, EventCreated, FromWorker, Hello, Idempotency, NewEvent, NewRun, Request, Stats};
 
 /// Rows of a bulk request that one turn decides on.
 const BULK_TURN: usize = 64;
 
-/// What is left of a bulk request.
+/// What is left of a bulk request. All its items are one tenant's.
 pub(super) enum BulkWork {
     Runs(Enumerate<IntoIter<NewRun>>, Outcomes<Created>),
     Events(Enumerate<IntoIter<NewEvent>>, Outcomes<EventCreated>),
@@ -31,42 +30,44 @@ pub(super) enum BulkWork {
 impl Owner {
     /// Decides on one request.
     pub fn request(&mut self, request: Request) {
+        let Some(request) = self.admit(request) else { return };
         match request {
             Request::Create { run, reply } => {
                 let (tenant, watch) = (run.tenant, run.watch);
                 let row = self.new_run(run);
-                let ticket = self.ticket(Reply::Create { run: row.id, reply, watch });
+                let ticket = self.ticket(shard_of(tenant), Reply::Create { run: row.id, reply, watch });
                 self.step(shard_of(tenant), Command::Create(Box::new(row), Some(ticket)), false);
             }
             Request::CreateMany { runs, reply } => {
-                let bulk = Bulk::of(runs.len(), reply);
-                self.bulks.push_back(BulkWork::Runs(runs.into_iter().enumerate(), bulk));
+                let (bulk, shard) = (Bulk::of(runs.len(), reply), runs.first().map_or(0, |run| shard_of(run.tenant)));
+                self.bulks.push_back((shard, BulkWork::Runs(runs.into_iter().enumerate(), bulk)));
             }
             Request::Events { events, reply } => {
-                let bulk = Bulk::of(events.len(), reply);
-                self.bulks.push_back(BulkWork::Events(events.into_iter().enumerate(), bulk));
+                let (bulk, shard) = (Bulk::of(events.len(), reply), events.first().map_or(0, |e| shard_of(e.tenant)));
+                self.bulks.push_back((shard, BulkWork::Events(events.into_iter().enumerate(), bulk)));
             }
             Request::Event { event, reply } => {
                 let (tenant, bulk) = (event.tenant, event.specs.len() > 1);
-                let ticket = self.ticket(Reply::Event { reply });
+                let ticket = self.ticket(shard_of(tenant), Reply::Event { reply });
                 let row = self.new_event(event);
                 self.step(shard_of(tenant), Command::CreateEvent(Box::new(row), ticket), bulk);
             }
             Request::Cancel { tenant, run, reply } => {
-                let ticket = self.ticket(Reply::Cancel { reply });
+                let ticket = self.ticket(shard_of(tenant), Reply::Cancel { reply });
                 self.step(shard_of(tenant), Command::Cancel { tenant, run, ticket }, false);
             }
-            Request::Watch { run, reply } => self.waiters.entry(run).or_default().push(reply),
+            Request::Watch { tenant, run, reply } => self.wait_for(run, shard_of(tenant), reply),
             Request::Connect { hello, outbox, reply } => self.connect(hello, outbox, reply),
             Request::Worker { from, message } => self.worker(from, message),
             Request::Snapshot { tenant, reply } => {
-                let _ = reply.send(self.shards[shard_of(tenant)].workers(tenant));
+                let workers = self.shards.get(shard_of(tenant)).map(|owned| owned.state.workers(tenant));
+                let _ = reply.send(workers.unwrap_or_default());
             }
             Request::Stats { reply } => {
                 let _ = reply.send(self.stats());
             }
             Request::Drain { within } => {
-                for shard in 0..self.shards.len() {
+                for shard in self.shards.numbers() {
                     self.step(shard, Command::Drain(within), false);
                 }
             }
@@ -74,11 +75,57 @@ impl Owner {
         }
     }
 
-    fn ticket(&mut self, reply: Reply) -> Ticket {
+    /// Lets a request through if its shard is served here; else answers it.
+    fn admit(&mut self, request: Request) -> Option<Request> {
+        let tenant = match &request {
+            Request::Create { run, .. } => run.tenant,
+            Request::CreateMany { runs, .. } => match runs.first() {
+                Some(run) => run.tenant,
+                None => return Some(request),
+            },
+            Request::Events { events, .. } => match events.first() {
+                Some(event) => event.tenant,
+                None => return Some(request),
+            },
+            Request::Event { event, .. } => event.tenant,
+            Request::Connect { hello, .. } => hello.tenant,
+            Request::Cancel { tenant, .. } | Request::Watch { tenant, .. } | Request::Snapshot { tenant, .. } => {
+                *tenant
+            }
+            Request::Worker { .. } | Request::Stats { .. } | Request::Drain { .. } | Request::Quiesce { .. } => {
+                return Some(request);
+            }
+        };
+        if self.takes(shard_of(tenant)) {
+            return Some(request);
+        }
+        // A caller that has gone away needs no answer. Who watches reads the row when the sender is dropped.
+        match request {
+            Request::Create { reply, .. } => drop(reply.send(Err(moved()))),
+            Request::CreateMany { runs, reply } => drop(reply.send(runs.iter().map(|_| Err(moved())).collect())),
+            Request::Events { events, reply } => drop(reply.send(events.iter().map(|_| Err(moved())).collect())),
+            Request::Event { reply, .. } => drop(reply.send(Err(moved()))),
+            Request::Connect { reply, .. } => drop(reply.send(Err(moved()))),
+            Request::Cancel { reply, .. } => drop(reply.send(Err(moved()))),
+            _ => {}
+        }
+        None
+    }
+
+    fn ticket(&mut self, shard: usize, reply: Reply) -> Ticket {
         let ticket = self.next_ticket;
         self.next_ticket += 1;
-        self.replies.insert(ticket, reply);
+        self.replies.insert(ticket, (shard, reply));
         ticket
+    }
+
+    /// As [`Owner::ticket`], for an item of a bulk request; `None`: its shard has moved meanwhile, and it is told so.
+    fn item_ticket(&mut self, shard: usize, item: Reply) -> Option<Ticket> {
+        if self.shards.get(shard).is_some() {
+            return Some(self.ticket(shard, item));
+        }
+        self.fail(item, moved());
+        None
     }
 
     fn new_run(&self, run: NewRun) -> NewRunRow {
@@ -131,34 +178,34 @@ impl Owner {
 
     /// Takes some items of the bulk requests, in turn: a thousand decisions at once would keep everybody else waiting.
     pub fn advance_bulks(&mut self) {
-        match self.bulks.pop_front() {
-            Some(BulkWork::Runs(mut runs, bulk)) => {
+        let Some((shard, work)) = self.bulks.pop_front() else { return };
+        match work {
+            BulkWork::Runs(mut runs, bulk) => {
                 for (place, run) in runs.by_ref().take(BULK_TURN) {
-                    let tenant = run.tenant;
+                    let item = Reply::Item { place, bulk: Arc::clone(&bulk) };
+                    let Some(ticket) = self.item_ticket(shard, item) else { continue };
                     let row = self.new_run(run);
-                    let ticket = self.ticket(Reply::Item { place, bulk: Arc::clone(&bulk) });
-                    self.step(shard_of(tenant), Command::Create(Box::new(row), Some(ticket)), true);
+                    self.step(shard, Command::Create(Box::new(row), Some(ticket)), true);
                 }
                 if runs.len() > 0 {
-                    self.bulks.push_back(BulkWork::Runs(runs, bulk));
+                    self.bulks.push_back((shard, BulkWork::Runs(runs, bulk)));
                 }
             }
-            Some(BulkWork::Events(mut events, bulk)) => {
+            BulkWork::Events(mut events, bulk) => {
                 let mut rows = 0;
                 while rows < BULK_TURN
                     && let Some((place, event)) = events.next()
                 {
                     rows += 1 + event.specs.len();
-                    let tenant = event.tenant;
+                    let item = Reply::EventItem { place, bulk: Arc::clone(&bulk) };
+                    let Some(ticket) = self.item_ticket(shard, item) else { continue };
                     let row = self.new_event(event);
-                    let ticket = self.ticket(Reply::EventItem { place, bulk: Arc::clone(&bulk) });
-                    self.step(shard_of(tenant), Command::CreateEvent(Box::new(row), ticket), true);
+                    self.step(shard, Command::CreateEvent(Box::new(row), ticket), true);
                 }
                 if events.len() > 0 {
-                    self.bulks.push_back(BulkWork::Events(events, bulk));
+                    self.bulks.push_back((shard, BulkWork::Events(events, bulk)));
                 }
             }
-            None => {}
         }
     }
 
@@ -192,12 +239,16 @@ impl Owner {
             resume,
             holding,
         };
-        let ticket = self.ticket(Reply::Connect { transport, reply });
+        let ticket = self.ticket(shard, Reply::Connect { transport, reply });
         self.step(shard, Command::Connect(Box::new(new), ticket), false);
     }
 
     fn worker(&mut self, from: Connection, message: FromWorker) {
         let Some(shard) = self.sockets.get(&from.transport).map(|s| s.shard) else { return };
+        if !self.takes(shard) {
+            // It says so again on its next socket.
+            return;
+        }
         let gone = matches!(message, FromWorker::Lost | FromWorker::Goodbye);
         let message = match message {
             FromWorker::Received(attempts) => {
@@ -227,14 +278,12 @@ impl Owner {
     }
 
     fn stats(&self) -> Stats {
-        let mut stats = self.totals;
-        for counters in self.shards.iter().map(Shard::counters) {
-            stats.created += counters.created;
-            stats.optimistic += counters.optimistic;
-            stats.finished += counters.finished;
-            stats.resent += counters.resent;
-            stats.taken_back += counters.taken_back;
-        }
+        let (mut stats, counters) = (self.totals, self.shards.counters());
+        stats.created += counters.created;
+        stats.optimistic += counters.optimistic;
+        stats.finished += counters.finished;
+        stats.resent += counters.resent;
+        stats.taken_back += counters.taken_back;
         stats
     }
 }

@@ -2,13 +2,18 @@
 
 mod answers;
 mod batch;
+mod cluster;
 pub mod core;
 mod directory;
+mod holdings;
 mod intake;
 mod lane;
 mod lease;
+mod moves;
 mod owner;
 mod reads;
+mod shards;
+mod share;
 mod start;
 
 pub use directory::{Directory, Peer, Place};
@@ -32,6 +37,8 @@ use crate::error::{Error, Result};
 use crate::hub::Outbox;
 use crate::id::{EventId, NodeId, RunId, SessionId, TenantId, TokenId};
 
+use cluster::Leave;
+
 /// How long a caller waits for a commit before it is told that the outcome is unknown.
 const ANSWER: Duration = Duration::from_secs(10);
 /// Requests that may wait for the owner.
@@ -43,10 +50,11 @@ pub struct Scheduler {
     intake: mpsc::Sender<Request>,
     clock: Clock,
     node: NodeId,
-    /// Set while this process owns its shards.
+    /// Set once every shard had an owner that this process knows.
     ready: Arc<AtomicBool>,
     directory: Directory,
     secret: Arc<Secret>,
+    leaves: mpsc::Sender<Leave>,
 }
 
 /// A trigger, checked.
@@ -198,7 +206,7 @@ pub(crate) enum Request {
     Event { event: NewEvent, reply: oneshot::Sender<Result<EventCreated>> },
     Events { events: Vec<NewEvent>, reply: oneshot::Sender<Vec<Result<EventCreated>>> },
     Cancel { tenant: TenantId, run: RunId, reply: oneshot::Sender<Result<()>> },
-    Watch { run: RunId, reply: oneshot::Sender<Arc<Run>> },
+    Watch { tenant: TenantId, run: RunId, reply: oneshot::Sender<Arc<Run>> },
     Connect { hello: Hello, outbox: Outbox, reply: oneshot::Sender<Result<(Welcome, Connection)>> },
     Worker { from: Connection, message: FromWorker },
     Snapshot { tenant: TenantId, reply: oneshot::Sender<Vec<WorkerState>> },
@@ -246,7 +254,7 @@ pub struct Stats {
 impl Scheduler {
     async fn ask<T>(&self, request: Request, answer: oneshot::Receiver<T>) -> Result<T> {
         if !self.is_ready() {
-            return Err(Error::unavailable("this engine does not own its shards yet"));
+            return Err(Error::unavailable("this engine does not know yet who owns the shards"));
         }
         self.intake
             .send_timeout(request, Duration::from_secs(2))
@@ -289,10 +297,10 @@ impl Scheduler {
     }
 
     /// Resolves with the run when it ends. Read the run *after* this call: it may have ended before.
-    pub async fn watch(&self, run: RunId) -> Result<oneshot::Receiver<Arc<Run>>> {
+    pub async fn watch(&self, tenant: TenantId, run: RunId) -> Result<oneshot::Receiver<Arc<Run>>> {
         let (reply, answer) = oneshot::channel();
         self.intake
-            .send_timeout(Request::Watch { run, reply }, Duration::from_secs(2))
+            .send_timeout(Request::Watch { tenant, run, reply }, Duration::from_secs(2))
             .await
             .map_err(|_| Error::unavailable("the scheduler takes no more requests now"))?;
         Ok(answer)
@@ -335,7 +343,7 @@ impl Scheduler {
 }
 
 impl Scheduler {
-    /// Whether this process owns its shards and takes requests.
+    /// Whether this process takes part: every shard had an owner that it knows, itself or another engine.
     pub fn is_ready(&self) -> bool {
         self.ready.load(Ordering::Acquire)
     }
@@ -366,6 +374,15 @@ impl Scheduler {
         let _ = self.intake.send_timeout(Request::Drain { within }, Duration::from_secs(1)).await;
     }
 
+    /// Hands every shard over to other engines, at most `within`. False: there is no other, or it took too long.
+    pub async fn leave(&self, within: Duration) -> bool {
+        let (reply, done) = oneshot::channel();
+        if self.leaves.send_timeout(reply, Duration::from_secs(1)).await.is_err() {
+            return false;
+        }
+        matches!(tokio::time::timeout(within, done).await, Ok(Ok(true)))
+    }
+
     /// Resolves when everything decided so far is committed, or after `within`.
     pub async fn quiesce(&self, within: Duration) {
         let (reply, answer) = oneshot::channel();
@@ -381,6 +398,7 @@ impl Scheduler {
     pub(crate) fn played(clock: Clock, node: NodeId) -> (Self, mpsc::Receiver<Request>) {
         let (intake, requests) = mpsc::channel(INTAKE);
         let (ready, secret) = (Arc::new(AtomicBool::new(true)), Arc::new(Secret::new("played")));
-        (Self { intake, clock, node, ready, directory: Directory::everywhere(&Place::Here), secret }, requests)
+        let (directory, leaves) = (Directory::everywhere(&Place::Here), mpsc::channel(1).0);
+        (Self { intake, clock, node, ready, directory, secret, leaves }, requests)
     }
 }

@@ -20,11 +20,13 @@ use crate::id::{RunId, SHARDS, SessionId};
 
 use super::answers::Reply;
 use super::batch::Waiting;
-use super::core::{Command, Context, Effect, Lane, Settings, Shard, Ticket, Transport};
+use super::cluster::{Order, Report};
+use super::core::{Command, Context, Effect, Lane, Settings, Ticket, Transport};
 use super::intake::BulkWork;
 use super::lane::{BatchDone, Done, Job, LaneWriter};
 use super::lease::Standing;
 use super::reads::{ReadDone, ReadJob, ReadQueue, Reads};
+use super::shards::Shards;
 use super::{Request, Stats};
 
 /// Requests that one turn takes before it looks at anything else.
@@ -35,7 +37,7 @@ const READ_TIMERS: Duration = Duration::from_secs(25);
 /// How soon they are read again when a read did not bring all, and how long before the first that is missing.
 const READ_MORE: Duration = Duration::from_millis(250);
 const READ_BEFORE: Duration = Duration::from_secs(5);
-/// The longest sleep: the loop shows that it is alive.
+/// The longest sleep: the loop shows that it is alive. At most a quarter of the lease.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
 /// How often callers who have gone away are forgotten.
 const SWEEP: Duration = Duration::from_secs(30);
@@ -72,6 +74,9 @@ impl LaneSlot {
     }
 }
 
+/// Whoever waits for a run to end.
+pub(super) type Waiter = oneshot::Sender<Arc<Run>>;
+
 /// A worker's socket.
 pub(super) struct Socket {
     pub shard: usize,
@@ -83,12 +88,14 @@ pub(super) struct Socket {
 pub(super) struct Owner {
     pub clock: Clock,
     pub settings: Scheduling,
-    pub shards: Vec<Shard>,
-    pub replies: HashMap<Ticket, Reply>,
+    pub shards: Shards,
+    /// Who waits for an answer of which shard.
+    pub replies: HashMap<Ticket, (usize, Reply)>,
     pub next_ticket: Ticket,
     pub next_transport: Transport,
     pub sockets: HashMap<Transport, Socket>,
-    pub waiters: HashMap<RunId, Vec<oneshot::Sender<Arc<Run>>>>,
+    /// Who waits for the end of a run, by its shard.
+    pub waiters: HashMap<RunId, (usize, Vec<Waiter>)>,
     /// Assignments of this turn, by socket: one frame each.
     pub assigned: Vec<(Transport, Vec<Assignment>)>,
     pub reads: ReadQueue,
@@ -97,12 +104,14 @@ pub(super) struct Owner {
     reader: Option<Reads>,
     reading: Running<(Reads, ReadDone)>,
     standing: Standing,
-    timers_at: Timestamp,
+    orders: mpsc::Receiver<Order>,
+    pub reports: mpsc::Sender<Report>,
+    pub timers_at: Timestamp,
     reading_timers: bool,
     sweep_at: Timestamp,
     pub quiesced: Vec<oneshot::Sender<()>>,
-    /// Bulk requests that are decided a piece at a time.
-    pub bulks: VecDeque<BulkWork>,
+    /// Bulk requests that are decided a piece at a time, with their shards.
+    pub bulks: VecDeque<(usize, BulkWork)>,
     effects: Vec<Effect>,
     /// Sums over the shards: optimistic assignments and creates that are not committed.
     optimistic: usize,
@@ -117,6 +126,8 @@ pub(super) struct OwnerParts {
     pub finish: LaneWriter,
     pub reader: Reads,
     pub standing: Standing,
+    pub orders: mpsc::Receiver<Order>,
+    pub reports: mpsc::Sender<Report>,
 }
 
 async fn finished<T>(running: &mut Running<T>) -> T {
@@ -140,7 +151,7 @@ impl Owner {
         };
         let now = parts.clock.now();
         Self {
-            shards: (0..SHARDS).map(|_| Shard::new(settings.clone())).collect(),
+            shards: Shards::new(usize::try_from(SHARDS).unwrap_or(0), settings),
             clock: parts.clock,
             settings: parts.settings,
             replies: HashMap::new(),
@@ -155,6 +166,8 @@ impl Owner {
             reader: Some(parts.reader),
             reading: None,
             standing: parts.standing,
+            orders: parts.orders,
+            reports: parts.reports,
             timers_at: now,
             reading_timers: false,
             sweep_at: now.plus(SWEEP),
@@ -186,20 +199,24 @@ impl Owner {
                     }
                 }
                 (reads, done) = finished(&mut self.reading) => self.read_done(reads, done),
+                Some(order) = self.orders.recv() => self.order(order),
                 () = std::future::ready(()), if !self.bulks.is_empty() => self.advance_bulks(),
                 () = tokio::time::sleep(sleep) => {}
                 () = stopping.cancelled() => return,
             }
             self.tick();
+            self.finish_moves();
             self.flush();
         }
     }
 
     fn until_next(&self) -> Duration {
         let now = self.clock.now();
-        let shards = self.shards.iter().filter_map(Shard::next_timer).min();
+        let shards = self.shards.all().filter_map(|(_, owned)| owned.state.next_timer()).min();
         let next = [shards, Some(self.timers_at), Some(self.sweep_at)].into_iter().flatten().min();
-        next.map_or(LONGEST_SLEEP, |at| at.since(now)).min(LONGEST_SLEEP)
+        let longest = LONGEST_SLEEP.min(self.settings.lease / 4);
+        let next = next.map_or(longest, |at| at.since(now)).min(longest);
+        self.until_moves().map_or(next, |moves| moves.min(next))
     }
 
     fn pump(&mut self) {
@@ -229,8 +246,9 @@ impl Owner {
 
     fn tick(&mut self) {
         let now = self.clock.now();
-        for shard in 0..self.shards.len() {
-            if self.shards[shard].next_timer().is_some_and(|at| at <= now) {
+        for shard in self.shards.numbers() {
+            let due = self.shards.get(shard).and_then(|owned| owned.state.next_timer());
+            if due.is_some_and(|at| at <= now) && self.takes(shard) {
                 failpoint::hit_now(Point::BeforeTimer);
                 self.step(shard, Command::Tick, false);
                 failpoint::hit_now(Point::AfterTimer);
@@ -239,7 +257,7 @@ impl Owner {
         self.read_timers(now);
         if self.sweep_at <= now {
             self.sweep_at = now.plus(SWEEP);
-            self.waiters.retain(|_, waiting| {
+            self.waiters.retain(|_, (_, waiting)| {
                 waiting.retain(|w| !w.is_closed());
                 !waiting.is_empty()
             });
@@ -251,7 +269,7 @@ impl Owner {
         if self.reading_timers {
             return;
         }
-        let nearest = self.shards.iter().map(Shard::timer_horizon).min().unwrap_or_default();
+        let Some(nearest) = self.shards.all().map(|(_, owned)| owned.state.timer_horizon()).min() else { return };
         let missing = nearest.minus(READ_BEFORE).max(self.timers_at.minus(READ_TIMERS).plus(READ_MORE));
         if self.timers_at.min(missing) > now {
             return;
@@ -259,21 +277,22 @@ impl Owner {
         self.timers_at = now.plus(READ_TIMERS);
         self.reading_timers = true;
         let until = now.plus(HORIZON);
-        for shard in 0..self.shards.len() {
-            self.step(shard, Command::TimersAsked(until), false);
+        let of: Vec<_> = self.shards.numbers().into_iter().filter_map(|shard| self.shards.tenure(shard)).collect();
+        for tenure in &of {
+            self.step(tenure.shard, Command::TimersAsked(until), false);
         }
-        self.reads.push(ReadJob::Timers { until });
+        self.reads.push(ReadJob::Timers { of, until });
     }
 
-    /// One decision and what follows from it.
+    /// One decision and what follows from it. Of a shard that is not owned there is nothing to decide.
     pub fn step(&mut self, shard: usize, command: Command, bulk: bool) {
         let cx = Context {
             now: self.clock.now(),
             optimistic_room: self.settings.optimistic_slots.saturating_sub(self.optimistic),
             creating: self.creating,
         };
+        let Some(owned) = self.shards.get_mut(shard).map(|owned| &mut owned.state) else { return };
         let mut effects = std::mem::take(&mut self.effects);
-        let owned = &mut self.shards[shard];
         self.optimistic -= owned.optimistic_in_flight();
         self.creating -= owned.creates_in_flight();
         owned.step(command, cx, &mut effects);
@@ -297,8 +316,16 @@ impl Owner {
             Effect::Answer(ticket, answer) => self.answer(ticket, answer),
             Effect::Push(transport, message) => self.push(transport, message),
             Effect::Ended(run, view) => self.ended(run, view),
-            Effect::LoadQueue(key, from, limit) => self.reads.push(ReadJob::Queue { shard, key, from, limit }),
-            Effect::LoadRun(run) => self.reads.push_run(shard, run),
+            Effect::LoadQueue(key, from, limit) => {
+                if let Some(of) = self.shards.tenure(shard) {
+                    self.reads.push(ReadJob::Queue { of, key, from, limit });
+                }
+            }
+            Effect::LoadRun(run) => {
+                if let Some(of) = self.shards.tenure(shard) {
+                    self.reads.push_run(of, run);
+                }
+            }
         }
     }
 
@@ -335,18 +362,17 @@ impl Owner {
                 commands
             }
             ReadDone::Key { ticket, holder } => return self.key_found(ticket, holder),
+            ReadDone::LeftBehind(left) => return self.gained(left),
         };
-        for (shard, command) in commands {
-            self.step(shard, command, false);
+        for (of, command) in commands {
+            if self.shards.holds(of) {
+                self.step(of.shard, command, false);
+            }
         }
     }
 
-    /// Rebuilds every shard from what a former owner left.
-    pub fn recover(&mut self, left: Vec<(usize, Command)>) {
-        failpoint::hit_now(Point::BeforeRecover);
-        for (shard, command) in left {
-            self.step(shard, command, false);
-        }
-        failpoint::hit_now(Point::AfterRecover);
+    /// Whether a bulk request has items left that are this shard's.
+    pub fn has_bulk_of(&self, shard: usize) -> bool {
+        self.bulks.iter().any(|(of, _)| *of == shard)
     }
 }

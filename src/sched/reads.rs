@@ -10,10 +10,11 @@ use crate::config::Database;
 use crate::db::scan::Reader;
 use crate::domain::change::{CreateKey, Stored, StoredRun, WorkerRow};
 use crate::error::{Code, Error, Result};
-use crate::id::{RunId, SHARDS};
+use crate::id::RunId;
 use crate::ops::definitions::Definitions;
 
 use super::core::{Command, Found, OpenRow, QueueKey, Ticket};
+use super::shards::Tenure;
 
 /// Rows of one shard that one read of timers brings.
 const TIMERS: usize = 10_000;
@@ -22,17 +23,34 @@ const RUNS: usize = 1_000;
 
 /// Something to read.
 pub(super) enum ReadJob {
-    Queue { shard: usize, key: QueueKey, from: Option<(i64, RunId)>, limit: usize },
-    Timers { until: Timestamp },
-    Key { key: CreateKey, ticket: Ticket },
+    Queue {
+        of: Tenure,
+        key: QueueKey,
+        from: Option<(i64, RunId)>,
+        limit: usize,
+    },
+    Timers {
+        of: Vec<Tenure>,
+        until: Timestamp,
+    },
+    Key {
+        key: CreateKey,
+        ticket: Ticket,
+    },
+    /// What a former owner left of these shards.
+    LeftBehind {
+        shards: Vec<usize>,
+    },
 }
 
 /// What was read.
 pub(super) enum ReadDone {
     /// Commands for shards.
-    Commands(Vec<(usize, Command)>),
+    Commands(Vec<(Tenure, Command)>),
     /// Timers of every shard.
-    Timers(Vec<(usize, Command)>),
+    Timers(Vec<(Tenure, Command)>),
+    /// What a former owner left; one for each shard.
+    LeftBehind(Vec<(usize, Command)>),
     /// Who holds a create key: its target, if the body is the same.
     Key { ticket: Ticket, holder: Option<(uuid::Uuid, bool)> },
 }
@@ -41,13 +59,13 @@ pub(super) enum ReadDone {
 #[derive(Default)]
 pub(super) struct ReadQueue {
     jobs: VecDeque<ReadJob>,
-    runs: Vec<(usize, RunId)>,
+    runs: Vec<(Tenure, RunId)>,
 }
 
 /// What one turn reads.
 pub(super) enum Reading {
     One(ReadJob),
-    Runs(Vec<(usize, RunId)>),
+    Runs(Vec<(Tenure, RunId)>),
 }
 
 impl ReadQueue {
@@ -56,8 +74,8 @@ impl ReadQueue {
     }
 
     /// Single runs are read together.
-    pub fn push_run(&mut self, shard: usize, run: RunId) {
-        self.runs.push((shard, run));
+    pub fn push_run(&mut self, of: Tenure, run: RunId) {
+        self.runs.push((of, run));
     }
 
     pub fn next(&mut self) -> Option<Reading> {
@@ -106,13 +124,14 @@ impl Reads {
     async fn read(&mut self, what: &Reading) -> Result<ReadDone> {
         match what {
             Reading::Runs(runs) => self.runs(runs).await.map(ReadDone::Commands),
-            Reading::One(ReadJob::Queue { shard, key, from, limit }) => {
+            Reading::One(ReadJob::Queue { of, key, from, limit }) => {
                 let rows = self.reader().await?.queue(key.tenant, &key.action, *from, *limit).await?;
                 let all = rows.len() < *limit;
                 let rows = self.open_rows(rows).await?;
-                Ok(ReadDone::Commands(vec![(*shard, Command::QueueLoaded(key.clone(), rows, all))]))
+                Ok(ReadDone::Commands(vec![(*of, Command::QueueLoaded(key.clone(), rows, all))]))
             }
-            Reading::One(ReadJob::Timers { until }) => self.timers(*until).await,
+            Reading::One(ReadJob::Timers { of, until }) => self.timers(of, *until).await,
+            Reading::One(ReadJob::LeftBehind { shards }) => self.left_behind(shards).await.map(ReadDone::LeftBehind),
             Reading::One(ReadJob::Key { key, ticket }) => {
                 let holder = self.reader().await?.key(key).await?;
                 let holder = holder.map(|(target, hash)| (target, hash == key.body_hash));
@@ -121,11 +140,11 @@ impl Reads {
         }
     }
 
-    async fn runs(&mut self, runs: &[(usize, RunId)]) -> Result<Vec<(usize, Command)>> {
+    async fn runs(&mut self, runs: &[(Tenure, RunId)]) -> Result<Vec<(Tenure, Command)>> {
         let ids: Vec<RunId> = runs.iter().map(|r| r.1).collect();
         let mut found = self.reader().await?.runs(&ids).await?;
         let mut commands = Vec::with_capacity(runs.len());
-        for (shard, run) in runs {
+        for (of, run) in runs {
             let found = match found.remove(run) {
                 Some(Stored::Open(row)) => match self.open_rows(vec![row]).await?.pop() {
                     Some(row) => Found::Open(Box::new(row)),
@@ -134,33 +153,32 @@ impl Reads {
                 Some(Stored::Ended(ended)) => Found::Ended(ended),
                 None => Found::Nothing,
             };
-            commands.push((*shard, Command::RunsLoaded(vec![(*run, found)])));
+            commands.push((*of, Command::RunsLoaded(vec![(*run, found)])));
         }
         Ok(commands)
     }
 
-    async fn timers(&mut self, until: Timestamp) -> Result<ReadDone> {
-        let shards: Vec<i16> = (0..SHARDS).collect();
+    async fn timers(&mut self, of: &[Tenure], until: Timestamp) -> Result<ReadDone> {
+        let shards = numbers(of.iter().map(|tenure| tenure.shard));
         let rows = self.reader().await?.timers(&shards, until, TIMERS).await?;
         let rows = self.open_rows(rows).await?;
         let mut of_shard: HashMap<usize, Vec<OpenRow>> = HashMap::new();
         for row in rows {
             of_shard.entry(shard_of(&row)).or_default().push(row);
         }
-        let mut commands = Vec::new();
-        for shard in 0..usize::try_from(SHARDS).unwrap_or(0) {
-            let rows = of_shard.remove(&shard).unwrap_or_default();
+        let commands = of.iter().map(|tenure| {
+            let rows = of_shard.remove(&tenure.shard).unwrap_or_default();
             let all = rows.len() < TIMERS;
-            commands.push((shard, Command::TimersLoaded(rows, until, all)));
-        }
-        Ok(ReadDone::Timers(commands))
+            (*tenure, Command::TimersLoaded(rows, until, all))
+        });
+        Ok(ReadDone::Timers(commands.collect()))
     }
 
     /// What a former owner left: workers and held runs of each shard.
-    pub async fn left_behind(&mut self) -> Result<Vec<(usize, Command)>> {
-        let shards: Vec<i16> = (0..SHARDS).collect();
-        let workers = self.reader().await?.workers(&shards).await?;
-        let held = self.reader().await?.held(&shards).await?;
+    async fn left_behind(&mut self, shards: &[usize]) -> Result<Vec<(usize, Command)>> {
+        let ids = numbers(shards.iter().copied());
+        let workers = self.reader().await?.workers(&ids).await?;
+        let held = self.reader().await?.held(&ids).await?;
         let held = self.open_rows(held).await?;
         let mut of_shard: HashMap<usize, (Vec<WorkerRow>, Vec<OpenRow>)> = HashMap::new();
         for row in workers {
@@ -170,7 +188,11 @@ impl Reads {
         for row in held {
             of_shard.entry(shard_of(&row)).or_default().1.push(row);
         }
-        Ok(of_shard.into_iter().map(|(shard, (w, h))| (shard, Command::Recovered(w, h))).collect())
+        let left = |shard: &usize| {
+            let (workers, held) = of_shard.remove(shard).unwrap_or_default();
+            (*shard, Command::Recovered(workers, held))
+        };
+        Ok(shards.iter().map(left).collect())
     }
 
     /// Rows with their compiled definitions. Versions are never deleted, so a missing one is a defect of the
@@ -204,6 +226,10 @@ impl Reads {
         }
         Ok(open)
     }
+}
+
+fn numbers(shards: impl Iterator<Item = usize>) -> Vec<i16> {
+    shards.filter_map(|shard| i16::try_from(shard).ok()).collect()
 }
 
 fn shard_of(row: &OpenRow) -> usize {

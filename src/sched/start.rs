@@ -1,4 +1,4 @@
-//! Starting the scheduler: the lease, the lanes, what a former owner left, then the owner's loop.
+//! Starting the scheduler: this engine becomes known, opens its lanes, and takes part in the cluster.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,21 +6,22 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::warn;
 
 use crate::clock::Clock;
 use crate::config::{Database, Retention, Scheduling, Secret};
 use crate::db::lane::LaneName;
 use crate::db::{Pool, partitions};
 use crate::error::{Error, Result};
-use crate::id::{NodeId, SHARDS};
+use crate::id::NodeId;
 use crate::ops::definitions::Definitions;
 use crate::supervisor::{Schedule, Supervisor};
 
-use super::directory::{Directory, Place};
+use super::cluster::{self, Cluster, Order, Report};
+use super::directory::Directory;
 use super::intake::fresh_secret;
 use super::lane::LaneWriter;
-use super::lease::{Lease, Standing};
+use super::lease::Standing;
 use super::owner::{Owner, OwnerParts};
 use super::reads::Reads;
 use super::{INTAKE, Request, Scheduler};
@@ -34,6 +35,8 @@ pub struct Parts {
     pub database: Database,
     /// For maintenance.
     pub pool: Pool,
+    /// Host and port at which other engines reach this one.
+    pub address: String,
     /// How runs are given to workers.
     pub scheduling: Scheduling,
     /// How long things are kept.
@@ -48,87 +51,120 @@ pub struct Parts {
     pub supervisor: Supervisor,
 }
 
-/// Starts the scheduler. Returns at once: [`Scheduler::is_ready`] tells when this process owns its shards,
-/// which it waits for while another engine does.
+/// The ends of the channels between the scheduler's tasks.
+struct Ends {
+    requests: mpsc::Receiver<Request>,
+    orders: mpsc::Receiver<Order>,
+    reports: mpsc::Sender<Report>,
+}
+
+/// Starts the scheduler. Returns at once: [`Scheduler::is_ready`] tells when every shard has an owner.
 ///
 /// # Errors
 /// `Internal` when the system gives no random numbers.
 pub fn start(parts: Parts) -> Result<Scheduler> {
     let (intake, requests) = mpsc::channel(INTAKE);
+    let (orders, ordered) = mpsc::channel(cluster::ORDERS);
+    let (reports, reported) = mpsc::channel(cluster::ORDERS);
+    let (leaves, left) = mpsc::channel(1);
     let node = NodeId::generate(parts.clock.now());
     let ready = Arc::new(AtomicBool::new(false));
     let (secret, _) =
         fresh_secret().map_err(|e| Error::Internal(format!("the system gives no random numbers: {e}")))?;
     let (directory, secret) = (Directory::default(), Arc::new(Secret::new(secret)));
-    let scheduler = Scheduler {
-        intake,
-        clock: parts.clock.clone(),
+    let standing = Standing::new(parts.clock.clone());
+    let cluster = Cluster::new(cluster::Parts {
+        database: parts.database.clone(),
         node,
-        ready: Arc::clone(&ready),
+        address: parts.address.clone(),
+        secret: Arc::clone(&secret),
+        ttl: parts.scheduling.lease,
+        standing: standing.clone(),
         directory: directory.clone(),
-        secret,
-    };
+        definitions: parts.definitions.clone(),
+        ready: Arc::clone(&ready),
+        orders,
+        reports: reported,
+        leaves: left,
+    });
+    let clock = parts.clock.clone();
+    let scheduler = Scheduler { intake, clock, node, ready: Arc::clone(&ready), directory, secret, leaves };
     let supervisor = parts.supervisor.clone();
+    let ends = Ends { requests, orders: ordered, reports };
     supervisor.clone().spawn_vital("scheduler", async move {
-        serve(parts, node, requests, &ready, &directory).await;
+        serve(parts, node, standing, cluster, ends).await;
         ready.store(false, Ordering::Release);
     });
     Ok(scheduler)
 }
 
-async fn serve(
-    parts: Parts,
-    node: NodeId,
-    requests: mpsc::Receiver<Request>,
-    ready: &AtomicBool,
-    directory: &Directory,
-) {
+async fn serve(parts: Parts, node: NodeId, standing: Standing, mut cluster: Cluster, ends: Ends) {
     let stopping = parts.supervisor.stopping();
-    let standing = Standing::new(parts.clock.clone());
-    let mut lease = Lease::new(parts.database.clone(), node, parts.scheduling.lease, standing.clone());
     let name = format!("pid {}", std::process::id());
-    if !lease.acquire(&name, parts.takeover, &stopping).await {
+    if !cluster.register(&name, parts.takeover, &stopping).await {
         return;
     }
     // Released when the owner ends, so that a renewal never outlives it.
-    let renewing = CancellationToken::new();
+    let ending = CancellationToken::new();
     let work = async {
-        if let Some(owner) = build(&parts, node, &standing, &stopping).await {
+        let Ends { requests, orders, reports } = ends;
+        if let Some((create, finish)) = open_lanes(&parts, node, &standing, &stopping).await {
             maintain(&parts);
-            ready.store(true, Ordering::Release);
-            directory.set((0..SHARDS).map(|_| Place::Here).collect());
-            info!(node = %node, "the engine owns its shards");
+            // The cluster hears of it before anything else that the owner says.
+            let _ = reports.send(Report::Open).await;
+            let owner = Owner::new(OwnerParts {
+                clock: parts.clock.clone(),
+                settings: parts.scheduling.clone(),
+                create,
+                finish,
+                reader: Reads::new(parts.database.clone(), parts.definitions.clone()),
+                standing: standing.clone(),
+                orders,
+                reports,
+            });
             tokio::select! {
                 () = owner.run(requests, stopping.clone()) => {}
                 () = standing.fenced() => {}
             }
         }
-        renewing.cancel();
+        ending.cancel();
     };
-    tokio::join!(work, lease.keep(&renewing));
-    ready.store(false, Ordering::Release);
-    lease.resign().await;
+    tokio::join!(work, cluster.run(&ending));
+    cluster.resign().await;
 }
 
-/// Opens the lanes and rebuilds the state; tries again while the database is away. `None`: the process
-/// stops, or another one has taken over.
-async fn build(parts: &Parts, node: NodeId, standing: &Standing, stopping: &CancellationToken) -> Option<Owner> {
-    loop {
-        let fenced = standing.fenced();
-        tokio::select! {
-            built = try_build(parts, node, standing) => match built {
-                Ok(owner) => return Some(owner),
-                Err(e) => warn!(error = %e, "the scheduler cannot start yet"),
-            },
-            () = fenced => return None,
-            () = stopping.cancelled() => return None,
+/// Opens the lanes; tries again while the database is away. `None`: the process stops, or another one has taken over.
+async fn open_lanes(
+    parts: &Parts,
+    node: NodeId,
+    standing: &Standing,
+    stopping: &CancellationToken,
+) -> Option<(LaneWriter, LaneWriter)> {
+    let alive = async {
+        loop {
+            // Whoever tries is as alive as a loop that turns.
+            standing.tick();
+            tokio::time::sleep(Duration::from_millis(200)).await;
         }
-        standing.tick();
-        tokio::time::sleep(Duration::from_millis(200)).await;
+    };
+    let open = async {
+        loop {
+            match try_open(parts, node, standing).await {
+                Ok(lanes) => return lanes,
+                Err(e) => warn!(error = %e, "the scheduler cannot start yet"),
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    };
+    tokio::select! {
+        lanes = open => Some(lanes),
+        () = alive => None,
+        () = standing.fenced() => None,
+        () = stopping.cancelled() => None,
     }
 }
 
-async fn try_build(parts: &Parts, node: NodeId, standing: &Standing) -> Result<Owner> {
+async fn try_open(parts: &Parts, node: NodeId, standing: &Standing) -> Result<(LaneWriter, LaneWriter)> {
     partitions::make_ahead(&parts.pool, parts.clock.now()).await?;
     let lane = |name| {
         let (database, clock) = (parts.database.clone(), parts.clock.clone());
@@ -141,15 +177,10 @@ async fn try_build(parts: &Parts, node: NodeId, standing: &Standing) -> Result<O
                 standing.fence();
             }
             warn!(error = ?e, "a lane cannot be opened");
-            return Err(crate::error::Error::unavailable("a lane cannot be opened"));
+            return Err(Error::unavailable("a lane cannot be opened"));
         }
     }
-    let mut reader = Reads::new(parts.database.clone(), parts.definitions.clone());
-    let left = reader.left_behind().await?;
-    let (clock, settings, standing) = (parts.clock.clone(), parts.scheduling.clone(), standing.clone());
-    let mut owner = Owner::new(OwnerParts { clock, settings, create, finish, reader, standing });
-    owner.recover(left);
-    Ok(owner)
+    Ok((create, finish))
 }
 
 fn maintain(parts: &Parts) {

@@ -95,7 +95,7 @@ pub async fn create(
 /// A second create under the same key waits for the run of the first.
 async fn join(state: &ApiState, tenant: TenantId, id: RunId, wait: std::time::Duration) -> Result<Response, ApiError> {
     // First the watch, then the look: an end between them is not missed.
-    let finished = state.scheduler.watch(id).await?;
+    let finished = state.scheduler.watch(tenant, id).await?;
     let run = super::read(state, tenant, id).await?;
     if run.status.is_final() {
         return Ok(json::answer(200, &RunView::of(&run, true)));

@@ -20,6 +20,7 @@ gone as (
     set deleted_at = $3
     from found f
     where w.tenant = $1 and w.name = f.name and not exists (select from used)
-    returning w.name
+    -- other engines read the tenant's workflows again
+    returning w.name, pg_notify('helve', w.tenant::text)::text as told
 )
 select exists (select from found) as found, exists (select from gone) as deleted, (select id from used) as used

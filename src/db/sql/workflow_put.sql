@@ -35,7 +35,8 @@ moved as (
     on conflict (tenant, name) do update
     set version = excluded.version, updated_at = excluded.updated_at, deleted_at = null
     where workflow.version <> excluded.version or workflow.deleted_at is not null
-    returning version
+    -- other engines read the tenant's workflows again
+    returning version, pg_notify('helve', tenant::text)::text as told
 )
 select version, true as created, exists (select from moved) as moved from added
 union all

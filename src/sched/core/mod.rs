@@ -24,5 +24,5 @@ mod types;
 #[cfg(test)]
 mod tests;
 
-pub use state::{Settings, Shard};
+pub use state::{Counters, Settings, Shard};
 pub use types::*;

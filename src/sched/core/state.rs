@@ -84,6 +84,17 @@ pub struct Counters {
     pub taken_back: u64,
 }
 
+impl Counters {
+    /// Adds what another shard has done.
+    pub const fn add(&mut self, other: Self) {
+        self.created += other.created;
+        self.optimistic += other.optimistic;
+        self.finished += other.finished;
+        self.resent += other.resent;
+        self.taken_back += other.taken_back;
+    }
+}
+
 impl Shard {
     /// An empty shard.
     pub fn new(settings: Settings) -> Self {
@@ -173,6 +184,11 @@ impl Shard {
     /// Whether something is on its way to the database.
     pub fn has_flights(&self) -> bool {
         !self.flights.is_empty()
+    }
+
+    /// Whether a command waits for a row to be read, or a worker for the heads of its queues.
+    pub fn has_reads(&self) -> bool {
+        !self.loading.is_empty() || !self.welcomes.is_empty()
     }
 
     /// Queues one transition for its lane, and remembers what its rows mean.

@@ -78,7 +78,7 @@ impl World {
     async fn node(&self) -> Node {
         let id = NodeId::generate(Clock::system().now());
         let mut lease = LeaseConnection::open(&self.database, id, Duration::from_secs(600)).await.unwrap();
-        lease.register("test").await.unwrap();
+        lease.register("test", "", &helve::config::Secret::new("")).await.unwrap();
         Node { id, lease }
     }
 

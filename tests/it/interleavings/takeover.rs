@@ -31,7 +31,7 @@ impl Owner {
     async fn about_to(statement: Statement) -> Self {
         let world = World::new().await;
         let (mut node, successor) = (world.node().await, world.node().await);
-        assert_eq!(node.lease.take_shards().await.unwrap(), 64);
+        assert_eq!(node.lease.take_shards(64).await.unwrap().len(), 64);
         let tenant = TenantId::generate(Clock::system().now());
         let row = match statement {
             Statement::Create => new_run(tenant, place(RunStatus::Queued, 0), None, large()),
@@ -84,7 +84,7 @@ async fn statement_then_fence(statement: Statement) {
     let (executed, fenced) = o.world.race(Fate::Commits, first, o.successor.lease.fence(o.node.id)).await;
     assert_eq!((executed, fenced.is_ok()), (Ok(true), true), "committed, and only then fenced");
     assert_eq!(o.stands().await, o.written());
-    assert_eq!(o.successor.lease.take_shards().await.unwrap(), 64);
+    assert_eq!(o.successor.lease.take_shards(64).await.unwrap().len(), 64);
     let next = new_run(o.row.run.tenant, place(RunStatus::Queued, 0), None, large());
     let known = Known::of(&next).cancel();
     let later = match statement {
@@ -104,7 +104,7 @@ async fn fence_then_statement(statement: Statement) {
     let (fenced, executed) = o.world.race(Fate::Commits, o.successor.lease.fence(o.node.id), second).await;
     assert_eq!((fenced.is_ok(), executed), (true, Err(LaneError::Fenced)));
     assert_eq!(o.stands().await, o.not_written());
-    assert!(!o.node.lease.renew().await.unwrap(), "the lease is gone as well");
+    assert!(!o.node.lease.look().await.unwrap().renewed, "the lease is gone as well");
 }
 
 /// The one that takes over dies before its commit: nothing is decided, and the owner goes on.
@@ -115,7 +115,7 @@ async fn fence_dies(statement: Statement) {
     let (fenced, executed) = o.world.race(Fate::Dies, o.successor.lease.fence(o.node.id), second).await;
     assert_eq!((fenced.is_err(), executed), (true, Ok(true)));
     assert_eq!(o.stands().await, o.written());
-    assert!(o.node.lease.renew().await.unwrap(), "the owner still is one");
+    assert!(o.node.lease.look().await.unwrap().renewed, "the owner still is one");
 }
 
 /// The ordinary takeover: it ends the backend that executes, so it does not wait for it.

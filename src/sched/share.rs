@@ -1,0 +1,207 @@
+//! How shards are spread over engines: what one of them does about what it sees. Pure, so that it can be tested with
+//! any number of engines.
+
+use std::time::Duration;
+
+use crate::db::lease::NodeView;
+use crate::id::{NodeId, SHARDS};
+
+/// What one engine does next.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Plan {
+    /// Engines that are gone: they are fenced, then everything is looked at again.
+    pub fence: Vec<NodeId>,
+    /// Take at most so many shards that nobody owns.
+    pub take: usize,
+    /// Hand over so many.
+    pub give: usize,
+    /// Engines that look gone. A second look decides.
+    pub suspects: Vec<NodeId>,
+    /// When to look again, if that is sooner than usual.
+    pub soon: Option<Duration>,
+}
+
+/// How soon a suspect is looked at again, and how soon an engine looks that waits for shards.
+const SOON: Duration = Duration::from_millis(300);
+/// A lease is looked at so long after its end.
+const PAST_THE_END: Duration = Duration::from_millis(30);
+
+fn shards() -> usize {
+    usize::try_from(SHARDS).unwrap_or(0)
+}
+
+/// Its lease has run out, or none of its lanes has a backend although the server itself did not just start.
+const fn looks_gone(node: &NodeView) -> bool {
+    node.remaining.is_none() || (!node.connected && node.settled)
+}
+
+/// How many shards an engine should own: as many as every other, and one more for the first ones by id while that
+/// does not come out even. Engines that do not take part own none.
+fn target(nodes: &[NodeView], me: NodeId, node: NodeId) -> usize {
+    // Whoever looks is alive, whatever the snapshot says of its lease.
+    let takes_part = |n: &&NodeView| n.joined && !n.leaving && (n.id == me || n.remaining.is_some());
+    let mut members: Vec<NodeId> = nodes.iter().filter(takes_part).map(|n| n.id).collect();
+    members.sort_unstable();
+    let Some(place) = members.iter().position(|member| *member == node) else { return 0 };
+    let (each, rest) = (shards() / members.len(), shards() % members.len());
+    each + usize::from(place < rest)
+}
+
+/// What `me` does about these nodes. `suspects` are those of its last look; `judges`: it has renewed its lease often
+/// enough to know that it is not the database that stalled.
+pub(super) fn plan(nodes: &[NodeView], me: NodeId, suspects: &[NodeId], judges: bool) -> Plan {
+    let mut plan = Plan::default();
+    for node in nodes.iter().filter(|n| n.id != me && looks_gone(n)) {
+        match judges && suspects.contains(&node.id) {
+            true => plan.fence.push(node.id),
+            false => plan.suspects.push(node.id),
+        }
+    }
+    if !plan.fence.is_empty() {
+        return plan;
+    }
+    let owned = nodes.iter().find(|n| n.id == me).map_or(0, |n| n.shards.len());
+    let free = shards().saturating_sub(nodes.iter().map(|n| n.shards.len()).sum());
+    let mine = target(nodes, me, me);
+    plan.take = mine.saturating_sub(owned).min(free);
+    // Only what somebody has room for: everything else would be served by nobody.
+    let room: usize =
+        nodes.iter().filter(|n| n.id != me).map(|n| target(nodes, me, n.id).saturating_sub(n.shards.len())).sum();
+    plan.give = owned.saturating_sub(mine).min(room.saturating_sub(free));
+    let ends = nodes.iter().filter(|n| n.id != me).filter_map(|n| n.remaining).min();
+    let waits = plan.suspects.is_empty() && owned + plan.take >= mine;
+    plan.soon = [ends.map(|rest| rest + PAST_THE_END), (!waits).then_some(SOON)].into_iter().flatten().min();
+    plan
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::config::Secret;
+
+    fn node(number: u128, shards: std::ops::Range<i16>) -> NodeView {
+        NodeView {
+            id: NodeId::from_uuid(uuid::Uuid::from_u128(number)),
+            address: String::new(),
+            secret: Secret::new(""),
+            joined: true,
+            leaving: false,
+            remaining: Some(Duration::from_secs(3)),
+            connected: true,
+            settled: true,
+            shards: shards.collect(),
+        }
+    }
+
+    #[test]
+    fn one_engine_takes_everything() {
+        let nodes = [node(1, 0..0)];
+        assert_eq!(plan(&nodes, nodes[0].id, &[], true), Plan { take: 64, ..Plan::default() });
+    }
+
+    #[test]
+    fn a_newcomer_gets_half() {
+        let nodes = [node(1, 0..64), node(2, 0..0)];
+        let first = plan(&nodes, nodes[0].id, &[], true);
+        assert_eq!((first.give, first.take), (32, 0));
+        let second = plan(&nodes, nodes[1].id, &[], true);
+        assert_eq!((second.give, second.take, second.soon), (0, 0, Some(SOON)), "it waits, and looks often");
+    }
+
+    #[test]
+    fn one_that_has_not_joined_gets_nothing() {
+        let mut nodes = [node(1, 0..64), node(2, 0..0)];
+        nodes[1].joined = false;
+        assert_eq!(plan(&nodes, nodes[0].id, &[], true).give, 0);
+    }
+
+    #[test]
+    fn one_that_leaves_gives_everything_and_takes_nothing() {
+        let mut nodes = [node(1, 0..32), node(2, 32..64)];
+        nodes[1].leaving = true;
+        let leaving = plan(&nodes, nodes[1].id, &[], true);
+        assert_eq!((leaving.give, leaving.take), (32, 0));
+        nodes[1].shards.clear();
+        assert_eq!(plan(&nodes, nodes[0].id, &[], true).take, 32);
+    }
+
+    #[test]
+    fn the_last_one_keeps_what_nobody_else_can_take() {
+        let mut nodes = [node(1, 0..64)];
+        nodes[0].leaving = true;
+        assert_eq!(plan(&nodes, nodes[0].id, &[], true).give, 0);
+    }
+
+    #[test]
+    fn who_looks_gone_twice_is_fenced_and_nobody_else() {
+        let mut nodes = [node(1, 0..32), node(2, 32..64)];
+        nodes[1].remaining = None;
+        let (me, other) = (nodes[0].id, nodes[1].id);
+        let first = plan(&nodes, me, &[], true);
+        assert_eq!((first.fence, first.suspects, first.soon), (vec![], vec![other], Some(SOON)));
+        assert_eq!(plan(&nodes, me, &[other], true).fence, [other]);
+        assert_eq!(plan(&nodes, me, &[other], false).fence, [], "after a stall of the database nobody is judged");
+        nodes[1].remaining = Some(Duration::from_secs(1));
+        nodes[1].connected = false;
+        assert_eq!(plan(&nodes, me, &[other], true).fence, [other], "its lanes are gone");
+        nodes[1].settled = false;
+        assert_eq!(plan(&nodes, me, &[other], true).fence, [], "the server has just started");
+        assert_eq!(plan(&nodes, other, &[me], true).fence, [], "nobody fences who lives");
+    }
+
+    #[test]
+    fn the_look_comes_when_a_lease_ends() {
+        let mut nodes = [node(1, 0..32), node(2, 32..64)];
+        nodes[1].remaining = Some(Duration::from_millis(400));
+        let soon = plan(&nodes, nodes[0].id, &[], true).soon;
+        assert_eq!(soon, Some(Duration::from_millis(430)));
+    }
+
+    proptest! {
+        /// Whoever looks in whatever order: every shard finds an owner, evenly, and then nothing moves any more.
+        #[test]
+        fn any_order_of_looks_ends_evenly(
+            owners in proptest::collection::vec(0_usize..5, 64),
+            gone in proptest::collection::vec(any::<bool>(), 5),
+            order in proptest::collection::vec(0_usize..5, 60),
+        ) {
+            let mut nodes: Vec<NodeView> = (0..5).map(|n| node(n, 0..0)).collect();
+            for (shard, owner) in owners.iter().enumerate() {
+                // The last one stands for nobody.
+                if *owner < 4 {
+                    nodes[*owner].shards.push(i16::try_from(shard).unwrap());
+                }
+            }
+            for (n, gone) in nodes.iter_mut().zip(&gone).skip(1) {
+                n.remaining = n.remaining.filter(|_| !gone);
+            }
+            let mut suspects: Vec<Vec<NodeId>> = vec![Vec::new(); 5];
+            let all: Vec<usize> = order.into_iter().chain((0..8).flat_map(|_| 0..5)).collect();
+            let mut moved_in_the_end = 0;
+            for (turn, who) in all.iter().enumerate() {
+                let me = node(u128::try_from(*who).unwrap(), 0..0).id;
+                let Some(at) = nodes.iter().position(|n| n.id == me && n.remaining.is_some()) else { continue };
+                let id = nodes[at].id;
+                let plan = plan(&nodes, id, &suspects[*who], true);
+                suspects[*who].clone_from(&plan.suspects);
+                let free: Vec<i16> =
+                    (0..64).filter(|s| !nodes.iter().any(|n| n.shards.contains(s))).collect();
+                prop_assert!(plan.take <= free.len());
+                nodes[at].shards.extend(free.into_iter().take(plan.take));
+                let keep = nodes[at].shards.len() - plan.give;
+                nodes[at].shards.truncate(keep);
+                nodes.retain(|n| !plan.fence.contains(&n.id));
+                if turn + 5 >= all.len() {
+                    moved_in_the_end += plan.take + plan.give + plan.fence.len();
+                }
+            }
+            prop_assert_eq!(moved_in_the_end, 0);
+            let owned: usize = nodes.iter().map(|n| n.shards.len()).sum();
+            prop_assert_eq!(owned, 64);
+            let (least, most) = (nodes.iter().map(|n| n.shards.len()).min(), nodes.iter().map(|n| n.shards.len()).max());
+            prop_assert!(most.unwrap() - least.unwrap() <= 1);
+        }
+    }
+}
