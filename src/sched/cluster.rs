@@ -16,7 +16,7 @@ use crate::failpoint::{self, Point};
 use crate::id::NodeId;
 use crate::ops::definitions::Definitions;
 
-use super::directory::{Directory, Place};
+use super::directory::{Directory, Place, reachable};
 use super::holdings::{Holding, Holdings, shards_of};
 use super::lease::Standing;
 use super::share::{Plan, plan};
@@ -198,10 +198,10 @@ impl Cluster {
             warn!("the owner's loop has not turned: the lease is not renewed");
             return usual;
         }
-        let sent = self.parts.standing.elapsed();
+        let (sent, patience) = (self.parts.standing.elapsed(), self.parts.ttl / 3);
         failpoint::hit(Point::BeforeRenewal).await;
         let look = async { self.connection().await?.look().await };
-        let looked = tokio::time::timeout(self.parts.ttl / 3, look).await;
+        let looked = tokio::time::timeout(patience, look).await;
         failpoint::hit(Point::AfterRenewal).await;
         let view = match looked {
             Ok(Ok(view)) => view,
@@ -390,20 +390,5 @@ impl Cluster {
             Ok(Err(e)) => warn!(error = %e, "the lease was not given back: it will run out"),
             Err(_) => warn!("the lease was not given back in time: it will run out"),
         }
-    }
-}
-
-/// An address that others can use: a server that listens everywhere is reached where the database sees it.
-fn reachable(address: &str, seen: Option<String>) -> String {
-    match (address.parse::<std::net::SocketAddr>(), seen.and_then(|host| host.parse().ok())) {
-        (Ok(mut listens), Some(host)) if listens.ip().is_unspecified() => {
-            listens.set_ip(host);
-            listens.to_string()
-        }
-        (Ok(mut listens), None) if listens.ip().is_unspecified() => {
-            listens.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
-            listens.to_string()
-        }
-        _ => address.to_owned(),
     }
 }

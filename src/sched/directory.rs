@@ -89,6 +89,21 @@ fn at(places: &[Place], tenant: TenantId) -> Place {
     usize::try_from(tenant.shard()).ok().and_then(|shard| places.get(shard)).cloned().unwrap_or(Place::Nowhere)
 }
 
+/// An address that others can use: a server that listens everywhere is reached where the database sees it.
+pub(super) fn reachable(address: &str, seen: Option<String>) -> String {
+    match (address.parse::<std::net::SocketAddr>(), seen.and_then(|host| host.parse().ok())) {
+        (Ok(mut listens), Some(host)) if listens.ip().is_unspecified() => {
+            listens.set_ip(host);
+            listens.to_string()
+        }
+        (Ok(mut listens), None) if listens.ip().is_unspecified() => {
+            listens.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
+            listens.to_string()
+        }
+        _ => address.to_owned(),
+    }
+}
+
 #[cfg(test)]
 impl Directory {
     /// Every tenant is at this place.

@@ -101,6 +101,7 @@ fn every_code_stands_in_the_table_of_errors_with_its_status() {
 fn shown(value: &Value) -> String {
     match value {
         Value::Bool(on) => if *on { "on" } else { "off" }.to_owned(),
+        Value::Null => "none".to_owned(),
         Value::Array(items) if items.is_empty() => "none".to_owned(),
         Value::Object(span) => {
             let part = |name: &str| span[name].as_u64().unwrap();
