@@ -15,9 +15,11 @@ mod reads;
 mod shards;
 mod share;
 mod start;
+mod stats;
 
 pub use directory::{Directory, Peer, Place};
 pub use start::{Parts, start};
+pub use stats::Stats;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -230,25 +232,6 @@ pub struct WorkerState {
     pub draining: bool,
     /// When its socket was lost.
     pub lost_at: Option<Timestamp>,
-}
-
-/// Counters of the process since its start.
-#[derive(Debug, Clone, Copy, Default, serde::Serialize)]
-pub struct Stats {
-    /// Runs created.
-    pub created: u64,
-    /// Runs that were created already assigned.
-    pub optimistic: u64,
-    /// Runs ended.
-    pub finished: u64,
-    /// Statements of the lanes.
-    pub batches: u64,
-    /// Statements whose answer was lost.
-    pub unknown: u64,
-    /// Assignments sent again.
-    pub resent: u64,
-    /// Attempts taken back.
-    pub taken_back: u64,
 }
 
 impl Scheduler {
