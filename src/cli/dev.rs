@@ -7,7 +7,7 @@ use std::time::Duration;
 use tracing::{info, warn};
 
 use super::database::Tuning;
-use super::settings::Settings;
+use super::settings::{Settings, pg_setting};
 use super::signals::Signals;
 use super::{kept, out, serve};
 use crate::app::App;
@@ -50,6 +50,9 @@ pub(super) struct Args {
     /// Archive with PostgreSQL's programs: .whl, .jar, .zip, .tgz or .txz
     #[arg(long, env = "HELVE_PG_ARCHIVE", value_name = "FILE", conflicts_with = "pg_bin")]
     pg_archive: Option<PathBuf>,
+    /// A setting of the private PostgreSQL, such as shared_buffers=1GB; may be given several times
+    #[arg(long, value_name = "NAME=VALUE", value_parser = pg_setting)]
+    pg_setting: Vec<(String, String)>,
     /// Use this database and start no server
     #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
     database_url: Option<String>,
@@ -106,7 +109,8 @@ fn failure() -> Error {
 
 async fn start(args: Args) -> Result<Ready> {
     let clock = Clock::system();
-    let private = args.ephemeral || args.data_dir.is_some() || args.pg_bin.is_some() || args.pg_archive.is_some();
+    let pg = args.pg_bin.is_some() || args.pg_archive.is_some() || !args.pg_setting.is_empty();
+    let private = args.ephemeral || args.data_dir.is_some() || pg;
     let given = args.database_url.as_ref().filter(|url| !url.is_empty() && !private);
     let data_dir = if args.ephemeral { None } else { Some(args.data_dir.clone().map_or_else(default_data_dir, Ok)?) };
     let (cluster, database_url, name) = match given {
@@ -119,7 +123,7 @@ async fn start(args: Args) -> Result<Ready> {
                 durable: !args.ephemeral,
                 install: true,
                 guard: Some(this_program()?),
-                settings: Vec::new(),
+                settings: args.pg_setting.clone(),
             })
             .await?;
             cluster.create_database(DATABASE, None).await?;

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use super::load::single;
+use super::fleet::{Fleet, Log, Sent};
+use super::load::{self, single};
 use super::probe::{Counters, Spent};
 use super::report::{Figure, Must};
-use super::{Bench, failure, process, real};
+use super::{Bench, failure, process, progress, real};
 use crate::error::Result;
 use crate::id::RunId;
 
@@ -41,10 +42,52 @@ pub(super) async fn read(bench: &Bench) -> Result<Option<Reading>> {
     Ok(Some(Reading { counters, engine: bench.engine.pid().and_then(process::of) }))
 }
 
+/// Statements of each run, counted by PostgreSQL itself. Counting costs time: hence an engine of its own, and no
+/// time is measured on it.
+pub(super) async fn statements(bench: &mut Bench) -> Result<Vec<Figure>> {
+    let Some(counted) = counting(bench).await? else { return Ok(Vec::new()) };
+    let mut counted = counted;
+    let workflow = counted.workflow("statements").await?;
+    let mut figures = Vec::new();
+    for clients in [1, 64] {
+        let log = Log::new(0);
+        let fleet = Fleet::start(&counted, &workflow, 4, 100, &log).await?;
+        let mut sent = Sent::default();
+        sent.accepted.push(settle(&counted, &workflow).await?);
+        if let Some(probe) = &counted.probe {
+            probe.count_statements().await?;
+            let measured = load::closed_loop(&counted, &workflow, clients).await?.sent;
+            let runs = measured.accepted.len();
+            let each = real(probe.statements().await?.max(0)) / real(runs).max(1.0);
+            let plural = if clients == 1 { "" } else { "s" };
+            let name = format!("statements per run, {clients} client{plural}");
+            figures.push(bench.figure(name, each, "statements").detail(format!("{runs} runs, housekeeping with them")));
+            sent.merge(measured);
+        }
+        log.take(sent.accepted.len()).await?;
+        fleet.stop().await?;
+        counted.ledger.check(&sent, &log);
+    }
+    bench.take_back(counted).await?;
+    Ok(figures)
+}
+
+/// An engine whose PostgreSQL counts statements; `None` where the server cannot.
+pub(super) async fn counting(bench: &Bench) -> Result<Option<Bench>> {
+    let Some(probe) = &bench.probe else { return Ok(None) };
+    if !probe.can_count_statements().await? {
+        progress("no pg_stat_statements here: statements are not counted");
+        return Ok(None);
+    }
+    let settings = [("shared_preload_libraries", "pg_stat_statements")];
+    bench.beside(&settings).await.map(Some)
+}
+
 /// The cost of each of `runs` since `from`.
 pub(super) async fn figures(bench: &Bench, from: &Reading, runs: usize) -> Result<Vec<Figure>> {
     let Some(probe) = &bench.probe else { return Ok(Vec::new()) };
-    let Spent { commits, rows, statements, wal_bytes, wal_exact, cpu } = probe.spent(&from.counters).await?;
+    let Spent { commits, rows, updates, hot, statements, wal_bytes, wal_exact, cpu } =
+        probe.spent(&from.counters).await?;
     let engine = bench.engine.pid().and_then(process::of).zip(from.engine).map(|(to, from)| to.saturating_sub(from));
     let each = |n: f64| n / real(runs).max(1.0);
     let count = |n: i64| each(real(n.max(0)));
@@ -57,6 +100,11 @@ pub(super) async fn figures(bench: &Bench, from: &Reading, runs: usize) -> Resul
         bench.judge(bench.figure("row changes per run", count(rows), "rows"), Must::AtMost(3.1)),
         bench.figure("commits per run", count(commits), "commits"),
     ];
+    if updates > 0 {
+        let share = real(hot.max(0)) / real(updates) * 100.0;
+        let detail = format!("{:.2} updates a run", count(updates));
+        figures.push(bench.figure("HOT share of updates", share, "%").detail(detail));
+    }
     figures.extend(statements.map(|n| bench.figure("statements per run", count(n), "statements")));
     figures.extend(engine.map(|cpu| bench.figure("CPU per run, engine", micros(cpu), "us")));
     figures.extend(cpu.map(|cpu| bench.figure("CPU per run, PostgreSQL", micros(cpu), "us")));

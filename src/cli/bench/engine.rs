@@ -10,7 +10,7 @@ use serde::Deserialize;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
-use super::{failure, progress};
+use super::{Origin, failure, process, progress};
 use crate::clock::Clock;
 use crate::error::Result;
 use crate::id::RunId;
@@ -44,6 +44,20 @@ struct Ready {
     database_url: String,
 }
 
+/// Every setting of a private engine: the defaults and what the environment says.
+pub(super) async fn settings() -> Result<serde_json::Value> {
+    let program = std::env::current_exe().map_err(|err| failure(format!("this program's own path: {err}")))?;
+    let printed = Command::new(program).args(["serve", "--print-config"]).env_remove("DATABASE_URL").output().await;
+    let printed = printed.map_err(|err| failure(format!("the settings cannot be read: {err}")))?;
+    let mut all: serde_json::Value = serde_json::from_slice(&printed.stdout)
+        .map_err(|_| failure(format!("the settings: {}", String::from_utf8_lossy(&printed.stderr).trim())))?;
+    if let Some(all) = all.as_object_mut() {
+        // Where it is and whom it belongs to is no setting that a figure depends on.
+        all.retain(|part, _| part != "database" && part != "takeover");
+    }
+    Ok(all)
+}
+
 impl Engine {
     /// One that somebody else runs.
     pub(super) fn running(url: &str, token: &str, database_url: Option<&str>) -> Self {
@@ -56,8 +70,10 @@ impl Engine {
     }
 
     /// Starts `helve dev` with kept data, which is the configuration whose commits are durable, in a
-    /// directory of its own under `parent`.
-    pub(super) async fn private(parent: &Path, optimistic: bool, clock: &Clock) -> Result<Self> {
+    /// directory of its own under the origin's.
+    pub(super) async fn private(origin: &Origin, clock: &Clock) -> Result<Self> {
+        let parent: &Path = &origin.data_dir;
+        let settings = origin.pg_settings.iter().flat_map(|(n, v)| ["--pg-setting".to_owned(), format!("{n}={v}")]);
         let name = format!("helve-bench-{}", RunId::generate(clock.now()).uuid().simple());
         let (data, log) = (parent.join(&name), parent.join(format!("{name}.log")));
         let wrong = |what: &str, err: std::io::Error| failure(format!("{what}: {err}"));
@@ -67,7 +83,8 @@ impl Engine {
         let child = Command::new(program)
             .args(["dev", "--port", "0", "--json", "--data-dir"])
             .arg(&data)
-            .env("HELVE_SCHEDULING_OPTIMISTIC", if optimistic { "on" } else { "off" })
+            .args(settings)
+            .env("HELVE_SCHEDULING_OPTIMISTIC", if origin.optimistic { "on" } else { "off" })
             .env("HELVE_LOG", "warn")
             .env_remove("DATABASE_URL")
             .stdin(Stdio::null())
@@ -93,6 +110,11 @@ impl Engine {
 
     pub(super) const fn is_private(&self) -> bool {
         self.private.is_some()
+    }
+
+    /// MiB of memory of the private engine, without PostgreSQL's.
+    pub(super) fn memory(&self) -> Option<f64> {
+        self.pid().and_then(process::memory)
     }
 
     /// The private engine's process.

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, Either, Ready, ready};
 use tokio::sync::{Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -68,14 +70,46 @@ impl Log {
         self.credit.add_permits(n);
     }
 
+    /// When each run came to a worker first.
+    pub(super) fn starts(&self) -> HashMap<RunId, Instant> {
+        let mut first = HashMap::new();
+        for (run, at) in lock(&self.started).iter() {
+            first.entry(*run).or_insert(*at);
+        }
+        first
+    }
+
+    /// Tasks that came to a worker so far.
+    pub(super) fn begun(&self) -> usize {
+        lock(&self.started).len()
+    }
+
+    /// Takes what was seen so far: starts, and runs whose results are stored.
+    pub(super) fn drain(&self) -> (Vec<(RunId, Instant)>, Vec<RunId>) {
+        (std::mem::take(&mut *lock(&self.started)), std::mem::take(&mut *lock(&self.stored)))
+    }
+
+    /// A run came to a worker.
+    pub(super) fn began(&self, run: RunId, at: Instant) {
+        lock(&self.started).push((run, at));
+    }
+
+    /// A run's result is stored.
+    pub(super) fn ended(&self, run: RunId) {
+        lock(&self.stored).push(run);
+        self.count.fetch_add(1, Ordering::Relaxed);
+        self.credit.add_permits(1);
+    }
+
     /// The run that arrived last at a worker, and when.
     pub(super) fn last_start(&self) -> Option<(RunId, Instant)> {
         lock(&self.started).last().copied()
     }
 }
 
-/// A worker that does nothing, at once.
+/// A worker that does nothing: at once, or as long as it is told to hold what it has.
 struct NoOp {
+    hold: Option<CancellationToken>,
     clock: Clock,
     log: Arc<Log>,
     output: Payload,
@@ -83,12 +117,16 @@ struct NoOp {
 }
 
 impl Handler for NoOp {
-    type Work = std::future::Ready<Outcome>;
+    type Work = Either<Ready<Outcome>, BoxFuture<'static, Outcome>>;
 
     fn start(&self, task: Task) -> Self::Work {
         let now = self.clock.instant();
-        lock(&self.log.started).push((task.task_run, now));
-        std::future::ready(Outcome::Succeeded(self.output.clone()))
+        self.log.began(task.task_run, now);
+        let outcome = Outcome::Succeeded(self.output.clone());
+        match self.hold.clone() {
+            None => Either::Left(ready(outcome)),
+            Some(hold) => Either::Right(Box::pin(hold.cancelled_owned().map(|()| outcome))),
+        }
     }
 
     fn connected(&self) {
@@ -99,9 +137,7 @@ impl Handler for NoOp {
     }
 
     fn stored(&self, attempt: Attempt, _status: RunStatus) {
-        lock(&self.log.stored).push(attempt.run);
-        self.log.count.fetch_add(1, Ordering::Relaxed);
-        self.log.credit.add_permits(1);
+        self.log.ended(attempt.run);
     }
 }
 
@@ -114,6 +150,28 @@ pub(super) struct Fleet {
 impl Fleet {
     /// Connects `workers` with `slots` each and waits until all of them are welcome.
     pub(super) async fn start(bench: &Bench, action: &str, workers: usize, slots: u32, log: &Arc<Log>) -> Result<Self> {
+        Self::connect(bench, action, workers, slots, log, None).await
+    }
+
+    /// One worker that keeps what it gets until `release`.
+    pub(super) async fn holding(
+        bench: &Bench,
+        action: &str,
+        slots: u32,
+        log: &Arc<Log>,
+        release: &CancellationToken,
+    ) -> Result<Self> {
+        Self::connect(bench, action, 1, slots, log, Some(release)).await
+    }
+
+    async fn connect(
+        bench: &Bench,
+        action: &str,
+        workers: usize,
+        slots: u32,
+        log: &Arc<Log>,
+        hold: Option<&CancellationToken>,
+    ) -> Result<Self> {
         let stop = CancellationToken::new();
         let mut ends = Vec::new();
         let mut welcomes = Vec::new();
@@ -121,6 +179,7 @@ impl Fleet {
             let (connected, welcome) = oneshot::channel();
             let (end, ended) = oneshot::channel();
             let handler = NoOp {
+                hold: hold.cloned(),
                 clock: bench.clock.clone(),
                 log: Arc::clone(log),
                 output: Payload::null(),
@@ -142,21 +201,22 @@ impl Fleet {
             welcomes.push(welcome);
             ends.push(ended);
         }
-        for (welcome, end) in welcomes.into_iter().zip(&mut ends) {
+        Self::welcomed(welcomes, &mut ends).await.inspect_err(|_| stop.cancel())?;
+        Ok(Self { stop, ends })
+    }
+
+    async fn welcomed(welcomes: Vec<oneshot::Receiver<()>>, ends: &mut [oneshot::Receiver<Result<()>>]) -> Result<()> {
+        for (welcome, end) in welcomes.into_iter().zip(ends) {
             match tokio::time::timeout(Duration::from_secs(15), welcome).await {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) => {
-                    stop.cancel();
                     end.await.map_err(|_| failure("a worker died"))??;
                     return Err(failure("a worker ended before it was welcomed"));
                 }
-                Err(_) => {
-                    stop.cancel();
-                    return Err(failure("a worker was not welcomed within 15 s"));
-                }
+                Err(_) => return Err(failure("a worker was not welcomed within 15 s")),
             }
         }
-        Ok(Self { stop, ends })
+        Ok(())
     }
 
     /// Lets the workers finish and leave.
@@ -222,11 +282,28 @@ impl Ledger {
         self.foreign += foreign.saturating_sub(sent.unanswered);
     }
 
+    /// What was counted elsewhere.
+    pub(super) fn of_counts(sent: &Sent, accepted: u64, lost: u64, repeated: u64, foreign: u64) -> Self {
+        let (refused, unanswered) = (sent.refused, sent.unanswered);
+        Self { accepted, refused, unanswered, lost, repeated, foreign: foreign.saturating_sub(unanswered) }
+    }
+
+    /// Adds what another account found.
+    pub(super) fn merge(&mut self, other: &Self) {
+        self.accepted += other.accepted;
+        self.refused += other.refused;
+        self.unanswered += other.unanswered;
+        self.lost += other.lost;
+        self.repeated += other.repeated;
+        self.foreign += other.foreign;
+    }
+
     /// Its figures: three that must be zero.
     pub(super) fn figures(&self, mode: &'static str) -> Vec<Figure> {
         let zero = |name: &str, n: u64| Figure::new(mode, name, real(n), "runs").must(Must::AtMost(0.0));
         vec![
             Figure::new(mode, "ledger: accepted", real(self.accepted), "runs")
+                .summed()
                 .detail(format!("{} refused, {} unanswered", self.refused, self.unanswered)),
             zero("ledger: accepted, not executed", self.lost).of_ledger(),
             zero("ledger: executed twice", self.repeated).of_ledger(),

@@ -8,12 +8,14 @@ use bytes::Bytes;
 
 use super::fleet::{Fleet, Log, Sent};
 use super::load::{Latencies, WARM_UP, note, single};
+use super::meter::{Generator, Meter};
 use super::report::{Figure, Must};
 use super::{Bench, failure, real};
 use crate::error::Result;
 
 /// What one way of measuring brought.
 struct Measured {
+    generator: Generator,
     floor: Latencies,
     latencies: Latencies,
     sent: Sent,
@@ -50,7 +52,8 @@ async fn row(bench: &mut Bench, name: &str, until: Until) -> Result<Measured> {
     let workflow = bench.workflow(name).await?;
     let log = Log::new(0);
     let fleet = Fleet::start(bench, &workflow, 1, 100, &log).await?;
-    let mut measured = Measured { floor: Latencies::new()?, latencies: Latencies::new()?, sent: Sent::default() };
+    let (mut floor, mut latencies, mut sent) = (Latencies::new()?, Latencies::new()?, Sent::default());
+    let meter = Meter::start(bench)?;
     let body = single(&workflow);
     let from = bench.clock.instant() + WARM_UP;
     let end = from + bench.window;
@@ -63,22 +66,35 @@ async fn row(bench: &mut Bench, name: &str, until: Until) -> Result<Measured> {
         if let Some(probe) = &mut bench.probe {
             let took = probe.floor(&bench.clock).await?;
             if counts {
-                measured.floor.record(took);
+                floor.record(took);
             }
         }
-        if let Some(took) = one(bench, until, body.clone(), &log, &mut measured.sent).await?
+        if let Some(took) = one(bench, until, body.clone(), &log, &mut sent).await?
             && counts
         {
-            measured.latencies.record(took);
+            latencies.record(took);
         }
     }
+    let generator = meter.read(bench);
     fleet.stop().await?;
-    bench.ledger.check(&measured.sent, &log);
+    bench.ledger.check(&sent, &log);
     bench.forget(&workflow).await?;
-    if measured.latencies.len() == 0 {
-        return Err(failure(format!("no trigger was accepted: {} were refused", measured.sent.refused)));
+    if latencies.len() == 0 {
+        return Err(failure(format!("no trigger was accepted: {} were refused", sent.refused)));
     }
-    Ok(measured)
+    Ok(Measured { generator, floor, latencies, sent })
+}
+
+/// Start latencies at concurrency 1 for one window, with a fleet that is there already and was used before.
+pub(super) async fn starts(bench: &Bench, workflow: &str, log: &Arc<Log>, sent: &mut Sent) -> Result<Latencies> {
+    let (body, mut latencies) = (single(workflow), Latencies::new()?);
+    let end = bench.clock.instant() + bench.window;
+    while bench.clock.instant() < end {
+        if let Some(took) = one(bench, Until::Started, body.clone(), log, sent).await? {
+            latencies.record(took);
+        }
+    }
+    Ok(latencies)
 }
 
 /// One trigger, up to the stored result, so that the next begins in silence. `None`: refused.
@@ -104,7 +120,7 @@ fn floor(bench: &Bench, floor: &Latencies) -> Vec<Figure> {
     if floor.len() == 0 {
         return Vec::new();
     }
-    [("floor, one durable INSERT, p50", 50.0), ("floor, one durable INSERT, p99", 99.0)]
+    [("floor, one INSERT, p50", 50.0), ("floor, one INSERT, p99", 99.0)]
         .map(|(name, p)| bench.figure(name, floor.percentile(p), "ms"))
         .into()
 }
@@ -115,7 +131,7 @@ fn pair(bench: &Bench, name: &str, measured: &Measured, p50: Option<f64>, p99: O
     [("p50", 50.0, p50), ("p99", 99.0, p99)]
         .map(|(label, p, most)| {
             let value = measured.latencies.percentile(p);
-            let mut figure = bench.figure(format!("{name} {label}"), value, "ms");
+            let mut figure = bench.figure(format!("{name} {label}"), value, "ms").generator(&measured.generator);
             if let Some(unit) = unit {
                 figure = figure.ratio(value / unit);
                 if let Some(most) = most {
@@ -124,7 +140,9 @@ fn pair(bench: &Bench, name: &str, measured: &Measured, p50: Option<f64>, p99: O
             }
             if p < 99.0 {
                 let floor = unit.map(|unit| format!(", floor {unit:.2} ms")).unwrap_or_default();
-                figure = figure.detail(format!("{} samples{floor}", measured.latencies.len()));
+                figure = figure
+                    .detail(format!("{} samples{floor}", measured.latencies.len()))
+                    .distribution(measured.latencies.distribution());
             }
             figure
         })

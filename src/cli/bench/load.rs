@@ -42,6 +42,18 @@ impl Latencies {
         super::real(self.0.value_at_percentile(p)) / 1_000.0
     }
 
+    /// The whole of it in a few numbers.
+    pub(super) fn distribution(&self) -> Distribution {
+        Distribution {
+            samples: self.len(),
+            p50: self.percentile(50.0),
+            p90: self.percentile(90.0),
+            p99: self.percentile(99.0),
+            p99_9: self.percentile(99.9),
+            max: self.percentile(100.0),
+        }
+    }
+
     pub(super) fn len(&self) -> u64 {
         self.0.len()
     }
@@ -49,6 +61,17 @@ impl Latencies {
     pub(super) fn merge(&mut self, other: &Self) -> Result<()> {
         self.0.add(&other.0).map_err(|err| failure(err.to_string()))
     }
+}
+
+/// Percentiles in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
+pub(super) struct Distribution {
+    pub(super) samples: u64,
+    pub(super) p50: f64,
+    pub(super) p90: f64,
+    pub(super) p99: f64,
+    pub(super) p99_9: f64,
+    pub(super) max: f64,
 }
 
 /// What of a run's document is looked at.
@@ -212,6 +235,21 @@ pub(super) async fn fill(bench: &Bench, workflow: &str, total: usize) -> Result<
     Ok(all)
 }
 
+/// Creates `total` runs that are due in a day, one bulk trigger after the other.
+pub(super) async fn fill_later(bench: &Bench, workflow: &str, total: usize) -> Result<Sent> {
+    let mut sent = Sent::default();
+    let mut later = trigger(workflow);
+    later["delay"] = "1d".into();
+    while sent.accepted.len() < total {
+        let size = (total - sent.accepted.len()).min(1_000);
+        let body = json!({"runs": vec![&later; size]}).to_string();
+        if note_bulk(&mut sent, bench.http.post("/v1/runs/bulk", body).await, size)? < size {
+            return Err(failure("runs with a delay were refused"));
+        }
+    }
+    Ok(sent)
+}
+
 /// One client's bulk triggers of the given sizes, one after the other.
 pub(super) async fn batches(http: Http, workflow: String, sizes: Vec<usize>) -> Result<Sent> {
     let mut sent = Sent::default();
@@ -265,5 +303,7 @@ mod tests {
         (1..=100).for_each(|n| latencies.record(Duration::from_millis(n)));
         assert!((latencies.percentile(50.0) - 50.0).abs() < 0.1, "{}", latencies.percentile(50.0));
         assert!((latencies.percentile(99.0) - 99.0).abs() < 0.1);
+        let all = latencies.distribution();
+        assert!(all.samples == 100 && all.p90 < all.p99 && all.p99 <= all.p99_9 && all.p99_9 <= all.max, "{all:?}");
     }
 }

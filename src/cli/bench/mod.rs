@@ -1,24 +1,36 @@
 //! `helve bench`: how fast this machine is with Helve, against what its disk allows.
 
+mod args;
+mod chart;
 mod churn;
+mod compare;
 mod cost;
+mod document;
 mod engine;
 mod fairness;
 mod faults;
 mod fleet;
+mod idle;
 mod latency;
 mod load;
+mod machine;
+mod memory;
+mod meter;
+mod open_loop;
 mod probe;
 mod process;
 mod report;
 mod scale;
+mod served;
+mod soak;
+mod sockets;
+mod stats;
 mod throughput;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::ValueEnum as _;
 use serde_json::json;
 
 use crate::cli::out;
@@ -29,91 +41,20 @@ use crate::error::{Error, Result};
 use crate::id::RunId;
 use crate::supervisor::Supervisor;
 
+pub use args::Args;
+use args::{Command, Row, Sizes};
+use document::Document;
 use engine::Engine;
 use fleet::Ledger;
 use probe::Probe;
 use report::{Figure, Must, Report};
 
-/// Arguments of `helve bench`.
-#[derive(Debug, clap::Args)]
-pub struct Args {
-    /// Base URL of a running engine; without it a private one is started
-    #[arg(long, requires = "token")]
-    url: Option<String>,
-    /// Token of the running engine, with the scopes read, write and worker
-    #[arg(long, env = "HELVE_TOKEN", hide_env_values = true)]
-    token: Option<String>,
-    /// Database of the running engine: without it there is no floor, no ratio and no cost
-    #[arg(long, requires = "url")]
-    database_url: Option<String>,
-    /// Optimistic scheduling of the private engine
-    #[arg(long, value_enum, default_value_t = Optimistic::Both)]
-    optimistic: Optimistic,
-    /// Seconds of measuring for each row
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=600))]
-    seconds: u64,
-    /// Queued runs that the backlog rows drain
-    #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1_000..=50_000))]
-    backlog: u32,
-    /// Open runs that the row `recovery` starts on
-    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1_000..=5_000_000))]
-    open_runs: u32,
-    /// Only these rows
-    #[arg(long, value_enum, value_delimiter = ',', value_name = "NAME,..")]
-    only: Vec<Row>,
-    /// Also write everything to this file
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
-    /// Instead of the rows: fill and empty the table of open runs for this long, and fail if it gets slower
-    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(6..=86_400))]
-    churn: Option<u64>,
-    /// Instead of the rows: kill and cut so often under load, and fail if anything is lost, stuck or doubled
-    #[arg(long, value_name = "engine=N,postgres=N,cut=N", conflicts_with_all = ["url", "churn", "only"])]
-    faults: Option<faults::Wanted>,
-    /// Where the private engine's data is put while it runs: the disk that is measured
-    #[arg(long, value_name = "DIR", default_value = "/var/tmp", conflicts_with = "url")]
+/// Where a private engine comes from, so that a row can have another one.
+#[derive(Debug, Clone)]
+struct Origin {
     data_dir: PathBuf,
-}
-
-/// How the private engine gives runs to workers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Optimistic {
-    /// Assigned by the statement that creates them
-    On,
-    /// Queued first
-    Off,
-    /// One after the other
-    Both,
-}
-
-/// What can be measured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Row {
-    /// A trigger until its task is at the worker, one at a time
-    Start,
-    /// A trigger until its result is back, one at a time
-    RoundTrip,
-    /// Closed loops of 8, 64 and 256 clients, and what a run costs
-    Throughput,
-    /// Triggers of 100 runs each
-    Bulk,
-    /// A backlog behind a single slot
-    OneSlot,
-    /// A backlog that 1 and then 4 workers drain
-    Backlog,
-    /// Single triggers beside another tenant's flood; only when asked for
-    Fairness,
-    /// 10,000 tenants, 10 of which work; only when asked for
-    Tenants,
-    /// The first task after a kill, with many open runs; only when asked for
-    Recovery,
-}
-
-impl Row {
-    /// Rows that take minutes or fill the disk are for those who ask for them.
-    const fn is_usual(self) -> bool {
-        !matches!(self, Self::Fairness | Self::Tenants | Self::Recovery)
-    }
+    optimistic: bool,
+    pg_settings: Vec<(String, String)>,
 }
 
 /// One engine under test, and everything that a row needs.
@@ -125,12 +66,13 @@ struct Bench {
     supervisor: Supervisor,
     /// How long a row is measured.
     window: Duration,
-    backlog: usize,
+    sizes: Sizes,
     /// What the report calls the mode.
     mode: &'static str,
     /// Makes the names of this run's workflows its own.
     nonce: String,
     ledger: Ledger,
+    origin: Origin,
 }
 
 /// Runs the benchmark; the exit code says whether every accepted run was executed exactly once.
@@ -138,6 +80,22 @@ struct Bench {
 /// # Errors
 /// When it cannot be carried out: no engine, no database, a request that must succeed fails.
 pub async fn run(args: Args) -> Result<ExitCode> {
+    match &args.command {
+        Some(Command::Compare(files)) => return compare::run(files),
+        Some(Command::Chart { file, dir }) => {
+            let names = chart::write(&Document::read(file)?, dir)?;
+            names.iter().try_for_each(|name| out::line(&dir.join(name).display().to_string()))?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        None => {}
+    }
+    if args.list {
+        out::line(&args::list())?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if let Err(wrong) = args.check() {
+        super::usage(wrong);
+    }
     let mut signals = Signals::listen()?;
     tokio::select! {
         done = measure(&args) => done,
@@ -152,77 +110,115 @@ async fn measure(args: &Args) -> Result<ExitCode> {
         return faults::run(wanted, &modes, &args.data_dir, args.json.as_deref()).await;
     }
     let clock = Clock::system();
+    let data = args.url.is_none().then_some(args.data_dir.as_path());
+    let mut document = Document::new(clock.now().to_string(), machine::Machine::look(data));
+    (document.seconds, document.repeats) = (real(args.seconds), args.repeat);
+    if data.is_some() {
+        document.engine = engine::settings().await?;
+    }
     let mut report = Report::default();
     let mut sound = true;
-    for optimistic in args.modes() {
-        let mut bench = Bench::start(args, optimistic, &clock).await?;
-        if let Some(probe) = &bench.probe {
-            report.set_machine(probe.machine().await?);
+    for repeat in 1..=args.repeat {
+        for optimistic in args.modes() {
+            if args.repeat > 1 {
+                progress(&format!("repeat {repeat} of {}", args.repeat));
+            }
+            sound &= one_engine(args, optimistic, &clock, &mut report, &mut document).await?;
         }
-        let measured = match args.churn {
-            Some(seconds) => churn::run(&mut bench, Duration::from_secs(seconds)).await,
-            None => rows(args, &mut bench, &mut report).await.map(|()| true),
-        };
-        // The engine stops also after a failure, and the failure is what the caller hears of.
-        let stopped = bench.stop(&mut report).await;
-        sound &= measured?;
-        stopped?;
     }
+    report.fill(&mut document);
+    document.sound &= sound;
     if args.churn.is_none() {
-        out::line(report.table().trim_end())?;
+        out::line(report::table(&document).trim_end())?;
+        document.soak.iter().try_for_each(|soak| out::line(soak.text().trim_end()))?;
     }
     if let Some(file) = &args.json {
-        let text = report.json().to_string();
-        tokio::fs::write(file, text)
-            .await
-            .map_err(|err| failure(format!("{} cannot be written: {err}", file.display())))?;
+        document.write(file).await?;
     }
-    let sound = sound && report.is_sound();
-    if !sound && args.churn.is_none() {
+    if let Some(dir) = &args.chart {
+        let names = chart::write(&document, dir)?;
+        progress(&format!("drawn into {}: {}", dir.display(), names.join(", ")));
+    }
+    if !report.is_sound() {
         progress("not every accepted run was executed exactly once: see the ledger");
     }
-    Ok(if sound { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if document.sound { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Everything on one fresh engine, or on the running one. False: what was to be proved was not.
+async fn one_engine(
+    args: &Args,
+    optimistic: Option<bool>,
+    clock: &Clock,
+    report: &mut Report,
+    document: &mut Document,
+) -> Result<bool> {
+    let mut bench = Bench::start(args, optimistic, clock).await?;
+    if let Some(probe) = &bench.probe {
+        report.set_postgres(probe.postgres().await?);
+    }
+    let measured = match (args.churn, args.soak) {
+        (Some(seconds), _) => churn::run(&mut bench, Duration::from_secs(seconds)).await,
+        (None, Some(time)) => soak::run(&mut bench, time, args.soak_rate).await.map(|soak| {
+            let held = soak.is_steady();
+            document.soak.push(soak);
+            held
+        }),
+        (None, None) => rows(args, &mut bench, report).await.map(|()| true),
+    };
+    report.add(bench.ledger.figures(bench.mode));
+    // The engine stops also after a failure, and the failure is what the caller hears of.
+    let stopped = bench.stop().await;
+    let measured = measured?;
+    stopped?;
+    Ok(measured)
 }
 
 async fn rows(args: &Args, bench: &mut Bench, report: &mut Report) -> Result<()> {
-    let wanted = |row: &Row| if args.only.is_empty() { row.is_usual() } else { args.only.contains(row) };
-    for row in Row::value_variants().iter().copied().filter(wanted) {
-        let name = row.to_possible_value().map(|v| v.get_name().to_owned()).unwrap_or_default();
-        progress(&format!("optimistic {}: {name} ..", bench.mode));
+    let rows = args.rows();
+    let all = rows.len();
+    for (done, row) in rows.into_iter().enumerate() {
+        progress(&format!("optimistic {}: {} of {all}, {} ..", bench.mode, done + 1, row.name()));
         report.add(match row {
             Row::Start => latency::start(bench).await?,
+            Row::OpenLoop => open_loop::run(bench).await?,
             Row::RoundTrip => latency::round_trip(bench).await?,
             Row::Throughput => throughput::closed_loops(bench).await?,
             Row::Bulk => throughput::bulk(bench).await?,
             Row::OneSlot => throughput::one_slot(bench).await?,
             Row::Backlog => throughput::backlog(bench).await?,
+            Row::Statements => cost::statements(bench).await?,
+            Row::Idle => idle::run(bench).await?,
+            Row::Sockets => sockets::run(bench).await?,
+            Row::Memory => memory::run(bench).await?,
             Row::Fairness => fairness::run(bench).await?,
             Row::Tenants => scale::tenants(bench).await?,
-            Row::Recovery => scale::recovery(bench, args.open_runs).await?,
+            Row::Recovery => scale::recovery(bench).await?,
         });
     }
     Ok(())
 }
 
-impl Args {
-    /// `None`: a running engine, as it is.
-    fn modes(&self) -> Vec<Option<bool>> {
-        match self.optimistic {
-            _ if self.url.is_some() => vec![None],
-            Optimistic::On => vec![Some(true)],
-            Optimistic::Off => vec![Some(false)],
-            Optimistic::Both if self.churn.is_some() => vec![Some(true)],
-            Optimistic::Both => vec![Some(true), Some(false)],
-        }
-    }
-}
-
 impl Bench {
     async fn start(args: &Args, optimistic: Option<bool>, clock: &Clock) -> Result<Self> {
+        let (data_dir, pg_settings) = (args.data_dir.clone(), args.pg_setting.clone());
+        let origin = Origin { data_dir, optimistic: optimistic.unwrap_or(true), pg_settings };
         let engine = match (optimistic, &args.url, &args.token) {
             (None, Some(url), Some(token)) => Engine::running(url, token, args.database_url.as_deref()),
-            _ => Engine::private(&args.data_dir, optimistic.unwrap_or(true), clock).await?,
+            _ => Engine::private(&origin, clock).await?,
         };
+        let mode = optimistic.map_or("as it runs", |on| if on { "on" } else { "off" });
+        Self::with(engine, origin, mode, Duration::from_secs(args.seconds), args.sizes.clone(), clock).await
+    }
+
+    async fn with(
+        engine: Engine,
+        origin: Origin,
+        mode: &'static str,
+        window: Duration,
+        sizes: Sizes,
+        clock: &Clock,
+    ) -> Result<Self> {
         let supervisor = Supervisor::default();
         let probe = match &engine.database_url {
             Some(url) => Some(Probe::open(url, engine.is_private(), &supervisor).await?),
@@ -230,22 +226,28 @@ impl Bench {
         };
         // Its last digits are random.
         let nonce = RunId::generate(clock.now()).to_string().split_off(28);
-        Ok(Self {
-            http: Http::new(&engine.url, Some(&engine.token))?,
-            engine,
-            probe,
-            clock: clock.clone(),
-            supervisor,
-            window: Duration::from_secs(args.seconds),
-            backlog: usize::try_from(args.backlog).unwrap_or(usize::MAX),
-            mode: optimistic.map_or("as it runs", |on| if on { "on" } else { "off" }),
-            nonce,
-            ledger: Ledger::default(),
-        })
+        let http = Http::new(&engine.url, Some(&engine.token))?;
+        let ledger = Ledger::default();
+        let clock = clock.clone();
+        Ok(Self { engine, http, probe, clock, supervisor, window, sizes, mode, nonce, ledger, origin })
     }
 
-    async fn stop(self, report: &mut Report) -> Result<()> {
-        report.add(self.ledger.figures(self.mode));
+    /// Another private engine and database in the same mode, for what must begin in an untouched process or with
+    /// settings of its own. [`Bench::take_back`] ends it.
+    async fn beside(&self, pg_settings: &[(&str, &str)]) -> Result<Self> {
+        let mut origin = self.origin.clone();
+        origin.pg_settings.extend(pg_settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+        let engine = Engine::private(&origin, &self.clock).await?;
+        Self::with(engine, origin, self.mode, self.window, self.sizes.clone(), &self.clock).await
+    }
+
+    /// Ends an engine of [`Bench::beside`]; its ledger counts like this one's.
+    async fn take_back(&mut self, beside: Self) -> Result<()> {
+        self.ledger.merge(&beside.ledger);
+        beside.stop().await
+    }
+
+    async fn stop(self) -> Result<()> {
         if let Some(probe) = &self.probe {
             probe.clean_up().await?;
         }
@@ -298,4 +300,9 @@ fn progress(text: &str) {
 #[expect(clippy::cast_precision_loss, reason = "figures are rounded for people anyway")]
 fn real(n: impl TryInto<u64>) -> f64 {
     n.try_into().unwrap_or(u64::MAX) as f64
+}
+
+/// A count as a size.
+fn whole(n: u32) -> usize {
+    usize::try_from(n).unwrap_or(usize::MAX)
 }

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use tokio_postgres::{Client, Statement};
 
+use super::machine::{Postgres, SETTINGS};
 use super::process;
 use super::{failure, progress};
 use crate::clock::Clock;
@@ -24,47 +25,13 @@ pub(super) struct Probe {
     private: bool,
 }
 
-/// What is measured on.
-#[derive(Debug, Clone, serde::Serialize)]
-pub(super) struct Machine {
-    cores: usize,
-    postgres: String,
-    fsync: String,
-    synchronous_commit: String,
-    full_page_writes: String,
-    /// Why its commits are not durable; empty where they are.
-    pub(super) not_durable: Vec<String>,
-}
-
-impl Machine {
-    /// One line for a person.
-    pub(super) fn settings(&self) -> String {
-        let Self { cores, postgres, fsync, synchronous_commit, full_page_writes, .. } = self;
-        format!(
-            "{cores} cores, PostgreSQL {postgres}, fsync {fsync}, synchronous_commit {synchronous_commit}, \
-             full_page_writes {full_page_writes}"
-        )
-    }
-
-    #[cfg(test)]
-    pub(super) fn of_test(not_durable: &[&str]) -> Self {
-        let on = || "on".to_owned();
-        Self {
-            cores: 2,
-            postgres: "15.0".to_owned(),
-            fsync: on(),
-            synchronous_commit: on(),
-            full_page_writes: on(),
-            not_durable: not_durable.iter().map(|why| (*why).to_owned()).collect(),
-        }
-    }
-}
-
 /// Counters of the server, for differences.
 #[derive(Debug, Clone)]
 pub(super) struct Counters {
     commits: i64,
     rows: i64,
+    updates: i64,
+    hot: i64,
     statements: Option<i64>,
     lsn: String,
     full_page_images: i64,
@@ -76,12 +43,24 @@ pub(super) struct Counters {
 pub(super) struct Spent {
     pub(super) commits: i64,
     pub(super) rows: i64,
+    pub(super) updates: i64,
+    /// Of the updates: those that touched no index.
+    pub(super) hot: i64,
     pub(super) statements: Option<i64>,
     /// Without full-page images.
     pub(super) wal_bytes: f64,
     /// The server counts records exactly only with `pg_walinspect`; else images are taken as full pages.
     pub(super) wal_exact: bool,
     pub(super) cpu: Option<Duration>,
+}
+
+/// Bytes on disk.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sizes {
+    pub(super) open_run: i64,
+    pub(super) run_history: i64,
+    pub(super) database: i64,
+    pub(super) dead_rows: i64,
 }
 
 fn database(err: &tokio_postgres::Error) -> crate::error::Error {
@@ -131,22 +110,14 @@ impl Probe {
         Ok(clock.instant().saturating_duration_since(start))
     }
 
-    /// The settings that decide what a commit means.
-    pub(super) async fn machine(&self) -> Result<Machine> {
-        let row = "select current_setting('server_version'), current_setting('fsync'), \
-            current_setting('synchronous_commit'), current_setting('full_page_writes')";
-        let row = self.client.query_one(row, &[]).await.map_err(|err| database(&err))?;
-        let text = |n: usize| row.get::<_, String>(n);
-        let [fsync, synchronous_commit, full_page_writes] = [text(1), text(2), text(3)];
-        let settings =
-            [("fsync", &fsync), ("synchronous_commit", &synchronous_commit), ("full_page_writes", &full_page_writes)];
-        let off = settings.into_iter().filter(|(_, value)| value.as_str() == "off");
-        let mut not_durable: Vec<_> = off.map(|(name, _)| format!("{name} is off")).collect();
-        if self.in_memory().await {
-            not_durable.push("its data directory is in memory".to_owned());
-        }
-        let cores = std::thread::available_parallelism().map_or(0, usize::from);
-        Ok(Machine { cores, postgres: text(0), fsync, synchronous_commit, full_page_writes, not_durable })
+    /// The server's version and settings.
+    pub(super) async fn postgres(&self) -> Result<Postgres> {
+        let version = "select current_setting('server_version')";
+        let version: String = self.client.query_one(version, &[]).await.map_err(|err| database(&err))?.get(0);
+        let settings = "select name, current_setting(name) from pg_settings where name = any($1)";
+        let rows = self.client.query(settings, &[&SETTINGS]).await.map_err(|err| database(&err))?;
+        let settings = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+        Ok(Postgres::new(version, settings, self.in_memory().await))
     }
 
     /// Whether the data lies in a file system without a disk. Only known of a server on this machine
@@ -164,11 +135,13 @@ impl Probe {
 
     /// Reads the counters. They lag: see [`super::cost::settle`].
     pub(super) async fn counters(&self) -> Result<Counters> {
-        let row = "select d.xact_commit, \
-                (select coalesce(sum(n_tup_ins + n_tup_upd + n_tup_del), 0)::bigint \
-                   from pg_stat_user_tables where relname <> 'helve_bench_floor'), \
-                pg_current_wal_insert_lsn()::text, w.wal_fpi \
-            from pg_stat_database d, pg_stat_wal w where d.datname = current_database()";
+        let row = "select d.xact_commit, t.rows, pg_current_wal_insert_lsn()::text, w.wal_fpi, t.updates, t.hot \
+            from pg_stat_database d, pg_stat_wal w, \
+                (select coalesce(sum(n_tup_ins + n_tup_upd + n_tup_del), 0)::bigint as rows, \
+                        coalesce(sum(n_tup_upd), 0)::bigint as updates, \
+                        coalesce(sum(n_tup_hot_upd), 0)::bigint as hot \
+                   from pg_stat_user_tables where relname <> 'helve_bench_floor') t \
+            where d.datname = current_database()";
         let row = self.client.query_one(row, &[]).await.map_err(|err| database(&err))?;
         // There only where the extension is installed and loaded.
         let statements = "select coalesce(sum(s.calls), 0)::bigint from pg_stat_statements s \
@@ -177,6 +150,8 @@ impl Probe {
         Ok(Counters {
             commits: row.get(0),
             rows: row.get(1),
+            updates: row.get(4),
+            hot: row.get(5),
             statements,
             lsn: row.get(2),
             full_page_images: row.get(3),
@@ -195,6 +170,8 @@ impl Probe {
         Ok(Spent {
             commits: to.commits - from.commits,
             rows: to.rows - from.rows,
+            updates: to.updates - from.updates,
+            hot: to.hot - from.hot,
             statements: to.statements.zip(from.statements).map(|(to, from)| to - from),
             wal_bytes,
             wal_exact: exact.is_some(),
@@ -214,6 +191,41 @@ impl Probe {
         let row = self.client.query_one(between, &[&from.lsn, &to.lsn]).await.map_err(|err| database(&err))?;
         let images = super::real((to.full_page_images - from.full_page_images).max(0));
         Ok((row.get::<_, f64>(0) - images * 8_192.0).max(0.0))
+    }
+
+    /// Whether the server could count statements, were it started with that.
+    pub(super) async fn can_count_statements(&self) -> Result<bool> {
+        let there = "select exists (select 1 from pg_available_extensions where name = 'pg_stat_statements')";
+        self.client.query_one(there, &[]).await.map(|row| row.get(0)).map_err(|err| database(&err))
+    }
+
+    /// Begins to count statements anew; the server must have been started with the extension.
+    pub(super) async fn count_statements(&self) -> Result<()> {
+        let begin = "create extension if not exists pg_stat_statements; select pg_stat_statements_reset()";
+        self.client.batch_execute(begin).await.map_err(|err| database(&err))
+    }
+
+    /// Statements of the engine since [`Probe::count_statements`]; those of this connection name themselves.
+    pub(super) async fn statements(&self) -> Result<i64> {
+        let sum = "select coalesce(sum(s.calls), 0)::bigint from pg_stat_statements s \
+            join pg_database d on d.oid = s.dbid \
+            where d.datname = current_database() and s.query not like '%pg_stat_statements%'";
+        self.client.query_one(sum, &[]).await.map(|row| row.get(0)).map_err(|err| database(&err))
+    }
+
+    /// Bytes on disk of the tables of open and of finished runs with their indexes, and of the database.
+    pub(super) async fn sizes(&self) -> Result<Sizes> {
+        let row = "select pg_total_relation_size('open_run')::bigint, \
+            (select coalesce(sum(pg_total_relation_size(relid)), 0)::bigint from pg_partition_tree('run_history')), \
+            pg_database_size(current_database())::bigint, \
+            coalesce((select n_dead_tup from pg_stat_user_tables where relname = 'open_run'), 0)::bigint";
+        let row = self.client.query_one(row, &[]).await.map_err(|err| database(&err))?;
+        Ok(Sizes { open_run: row.get(0), run_history: row.get(1), database: row.get(2), dead_rows: row.get(3) })
+    }
+
+    /// Makes the size of the table of open runs comparable: without dead rows.
+    pub(super) async fn tidy(&self) -> Result<()> {
+        self.client.batch_execute("vacuum open_run").await.map_err(|err| database(&err))
     }
 
     /// Dead rows of the table of open runs, and how often it was vacuumed.

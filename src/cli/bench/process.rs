@@ -1,4 +1,4 @@
-//! CPU time of processes, from `/proc`.
+//! CPU time and memory of processes, from `/proc`.
 
 use std::time::Duration;
 
@@ -39,6 +39,18 @@ pub(super) fn of(pid: u32) -> Option<Duration> {
     stat(pid).map(|s| time(s.own))
 }
 
+/// MiB of memory that a process has now.
+pub(super) fn memory(pid: u32) -> Option<f64> {
+    let kib = resident(&std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?)?;
+    Some(super::real(kib) / 1_024.0)
+}
+
+/// Resident KiB in the text of `/proc/<pid>/status`.
+fn resident(status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
 /// What a PostgreSQL server has used so far, with all its processes, living or ended. `None` unless
 /// `backend` is one of its processes on this machine.
 pub(super) fn of_server(backend: u32) -> Option<Duration> {
@@ -65,6 +77,13 @@ mod tests {
         assert_eq!((s.name.as_str(), s.parent, s.own, s.children), ("a) (b c", 7, 200, 50));
         assert_eq!(time(s.own), Duration::from_secs(2));
         assert!(parse("42 (x").is_none());
+    }
+
+    #[test]
+    fn resident_memory_is_found_among_its_neighbours() {
+        assert_eq!(resident("VmHWM:\t  900 kB\nVmRSS:\t  812 kB\nRssAnon:\t 1 kB\n"), Some(812));
+        assert_eq!(resident("Name:\tx\n"), None);
+        assert!(memory(std::process::id()).is_some_and(|mib| mib > 1.0));
     }
 
     #[test]

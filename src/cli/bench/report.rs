@@ -2,12 +2,17 @@
 
 use std::fmt::Write as _;
 
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
 
-use super::probe::Machine;
+use super::document::{Axis, Better, Curve, Document, Record};
+use super::load::Distribution;
+use super::machine::Postgres;
+use super::meter::Generator;
+use super::stats;
 
 /// What a figure must be; the ratio to the floor is judged where there is one, else the value.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(super) enum Must {
     AtMost(f64),
     AtLeast(f64),
@@ -20,6 +25,13 @@ impl Must {
             Self::AtLeast(least) => n >= least,
         }
     }
+
+    fn text(self) -> String {
+        match self {
+            Self::AtMost(n) => format!("<= {}", number(n)),
+            Self::AtLeast(n) => format!(">= {}", number(n)),
+        }
+    }
 }
 
 /// One measured number.
@@ -29,15 +41,40 @@ pub(super) struct Figure {
     name: String,
     value: f64,
     unit: &'static str,
+    better: Option<Better>,
     ratio: Option<f64>,
     must: Option<Must>,
     detail: Option<String>,
+    curve: Option<Curve>,
+    distribution: Option<Distribution>,
+    generator: Option<Generator>,
     ledger: bool,
+    summed: bool,
 }
 
 impl Figure {
+    /// Which direction is good follows from the unit: more runs a second, less of everything else.
     pub(super) fn new(mode: &'static str, name: impl Into<String>, value: f64, unit: &'static str) -> Self {
-        Self { mode, name: name.into(), value, unit, ratio: None, must: None, detail: None, ledger: false }
+        let better = match unit {
+            "%" | "runs" => None,
+            "runs/s" => Some(Better::Higher),
+            _ => Some(Better::Lower),
+        };
+        Self {
+            mode,
+            name: name.into(),
+            value,
+            unit,
+            better,
+            ratio: None,
+            must: None,
+            detail: None,
+            curve: None,
+            distribution: None,
+            generator: None,
+            ledger: false,
+            summed: false,
+        }
     }
 
     /// Against the floor's p50 of the same row.
@@ -53,29 +90,87 @@ impl Figure {
         Self { detail: Some(detail.into()), ..self }
     }
 
-    /// A figure that says whether the others can be believed.
-    pub(super) fn of_ledger(self) -> Self {
-        Self { ledger: true, ..self }
+    pub(super) fn distribution(self, distribution: Distribution) -> Self {
+        Self { distribution: Some(distribution), ..self }
     }
 
-    fn judged(&self) -> f64 {
-        self.ratio.unwrap_or(self.value)
+    pub(super) fn generator(self, generator: &Generator) -> Self {
+        Self { generator: Some(generator.clone()), ..self }
+    }
+
+    /// Puts it into a chart.
+    pub(super) fn curve(self, axis: Axis, x: f64, line: &str, reached: bool) -> Self {
+        Self { curve: Some(Curve { axis, x, line: line.to_owned(), reached }), ..self }
+    }
+
+    /// A figure that says whether the others can be believed.
+    pub(super) fn of_ledger(self) -> Self {
+        Self { ledger: true, summed: true, ..self }
+    }
+
+    /// Repeats are added up, not averaged.
+    pub(super) fn summed(self) -> Self {
+        Self { summed: true, ..self }
     }
 
     /// What it must be, it is.
     pub(super) fn is_met(&self) -> bool {
-        self.must.is_none_or(|must| must.is_met(self.judged()))
+        self.must.is_none_or(|must| must.is_met(self.ratio.unwrap_or(self.value)))
+    }
+}
+
+/// A figure and its repeats.
+#[derive(Debug)]
+struct Series {
+    /// The last one.
+    figure: Figure,
+    values: Vec<f64>,
+    ratios: Vec<f64>,
+}
+
+impl Series {
+    fn value(&self) -> f64 {
+        if self.figure.summed { self.values.iter().sum() } else { stats::mean(&self.values) }
+    }
+
+    fn ratio(&self) -> Option<f64> {
+        (!self.ratios.is_empty()).then(|| stats::mean(&self.ratios))
+    }
+
+    fn is_met(&self) -> bool {
+        self.figure.must.is_none_or(|must| must.is_met(self.ratio().unwrap_or_else(|| self.value())))
     }
 
     /// `ok`, `below`, or nothing where nothing is demanded. A figure of a machine that is not durable is
     /// not measured against a target that is; the ledger holds everywhere.
     fn verdict(&self, durable: bool) -> &'static str {
-        match self.must {
+        match self.figure.must {
             None => "",
-            Some(_) if !durable && !self.ledger => "not durable",
+            Some(_) if !durable && !self.figure.ledger => "not durable",
             Some(_) if self.is_met() => "ok",
-            Some(_) if self.ledger => "broken",
+            Some(_) if self.figure.ledger => "broken",
             Some(_) => "below",
+        }
+    }
+
+    fn record(&self, durable: bool) -> Record {
+        let f = &self.figure;
+        Record {
+            optimistic: f.mode.to_owned(),
+            name: f.name.clone(),
+            value: self.value(),
+            unit: f.unit.to_owned(),
+            better: f.better,
+            values: self.values.clone(),
+            interval: if f.summed { None } else { stats::interval(&self.values) },
+            ratio_to_floor: self.ratio(),
+            ratios: self.ratios.clone(),
+            must: f.must,
+            verdict: self.verdict(durable).to_owned(),
+            detail: f.detail.clone(),
+            curve: f.curve.clone(),
+            distribution: f.distribution,
+            generator: f.generator.clone(),
         }
     }
 }
@@ -83,92 +178,101 @@ impl Figure {
 /// Everything of one call.
 #[derive(Debug, Default)]
 pub(super) struct Report {
-    machine: Option<Machine>,
-    figures: Vec<Figure>,
+    postgres: Option<Postgres>,
+    figures: Vec<Series>,
 }
 
 impl Report {
-    pub(super) fn set_machine(&mut self, machine: Machine) {
-        self.machine = Some(machine);
+    pub(super) fn set_postgres(&mut self, postgres: Postgres) {
+        self.postgres = Some(postgres);
     }
 
+    /// Adds figures; one that is there already in its mode is a repeat.
     pub(super) fn add(&mut self, figures: Vec<Figure>) {
-        self.figures.extend(figures);
+        for figure in figures {
+            let same = |s: &&mut Series| (s.figure.mode, &s.figure.name) == (figure.mode, &figure.name);
+            let (value, ratio) = (figure.value, figure.ratio);
+            match self.figures.iter_mut().find(same) {
+                Some(series) => {
+                    series.values.push(value);
+                    series.ratios.extend(ratio);
+                    series.figure = figure;
+                }
+                None => {
+                    let ratios = ratio.into_iter().collect();
+                    self.figures.push(Series { figure, values: vec![value], ratios });
+                }
+            }
+        }
     }
 
     /// The ledger is without a loss and without a repetition.
     pub(super) fn is_sound(&self) -> bool {
-        self.figures.iter().filter(|f| f.ledger).all(Figure::is_met)
+        self.figures.iter().filter(|s| s.figure.ledger).all(Series::is_met)
     }
 
     /// Durability is claimed only where it was seen.
     fn is_durable(&self) -> bool {
-        self.machine.as_ref().is_some_and(|m| m.not_durable.is_empty())
+        self.postgres.as_ref().is_some_and(|p| p.not_durable.is_empty())
     }
 
-    fn headline(&self) -> String {
-        let Some(machine) = &self.machine else {
-            return "settings of PostgreSQL unknown (no --database-url): nothing here is called durable".to_owned();
-        };
-        let settings = machine.settings();
-        if machine.not_durable.is_empty() {
-            return format!("{settings}: every run counted is durable");
-        }
-        format!("{settings}: NOT DURABLE, {}", machine.not_durable.join(", "))
-    }
-
-    /// For a person.
-    pub(super) fn table(&self) -> String {
+    /// Puts everything into the document.
+    pub(super) fn fill(&self, document: &mut Document) {
         let durable = self.is_durable();
-        let mut out = format!("{}\n", self.headline());
-        let mut mode = "";
-        for figure in &self.figures {
-            if figure.mode != mode {
-                mode = figure.mode;
-                // Writing to a string cannot fail.
-                let _ = writeln!(out, "\noptimistic scheduling {mode:<19} {:>22} {:>8}  {:<9} ", "", "floor", "must");
-            }
-            let value = format!("{} {}", number(figure.value), figure.unit);
-            let ratio = figure.ratio.map(|r| format!("{r:.2}x")).unwrap_or_default();
-            let must = figure.must.map(|must| match must {
-                Must::AtMost(n) => format!("<= {}", number(n)),
-                Must::AtLeast(n) => format!(">= {}", number(n)),
-            });
-            let line = format!(
-                "{:<42} {value:>20} {ratio:>8}  {:<9} {:<11} {}",
-                figure.name,
-                must.unwrap_or_default(),
-                figure.verdict(durable),
-                figure.detail.as_deref().unwrap_or_default()
-            );
-            let _ = writeln!(out, "{}", line.trim_end());
-        }
-        out
-    }
-
-    /// For a program.
-    pub(super) fn json(&self) -> Value {
-        let durable = self.is_durable();
-        let figures: Vec<Value> = self
-            .figures
-            .iter()
-            .map(|f| {
-                let must = f.must.map(|must| match must {
-                    Must::AtMost(n) => json!({"at_most": n}),
-                    Must::AtLeast(n) => json!({"at_least": n}),
-                });
-                json!({"optimistic": f.mode, "name": f.name, "value": f.value, "unit": f.unit,
-                    "ratio_to_floor": f.ratio, "must": must, "verdict": f.verdict(durable), "detail": f.detail})
-            })
-            .collect();
-        let version = env!("CARGO_PKG_VERSION");
-        json!({"helve": version, "durable": durable, "machine": self.machine, "sound": self.is_sound(),
-            "figures": figures})
+        document.durable = durable;
+        document.sound = self.is_sound();
+        document.postgres.clone_from(&self.postgres);
+        document.figures = self.figures.iter().map(|s| s.record(durable)).collect();
     }
 }
 
+/// What a reader must know before any figure.
+pub(super) fn headline(document: &Document) -> String {
+    let mut out = format!("{}\n", document.machine.text());
+    // Writing to a string cannot fail.
+    let _ = match &document.postgres {
+        None => writeln!(out, "settings of PostgreSQL unknown (no --database-url): nothing here is called durable"),
+        Some(p) if p.not_durable.is_empty() => writeln!(out, "{}: every run counted is durable", p.text()),
+        Some(p) => writeln!(out, "{}: NOT DURABLE, {}", p.text(), p.not_durable.join(", ")),
+    };
+    if document.build == "debug" {
+        let _ = writeln!(out, "DEBUG BUILD: THESE FIGURES SAY NOTHING ABOUT HELVE. Build with --release to measure.");
+    }
+    if let Some(noise) = document.machine.noise() {
+        let _ = writeln!(out, "{noise}");
+    }
+    let _ = writeln!(out, "helve {}, begun {}, measured {} x {} s", document.helve, document.started_at, document.repeats, document.seconds);
+    out
+}
+
+/// For a person.
+pub(super) fn table(document: &Document) -> String {
+    let mut out = headline(document);
+    let (mut mode, mut said) = ("", None);
+    for r in &document.figures {
+        if r.optimistic != mode {
+            mode = &r.optimistic;
+            let _ = writeln!(out, "\noptimistic scheduling {mode:<30} {:>29} {:>8}  {:<9} ", "", "floor", "must");
+        }
+        let spread = r.interval.map(|i| format!(" ± {}", number(i.half()))).unwrap_or_default();
+        let value = format!("{}{spread} {}", number(r.value), r.unit);
+        let ratio = r.ratio_to_floor.map(|r| format!("{r:.2}x")).unwrap_or_default();
+        let must = r.must.map(Must::text).unwrap_or_default();
+        let detail = r.detail.as_deref().unwrap_or_default();
+        let line = format!("{:<53} {value:>27} {ratio:>8}  {must:<9} {:<11} {detail}", r.name, r.verdict);
+        let _ = writeln!(out, "{}", line.trim_end());
+        // The figures of one measurement share it: it is said once, below the first.
+        let limit = r.generator.as_ref().and_then(|g| g.limit.as_ref());
+        if let Some(limit) = limit.filter(|limit| said != Some(*limit)) {
+            let _ = writeln!(out, "    ^ {limit}");
+        }
+        said = limit;
+    }
+    out
+}
+
 /// Three digits that mean something, thousands apart.
-fn number(n: f64) -> String {
+pub(super) fn number(n: f64) -> String {
     match n.abs() {
         a if a >= 1_000.0 => {
             let digits = format!("{n:.0}");
@@ -190,12 +294,16 @@ fn number(n: f64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::machine::Machine;
     use super::*;
 
-    fn report(not_durable: &[&str]) -> Report {
+    fn document(figures: Vec<Vec<Figure>>, off: &[&str]) -> Document {
         let mut report = Report::default();
-        report.set_machine(Machine::of_test(not_durable));
-        report
+        report.set_postgres(Postgres::of_test(off));
+        figures.into_iter().for_each(|f| report.add(f));
+        let mut document = Document::new("2026-11-24T00:00:00Z".to_owned(), Machine::of_test());
+        report.fill(&mut document);
+        document
     }
 
     #[test]
@@ -209,29 +317,56 @@ mod tests {
 
     #[test]
     fn a_ratio_is_judged_before_the_value() {
-        let figure = Figure::new("on", "start latency p50", 0.5, "ms").ratio(2.0).must(Must::AtMost(1.9));
-        assert_eq!(figure.verdict(true), "below");
-        assert_eq!(figure.clone().ratio(1.9).verdict(true), "ok");
-        assert_eq!(figure.verdict(false), "not durable");
+        let figure = Figure::new("on", "start latency p50", 0.5, "ms").must(Must::AtMost(1.9));
+        let verdict = |ratio, off| {
+            let all = document(vec![vec![figure.clone().ratio(ratio)]], off);
+            all.figures[0].verdict.clone()
+        };
+        assert_eq!(verdict(2.0, &[]), "below");
+        assert_eq!(verdict(1.9, &[]), "ok");
+        assert_eq!(verdict(1.9, &["fsync"]), "not durable");
     }
 
     #[test]
     fn what_is_not_durable_meets_no_target_and_says_why() {
-        let mut report = report(&["fsync is off"]);
-        report.add(vec![Figure::new("on", "throughput", 99_999.0, "runs/s").must(Must::AtLeast(1.0))]);
-        let table = report.table();
+        let figure = Figure::new("on", "throughput", 99_999.0, "runs/s").must(Must::AtLeast(1.0));
+        let document = document(vec![vec![figure]], &["fsync"]);
+        let table = table(&document);
         assert!(table.contains("NOT DURABLE, fsync is off"), "{table}");
         assert!(!table.contains(" ok"), "{table}");
-        assert_eq!(report.json()["durable"], false);
+        assert!(!document.durable);
+    }
+
+    #[test]
+    fn a_debug_build_is_shouted_and_a_release_is_not() {
+        let mut document = document(Vec::new(), &[]);
+        document.build = "debug".to_owned();
+        assert!(headline(&document).contains("DEBUG BUILD"));
+        document.build = "release".to_owned();
+        assert!(!headline(&document).contains("DEBUG"));
+    }
+
+    #[test]
+    fn repeats_become_a_mean_with_an_interval_and_the_ledger_a_sum() {
+        let one = |value, lost| {
+            vec![
+                Figure::new("on", "throughput", value, "runs/s"),
+                Figure::new("on", "lost", lost, "runs").must(Must::AtMost(0.0)).of_ledger(),
+            ]
+        };
+        let document = document(vec![one(90.0, 0.0), one(110.0, 0.0), one(100.0, 1.0)], &[]);
+        let [rate, lost] = &document.figures[..] else { panic!("{:?}", document.figures) };
+        assert_eq!((rate.value, rate.values.len()), (100.0, 3));
+        assert!(rate.interval.unwrap().holds(90.0) && table(&document).contains("100 ± 24.8 runs/s"));
+        assert_eq!((lost.value, lost.verdict.as_str(), lost.interval), (1.0, "broken", None));
+        assert!(!document.sound);
     }
 
     #[test]
     fn only_the_ledger_decides_whether_a_report_is_sound() {
-        let mut report = report(&[]);
-        report.add(vec![Figure::new("on", "throughput", 1.0, "runs/s").must(Must::AtLeast(2.0))]);
-        assert!(report.is_sound());
-        report.add(vec![Figure::new("on", "lost", 1.0, "runs").must(Must::AtMost(0.0)).of_ledger()]);
-        assert!(!report.is_sound());
-        assert_eq!(report.json()["sound"], false);
+        let slow = Figure::new("on", "throughput", 1.0, "runs/s").must(Must::AtLeast(2.0));
+        assert!(document(vec![vec![slow]], &[]).sound);
+        let lost = Figure::new("on", "lost", 1.0, "runs").must(Must::AtMost(0.0)).of_ledger();
+        assert!(!document(vec![vec![lost]], &[]).sound);
     }
 }

@@ -4,34 +4,38 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
+use super::document::Axis;
 use super::fleet::{Fleet, Log, Sent};
 use super::load::{self, Latencies, WARM_UP};
-use super::report::{Figure, Must};
-use super::{Bench, cost, real};
+use super::meter::Meter;
+use super::report::{Figure, Must, number};
+use super::{Bench, cost, real, whole};
 use crate::error::Result;
 
 /// Enough slots that none is waited for: 4 workers with 100 each.
 const WORKERS: usize = 4;
 const SLOTS: u32 = 100;
-/// Runs of one bulk trigger, clients that send them, and runs underway at once.
-const BULK: usize = 100;
+/// Runs of one bulk trigger, and clients that send them; twice as many runs are underway at most.
+const BULKS: [usize; 2] = [100, 1_000];
 const BULK_CLIENTS: usize = 8;
-const BULK_UNDERWAY: usize = 1_600;
 
-/// 8, 64 and 256 clients, each with one run underway; with 256 also what a run costs.
+/// Closed loops, each client with one run underway; with the most clients also what a run costs.
 pub(super) async fn closed_loops(bench: &mut Bench) -> Result<Vec<Figure>> {
     let workflow = bench.workflow("throughput").await?;
     let mut figures = Vec::new();
-    for clients in [8, 64, 256] {
+    let most = bench.sizes.clients.iter().copied().max();
+    for clients in bench.sizes.clients.clone() {
         let log = Log::new(0);
         let fleet = Fleet::start(bench, &workflow, WORKERS, SLOTS, &log).await?;
-        let costed = clients == 256 && bench.probe.is_some();
+        let costed = Some(clients) == most && bench.probe.is_some();
         let mut sent = Sent::default();
         if costed {
             sent.accepted.push(cost::settle(bench, &workflow).await?);
         }
         let before = if costed { cost::read(bench).await? } else { None };
-        let measured = load::closed_loop(bench, &workflow, clients).await?;
+        let meter = Meter::start(bench)?;
+        let measured = load::closed_loop(bench, &workflow, whole(clients)).await?;
+        let generator = meter.read(bench);
         let refused = measured.sent.refused + measured.sent.unanswered;
         let runs = measured.sent.accepted.len() + 1;
         sent.merge(measured.sent);
@@ -40,7 +44,10 @@ pub(super) async fn closed_loops(bench: &mut Bench) -> Result<Vec<Figure>> {
         let failed = if refused == 0 { String::new() } else { format!(", {refused} failed") };
         let figure = bench
             .figure(format!("throughput, {clients} clients"), rate, "runs/s")
-            .detail(format!("p50 {p50:.1} ms, p99 {p99:.1} ms{failed}"));
+            .detail(format!("p50 {p50:.1} ms, p99 {p99:.1} ms{failed}"))
+            .distribution(measured.latencies.distribution())
+            .generator(&generator)
+            .curve(Axis::Clients, f64::from(clients), "runs/s", true);
         figures.push(if clients == 256 { bench.judge(figure, Must::AtLeast(10_000.0)) } else { figure });
         if let Some(before) = before {
             sent.accepted.push(cost::settle(bench, &workflow).await?);
@@ -54,34 +61,42 @@ pub(super) async fn closed_loops(bench: &mut Bench) -> Result<Vec<Figure>> {
     Ok(figures)
 }
 
-/// Triggers of 100 runs: as many as the workers finish.
+/// Triggers of 100 and of 1,000 runs: as many as the workers finish.
 pub(super) async fn bulk(bench: &mut Bench) -> Result<Vec<Figure>> {
     let workflow = bench.workflow("bulk").await?;
-    let log = Log::new(BULK_UNDERWAY);
-    let fleet = Fleet::start(bench, &workflow, WORKERS, SLOTS, &log).await?;
-    let stop = CancellationToken::new();
-    let jobs: Vec<_> = (0..BULK_CLIENTS)
-        .map(|_| load::flood(bench.http.clone(), workflow.clone(), BULK, log.clone(), stop.clone()))
-        .collect();
-    let watch = async {
-        tokio::time::sleep(WARM_UP).await;
-        let rate = rate(bench, &log, bench.window).await;
-        stop.cancel();
-        rate
-    };
-    let (sent, rate) = tokio::join!(load::together(&bench.supervisor, jobs), watch);
-    let mut all = Sent::default();
-    sent?.into_iter().for_each(|sent| all.merge(sent));
-    // All credit is back: nothing is underway.
-    log.take(BULK_UNDERWAY).await?;
-    fleet.stop().await?;
-    bench.ledger.check(&all, &log);
+    let mut figures = Vec::new();
+    for size in BULKS {
+        let underway = BULK_CLIENTS * size * 2;
+        let log = Log::new(underway);
+        let fleet = Fleet::start(bench, &workflow, WORKERS, SLOTS, &log).await?;
+        let stop = CancellationToken::new();
+        let meter = Meter::start(bench)?;
+        let jobs: Vec<_> = (0..BULK_CLIENTS)
+            .map(|_| load::flood(bench.http.clone(), workflow.clone(), size, log.clone(), stop.clone()))
+            .collect();
+        let watch = async {
+            tokio::time::sleep(WARM_UP).await;
+            let rate = rate(bench, &log, bench.window).await;
+            stop.cancel();
+            rate
+        };
+        let (sent, rate) = tokio::join!(load::together(&bench.supervisor, jobs), watch);
+        let generator = meter.read(bench);
+        let mut all = Sent::default();
+        sent?.into_iter().for_each(|sent| all.merge(sent));
+        // All credit is back: nothing is underway.
+        log.take(underway).await?;
+        fleet.stop().await?;
+        bench.ledger.check(&all, &log);
+        let share = real(all.assigned) / real(all.accepted.len()).max(1.0) * 100.0;
+        let figure = bench
+            .figure(format!("throughput, bulk triggers of {}", number(real(size))), rate, "runs/s")
+            .detail(format!("{BULK_CLIENTS} clients, {share:.0} % assigned when created"))
+            .generator(&generator);
+        figures.push(if size == 100 { bench.judge(figure, Must::AtLeast(20_000.0)) } else { figure });
+    }
     bench.forget(&workflow).await?;
-    let share = real(all.assigned) / real(all.accepted.len()).max(1.0) * 100.0;
-    let figure = bench
-        .figure("throughput, bulk triggers of 100", rate, "runs/s")
-        .detail(format!("{BULK_CLIENTS} clients, {share:.0} % assigned when created"));
-    Ok(vec![bench.judge(figure, Must::AtLeast(20_000.0))])
+    Ok(figures)
 }
 
 /// Stored runs a second over `window`.
@@ -119,7 +134,7 @@ pub(super) async fn one_slot(bench: &mut Bench) -> Result<Vec<Figure>> {
     Ok(vec![figure])
 }
 
-async fn floor_for(bench: &mut Bench, floor: &mut Latencies, time: Duration) -> Result<()> {
+pub(super) async fn floor_for(bench: &mut Bench, floor: &mut Latencies, time: Duration) -> Result<()> {
     let end = bench.clock.instant() + time;
     while let Some(probe) = &mut bench.probe
         && bench.clock.instant() < end
@@ -135,17 +150,20 @@ pub(super) async fn backlog(bench: &mut Bench) -> Result<Vec<Figure>> {
     let mut figures = Vec::new();
     for workers in [1, 4] {
         let log = Log::new(0);
-        let sent = load::fill(bench, &workflow, bench.backlog).await?;
+        let sent = load::fill(bench, &workflow, whole(bench.sizes.backlog)).await?;
+        let meter = Meter::start(bench)?;
         let start: Instant = bench.clock.instant();
         let fleet = Fleet::start(bench, &workflow, workers, SLOTS, &log).await?;
         log.take(sent.accepted.len()).await?;
         let rate = real(sent.accepted.len()) / (bench.clock.instant() - start).as_secs_f64();
+        let generator = meter.read(bench);
         fleet.stop().await?;
         bench.ledger.check(&sent, &log);
         let plural = if workers == 1 { "" } else { "s" };
         let figure = bench
             .figure(format!("backlog drained by {workers} worker{plural}"), rate, "runs/s")
-            .detail(format!("{} runs, {SLOTS} slots each", sent.accepted.len()));
+            .detail(format!("{} runs, {SLOTS} slots each", sent.accepted.len()))
+            .generator(&generator);
         figures.push(bench.judge(figure, Must::AtLeast(12_000.0)));
     }
     bench.forget(&workflow).await?;
