@@ -241,7 +241,11 @@ pub(super) fn headline(document: &Document) -> String {
     if let Some(noise) = document.machine.noise() {
         let _ = writeln!(out, "{noise}");
     }
-    let _ = writeln!(out, "helve {}, begun {}, measured {} x {} s", document.helve, document.started_at, document.repeats, document.seconds);
+    let _ = writeln!(
+        out,
+        "helve {}, begun {}, measured {} x {} s",
+        document.helve, document.started_at, document.repeats, document.seconds
+    );
     out
 }
 

@@ -58,7 +58,11 @@ fn the_words_and_the_exit_follow_the_verdict() {
         Soak { optimistic: "on".to_owned(), seconds: 600.0, rate: 500, samples, trends }
     };
     let leak = soak(samples(|s| 60.0 + s / 60.0, |_| 2.0));
-    assert!(!leak.is_steady() && leak.text().contains("MiB, +60.") && leak.text().contains("WORSENS"), "{}", leak.text());
+    assert!(
+        !leak.is_steady() && leak.text().contains("MiB, +60.") && leak.text().contains("WORSENS"),
+        "{}",
+        leak.text()
+    );
     let flat = soak(samples(|_| 60.0, |_| 2.0));
     assert!(flat.is_steady() && !flat.text().contains("NOT REACHED"), "{}", flat.text());
     let behind = Soak { rate: 1_000, ..flat };

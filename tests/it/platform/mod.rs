@@ -1,5 +1,6 @@
 //! What stands below the engine: `helve dev`, the command line, the private PostgreSQL, TLS to the database.
 
+mod bench;
 mod commands;
 mod dev;
 mod entry;
