@@ -284,5 +284,4 @@ pub(super) fn write(document: &Document, dir: &Path) -> Result<Vec<String>> {
 }
 
 #[cfg(test)]
-#[path = "chart_tests.rs"]
 mod tests;

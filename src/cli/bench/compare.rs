@@ -243,5 +243,4 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
 }
 
 #[cfg(test)]
-#[path = "compare_tests.rs"]
 mod tests;

@@ -340,5 +340,4 @@ impl Sample {
 }
 
 #[cfg(test)]
-#[path = "soak_tests.rs"]
 mod tests;
