@@ -58,6 +58,8 @@ codes! {
     AlreadyFinished = "already_finished";
     /// The run has not ended: only what is final can be replayed.
     NotFinished = "not_finished";
+    /// The run is not parked.
+    NotParked = "not_parked";
     /// A body, payload or frame larger than its limit.
     TooLarge = "too_large";
     /// The body's media type is not JSON.

@@ -75,6 +75,7 @@ fn tenant_routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(runs::get::get))
         .routes(routes!(runs::cancel::cancel))
         .routes(routes!(runs::replay::replay))
+        .routes(routes!(runs::unpark::unpark))
         .routes(routes!(events::push, events::list))
         .routes(routes!(events::bulk::push_many))
         .routes(routes!(events::replay::many))

@@ -72,6 +72,7 @@ const fn table(code: Code) -> (u16, &'static str) {
         Code::InUse => (409, "In use"),
         Code::AlreadyFinished => (409, "Already finished"),
         Code::NotFinished => (409, "Not finished"),
+        Code::NotParked => (409, "Not parked"),
         Code::TooLarge => (413, "Too large"),
         Code::UnsupportedMediaType => (415, "Unsupported media type"),
         Code::TooManyMatches => (422, "Too many matching workflows"),
@@ -176,6 +177,7 @@ mod tests {
         409 in_use
         409 already_finished
         409 not_finished
+        409 not_parked
         413 too_large
         415 unsupported_media_type
         422 too_many_matches

@@ -112,6 +112,8 @@ struct OpenRow {
     event: Option<Uuid>,
     #[diesel(sql_type = Nullable<SqlUuid>)]
     replay_of: Option<Uuid>,
+    #[diesel(sql_type = Nullable<Integer>)]
+    unparked: Option<i32>,
 }
 
 #[derive(QueryableByName)]
@@ -280,6 +282,7 @@ fn stored(row: OpenRow) -> Result<StoredRun> {
         state: state(row.state, run)?,
         attempt: row.attempt,
         retries: row.retries,
+        unparked: row.unparked.unwrap_or(0),
         priority: row.priority,
         rank: row.rank,
         due: row.due.map(Timestamp::from),

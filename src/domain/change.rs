@@ -117,6 +117,19 @@ pub struct Placement {
     pub error: Option<RunError>,
 }
 
+/// What a move changes besides the place; an ordinary one changes nothing more.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Mark {
+    /// Nothing.
+    #[default]
+    None,
+    /// A parked run enters its queue again, at this rank; what it has spent counts from here.
+    Unparked {
+        /// Its new place in the queue.
+        rank: i64,
+    },
+}
+
 /// One row of a transition.
 #[derive(Debug, Clone)]
 pub enum Row {
@@ -158,6 +171,8 @@ pub struct MoveRow {
     pub guard: Guard,
     /// Where to.
     pub place: Placement,
+    /// What else.
+    pub mark: Mark,
     /// Whose attempt this ends, for the transition table.
     pub worker: Option<WorkerId>,
     /// Bring the payloads back: they are to be sent to a worker.
@@ -230,6 +245,8 @@ pub struct StoredRun {
     pub attempt: i32,
     /// Retries spent.
     pub retries: i32,
+    /// The attempt after which it was last unparked; 0: never.
+    pub unparked: i32,
     /// Class in the queue.
     pub priority: i16,
     /// Place in the queue.

@@ -1,5 +1,7 @@
 //! Workflow definitions: the document of a client, its checks, and the compiled form that runs use.
 
+mod retries;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,10 +15,12 @@ use crate::domain::event::Pattern;
 use crate::domain::json::Payload;
 use crate::domain::limits::Limits;
 use crate::domain::name;
-use crate::domain::retry::{ErrorRule, RetryPolicy};
+use crate::domain::retry::RetryPolicy;
 use crate::domain::run::Priority;
 use crate::domain::schema::InputSchema;
 use crate::error::{Error, Result};
+
+pub use retries::{Retries, RetryDefinition, RuleDefinition};
 
 /// What a workflow is, as a client writes it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -95,82 +99,6 @@ pub struct TaskDefinition {
     pub slots: Option<BTreeMap<String, u32>>,
 }
 
-/// `3`, or `{"count": 3, "base": "1s", "factor": 2, "cap": "5m", "jitter": true}`.
-#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
-#[serde(untagged)]
-pub enum Retries {
-    /// That many, with the default back-off.
-    Count(u32),
-    /// All of it.
-    Policy(RetryDefinition),
-}
-
-impl<'de> Deserialize<'de> for Retries {
-    /// By hand: an untagged enum would not say which field of a policy is wrong.
-    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        struct Visitor;
-        impl<'de> serde::de::Visitor<'de> for Visitor {
-            type Value = Retries;
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("a number of retries, or an object {count, base, factor, cap, jitter, rules}")
-            }
-            fn visit_u64<E: serde::de::Error>(self, v: u64) -> Result<Retries, E> {
-                u32::try_from(v)
-                    .map(Retries::Count)
-                    .map_err(|_| E::invalid_value(serde::de::Unexpected::Unsigned(v), &self))
-            }
-            fn visit_map<A: serde::de::MapAccess<'de>>(self, map: A) -> Result<Retries, A::Error> {
-                RetryDefinition::deserialize(serde::de::value::MapAccessDeserializer::new(map)).map(Retries::Policy)
-            }
-        }
-        d.deserialize_any(Visitor)
-    }
-}
-
-/// A retry policy as a client writes it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct RetryDefinition {
-    /// Retries after the first attempt, 0 to 10000.
-    #[schema(minimum = 0, maximum = 10000)]
-    pub count: u32,
-    /// Wait before the first retry. Default `1s`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub base: Option<Span>,
-    /// What each further wait is multiplied by, 1 to 100. Default 2.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(minimum = 1, maximum = 100)]
-    pub factor: Option<f64>,
-    /// The longest wait. Default `5m`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cap: Option<Span>,
-    /// Full jitter: the wait is drawn evenly from zero to the computed one. Default true.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub jitter: Option<bool>,
-    /// What is different for some error codes; the first rule that names the code decides.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schema(max_items = 32)]
-    pub rules: Vec<RuleDefinition>,
-}
-
-/// A rule for some error codes.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct RuleDefinition {
-    /// Codes of a worker's failure, or `timeout`.
-    #[schema(min_items = 1, max_items = 32)]
-    pub codes: Vec<String>,
-    /// False: such an error is final. Default true.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub retry: Option<bool>,
-    /// Retries allowed for it, if not the policy's.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub count: Option<u32>,
-    /// First wait for it, if not the policy's.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub base: Option<Span>,
-}
-
 /// The compiled form of a version: what the scheduler needs of it. Shared by all its runs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Spec {
@@ -210,8 +138,6 @@ impl Spec {
 pub const DEFAULT_EXECUTION_TIMEOUT: Duration = Duration::from_secs(300);
 /// The kind of slot of a task or worker that names none.
 pub const DEFAULT_SLOT_KIND: &str = "default";
-
-const MAX_RETRIES: u32 = 10_000;
 
 impl WorkflowDefinition {
     /// Checks everything that the types do not, with the JSON pointer of what is wrong under `at`.
@@ -305,65 +231,6 @@ impl TaskDefinition {
             }
         }
         self.retries.as_ref().map_or(Ok(()), |r| r.check(&format!("{at}/retries"), limits))
-    }
-}
-
-impl Retries {
-    fn check(&self, at: &str, limits: &Limits) -> Result<()> {
-        let count = |pointer: String, n: u32| match n <= MAX_RETRIES {
-            true => Ok(()),
-            false => Err(Error::field(pointer, format!("at most {MAX_RETRIES} retries are allowed; got {n}"))),
-        };
-        let policy = match self {
-            Self::Count(n) => return count(at.to_owned(), *n),
-            Self::Policy(policy) => policy,
-        };
-        count(format!("{at}/count"), policy.count)?;
-        if let Some(factor) = policy.factor
-            && !(1.0..=100.0).contains(&factor)
-        {
-            return Err(Error::field(format!("{at}/factor"), format!("a factor is 1 to 100; got {factor}")));
-        }
-        if policy.rules.len() > 32 {
-            return Err(Error::field(format!("{at}/rules"), "at most 32 rules are allowed"));
-        }
-        for (i, rule) in policy.rules.iter().enumerate() {
-            let at = format!("{at}/rules/{i}");
-            if rule.codes.is_empty() || rule.codes.len() > 32 {
-                return Err(Error::field(format!("{at}/codes"), "a rule names 1 to 32 error codes"));
-            }
-            for (j, code) in rule.codes.iter().enumerate() {
-                name::check_text(&format!("{at}/codes/{j}"), code, limits)?;
-            }
-            if let Some(n) = rule.count {
-                count(format!("{at}/count"), n)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn compile(&self) -> RetryPolicy {
-        let default = RetryPolicy::none();
-        match self {
-            Self::Count(count) => RetryPolicy { count: *count, ..default },
-            Self::Policy(p) => RetryPolicy {
-                count: p.count,
-                base: p.base.map_or(default.base, |s| s.0),
-                factor: p.factor.unwrap_or(default.factor),
-                cap: p.cap.map_or(default.cap, |s| s.0),
-                jitter: p.jitter.unwrap_or(default.jitter),
-                rules: p
-                    .rules
-                    .iter()
-                    .map(|r| ErrorRule {
-                        codes: r.codes.clone(),
-                        retry: r.retry.unwrap_or(true),
-                        count: r.count,
-                        base: r.base.map(|s| s.0),
-                    })
-                    .collect(),
-            },
-        }
     }
 }
 

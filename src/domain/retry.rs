@@ -2,7 +2,19 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::domain::run::RunError;
+
+/// What becomes of a run after a failure that is not retried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnExhausted {
+    /// It has failed.
+    Fail,
+    /// It is kept for a person.
+    Park,
+}
 
 /// How failures of a task are retried, with every default filled in.
 #[derive(Debug, Clone, PartialEq)]
@@ -17,6 +29,8 @@ pub struct RetryPolicy {
     pub cap: Duration,
     /// Full jitter: the wait is drawn evenly between zero and the computed one.
     pub jitter: bool,
+    /// What becomes of the run after a failure that is not retried.
+    pub on_exhausted: OnExhausted,
     /// The first rule that names the error's code decides instead.
     pub rules: Vec<ErrorRule>,
 }
@@ -32,6 +46,8 @@ pub struct ErrorRule {
     pub count: Option<u32>,
     /// First wait for it, if not the policy's.
     pub base: Option<Duration>,
+    /// What becomes of the run after it, if not what the policy says.
+    pub on_exhausted: Option<OnExhausted>,
 }
 
 impl RetryPolicy {
@@ -43,8 +59,20 @@ impl RetryPolicy {
             factor: 2.0,
             cap: Duration::from_secs(300),
             jitter: true,
+            on_exhausted: OnExhausted::Fail,
             rules: Vec::new(),
         }
+    }
+
+    /// What becomes of the run after this failure, if it is not retried. A person who wants to see what went wrong
+    /// wants to see all of it: it makes no difference whether the retries are spent or there were none to spend.
+    pub fn after_last(&self, error: &RunError) -> OnExhausted {
+        self.rule(error).and_then(|r| r.on_exhausted).unwrap_or(self.on_exhausted)
+    }
+
+    fn rule(&self, error: &RunError) -> Option<&ErrorRule> {
+        let code = error.code.as_deref().unwrap_or("");
+        self.rules.iter().find(|r| r.codes.iter().any(|c| c == code))
     }
 
     /// How long to wait before the next attempt; `None` when the failure is final.
@@ -55,8 +83,7 @@ impl RetryPolicy {
         if error.retryable == Some(false) {
             return None;
         }
-        let code = error.code.as_deref().unwrap_or("");
-        let rule = self.rules.iter().find(|r| r.codes.iter().any(|c| c == code));
+        let rule = self.rule(error);
         if rule.is_some_and(|r| !r.retry) {
             return None;
         }
@@ -96,16 +123,25 @@ mod tests {
         assert_eq!(p.next_wait(100, &error("x"), 0.5), None);
     }
 
+    fn rule(code: &str, retry: bool) -> ErrorRule {
+        ErrorRule { codes: vec![code.into()], retry, count: None, base: None, on_exhausted: None }
+    }
+
+    #[test]
+    fn a_rule_may_say_otherwise_what_becomes_of_the_run() {
+        let mut p = RetryPolicy { on_exhausted: OnExhausted::Park, ..policy() };
+        p.rules.push(rule("fatal", false));
+        p.rules.push(ErrorRule { on_exhausted: Some(OnExhausted::Fail), ..rule("hopeless", false) });
+        let after = ["x", "fatal", "hopeless"].map(|code| p.after_last(&error(code)));
+        assert_eq!(after, [OnExhausted::Park, OnExhausted::Park, OnExhausted::Fail]);
+        assert_eq!(policy().after_last(&error("x")), OnExhausted::Fail);
+    }
+
     #[test]
     fn the_worker_and_the_rules_have_their_say() {
         let mut p = policy();
-        p.rules.push(ErrorRule { codes: vec!["fatal".into()], retry: false, count: None, base: None });
-        p.rules.push(ErrorRule {
-            codes: vec!["busy".into()],
-            retry: true,
-            count: Some(1),
-            base: Some(Duration::from_secs(30)),
-        });
+        p.rules.push(rule("fatal", false));
+        p.rules.push(ErrorRule { count: Some(1), base: Some(Duration::from_secs(30)), ..rule("busy", true) });
         assert_eq!(p.next_wait(0, &error("fatal"), 0.0), None);
         assert_eq!(p.next_wait(0, &error("busy"), 0.0), Some(Duration::from_secs(30)));
         assert_eq!(p.next_wait(1, &error("busy"), 0.0), None);

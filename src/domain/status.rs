@@ -12,6 +12,8 @@ pub enum RunStatus {
     Queued,
     /// Assigned to a worker.
     Running,
+    /// Its retries are spent; kept for a person, who unparks or cancels it.
+    Parked,
     /// Ended well.
     Succeeded,
     /// Ended with an error.
@@ -35,26 +37,31 @@ pub enum Transition {
     Succeed,
     /// The last failure is stored.
     Fail,
+    /// The last failure is stored, and the run is kept for a person.
+    Park,
+    /// A person sends it to its queue again.
+    Unpark,
     /// Ended on request or by a timeout in the queue.
     Cancel,
 }
 
 impl RunStatus {
     /// Every state.
-    pub const ALL: [Self; 6] =
-        [Self::Scheduled, Self::Queued, Self::Running, Self::Succeeded, Self::Failed, Self::Cancelled];
+    pub const ALL: [Self; 7] =
+        [Self::Scheduled, Self::Queued, Self::Running, Self::Parked, Self::Succeeded, Self::Failed, Self::Cancelled];
 
     /// No transition leaves it.
     pub const fn is_final(self) -> bool {
         matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled)
     }
 
-    /// Its number in the database. 3, 4 and 13 are kept for `suspended`, `parked` and `skipped`.
+    /// Its number in the database. 3 and 13 are kept for `suspended` and `skipped`.
     pub const fn number(self) -> i16 {
         match self {
             Self::Scheduled => 0,
             Self::Queued => 1,
             Self::Running => 2,
+            Self::Parked => 4,
             Self::Succeeded => 10,
             Self::Failed => 11,
             Self::Cancelled => 12,
@@ -72,6 +79,7 @@ impl RunStatus {
             Self::Scheduled => "scheduled",
             Self::Queued => "queued",
             Self::Running => "running",
+            Self::Parked => "parked",
             Self::Succeeded => "succeeded",
             Self::Failed => "failed",
             Self::Cancelled => "cancelled",
@@ -80,7 +88,7 @@ impl RunStatus {
 
     /// The state after `t`; `None` where the transition is not allowed.
     pub const fn after(self, t: Transition) -> Option<Self> {
-        use RunStatus::{Cancelled, Failed, Queued, Running, Scheduled, Succeeded};
+        use RunStatus::{Cancelled, Failed, Parked, Queued, Running, Scheduled, Succeeded};
         match (self, t) {
             (Scheduled, Transition::Due) => Some(Queued),
             (Queued, Transition::Assign) => Some(Running),
@@ -88,17 +96,10 @@ impl RunStatus {
             (Running, Transition::Backoff) => Some(Scheduled),
             (Running, Transition::Succeed) => Some(Succeeded),
             (Running, Transition::Fail) => Some(Failed),
-            (Scheduled | Queued | Running, Transition::Cancel) => Some(Cancelled),
-            (
-                Scheduled,
-                Transition::Assign | Transition::Requeue | Transition::Backoff | Transition::Succeed | Transition::Fail,
-            )
-            | (
-                Queued,
-                Transition::Due | Transition::Requeue | Transition::Backoff | Transition::Succeed | Transition::Fail,
-            )
-            | (Running, Transition::Due | Transition::Assign)
-            | (Succeeded | Failed | Cancelled, _) => None,
+            (Running, Transition::Park) => Some(Parked),
+            (Parked, Transition::Unpark) => Some(Queued),
+            (Scheduled | Queued | Running | Parked, Transition::Cancel) => Some(Cancelled),
+            (Scheduled | Queued | Running | Parked | Succeeded | Failed | Cancelled, _) => None,
         }
     }
 }
@@ -117,6 +118,8 @@ mod tests {
             Transition::Backoff,
             Transition::Succeed,
             Transition::Fail,
+            Transition::Park,
+            Transition::Unpark,
             Transition::Cancel,
         ];
         let mut table = String::new();
@@ -136,7 +139,10 @@ mod tests {
         running --Backoff--> scheduled
         running --Succeed--> succeeded
         running --Fail--> failed
+        running --Park--> parked
         running --Cancel--> cancelled
+        parked --Unpark--> queued
+        parked --Cancel--> cancelled
         ");
     }
 

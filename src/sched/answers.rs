@@ -40,6 +40,9 @@ pub(super) enum Reply {
     Cancel {
         reply: oneshot::Sender<Result<()>>,
     },
+    Unpark {
+        reply: oneshot::Sender<Result<()>>,
+    },
     Connect {
         transport: Transport,
         reply: oneshot::Sender<Result<(Welcome, Connection)>>,
@@ -113,6 +116,7 @@ impl Owner {
                 let _ = reply.send(Ok(()));
                 failpoint::hit_now(Point::AfterCancelled);
             }
+            (Reply::Unpark { reply }, Answer::Unparked) => drop(reply.send(Ok(()))),
             (Reply::Connect { transport, reply }, Answer::Welcome(welcome)) => {
                 let session = welcome.session;
                 if let Some(socket) = self.sockets.get_mut(&transport) {
@@ -132,7 +136,7 @@ impl Owner {
             Reply::Item { place, bulk } => set(&bulk, place, Err(error)),
             Reply::EventItem { place, bulk } => set(&bulk, place, Err(error)),
             Reply::Event { reply } => drop(reply.send(Err(error))),
-            Reply::Cancel { reply } => drop(reply.send(Err(error))),
+            Reply::Cancel { reply } | Reply::Unpark { reply } => drop(reply.send(Err(error))),
             Reply::Connect { transport, reply } => {
                 self.sockets.remove(&transport);
                 drop(reply.send(Err(error)));

@@ -56,6 +56,10 @@ impl Owner {
                 let ticket = self.ticket(shard_of(tenant), Reply::Cancel { reply });
                 self.step(shard_of(tenant), Command::Cancel { tenant, run, ticket }, false);
             }
+            Request::Unpark { tenant, run, reply } => {
+                let ticket = self.ticket(shard_of(tenant), Reply::Unpark { reply });
+                self.step(shard_of(tenant), Command::Unpark { tenant, run, ticket }, false);
+            }
             Request::Watch { tenant, run, reply } => self.wait_for(run, shard_of(tenant), reply),
             Request::Connect { hello, outbox, reply } => self.connect(hello, outbox, reply),
             Request::Worker { from, message } => self.worker(from, message),
@@ -89,9 +93,10 @@ impl Owner {
             },
             Request::Event { event, .. } => event.tenant,
             Request::Connect { hello, .. } => hello.tenant,
-            Request::Cancel { tenant, .. } | Request::Watch { tenant, .. } | Request::Snapshot { tenant, .. } => {
-                *tenant
-            }
+            Request::Cancel { tenant, .. }
+            | Request::Unpark { tenant, .. }
+            | Request::Watch { tenant, .. }
+            | Request::Snapshot { tenant, .. } => *tenant,
             Request::Worker { .. } | Request::Stats { .. } | Request::Drain { .. } | Request::Quiesce { .. } => {
                 return Some(request);
             }
@@ -106,7 +111,7 @@ impl Owner {
             Request::Events { events, reply } => drop(reply.send(events.iter().map(|_| Err(moved())).collect())),
             Request::Event { reply, .. } => drop(reply.send(Err(moved()))),
             Request::Connect { reply, .. } => drop(reply.send(Err(moved()))),
-            Request::Cancel { reply, .. } => drop(reply.send(Err(moved()))),
+            Request::Cancel { reply, .. } | Request::Unpark { reply, .. } => drop(reply.send(Err(moved()))),
             _ => {}
         }
         None

@@ -208,6 +208,7 @@ pub(crate) enum Request {
     Event { event: NewEvent, reply: oneshot::Sender<Result<EventCreated>> },
     Events { events: Vec<NewEvent>, reply: oneshot::Sender<Vec<Result<EventCreated>>> },
     Cancel { tenant: TenantId, run: RunId, reply: oneshot::Sender<Result<()>> },
+    Unpark { tenant: TenantId, run: RunId, reply: oneshot::Sender<Result<()>> },
     Watch { tenant: TenantId, run: RunId, reply: oneshot::Sender<Arc<Run>> },
     Connect { hello: Hello, outbox: Outbox, reply: oneshot::Sender<Result<(Welcome, Connection)>> },
     Worker { from: Connection, message: FromWorker },
@@ -277,6 +278,12 @@ impl Scheduler {
     pub async fn cancel(&self, tenant: TenantId, run: RunId) -> Result<()> {
         let (reply, answer) = oneshot::channel();
         self.ask(Request::Cancel { tenant, run, reply }, answer).await?
+    }
+
+    /// Sends a parked run to its queue again, with nothing spent: committed when this returns.
+    pub async fn unpark(&self, tenant: TenantId, run: RunId) -> Result<()> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Request::Unpark { tenant, run, reply }, answer).await?
     }
 
     /// Resolves with the run when it ends. Read the run *after* this call: it may have ended before.

@@ -215,6 +215,7 @@ impl Reads {
                 state: row.state,
                 attempt: row.attempt,
                 retries: row.retries,
+                unparked: row.unparked,
                 priority: row.priority,
                 rank: row.rank,
                 due: row.due,

@@ -1,4 +1,4 @@
-//! Runs: trigger, bulk, get, list, cancel, replay.
+//! Runs: trigger, bulk, get, list, cancel, replay, unpark.
 
 pub mod bulk;
 pub mod cancel;
@@ -7,6 +7,7 @@ pub mod get;
 pub mod list;
 pub mod replay;
 pub mod request;
+pub mod unpark;
 mod view;
 mod wait;
 

@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::INLINE;
 use super::text::{Binds, Statement, Text, bind, unbound};
 use crate::clock::Timestamp;
-use crate::domain::change::{Body, EndRow, Guard, MoveRow, WorkerRow};
+use crate::domain::change::{Body, EndRow, Guard, Mark, MoveRow, WorkerRow};
 use crate::domain::json::Payload;
 use crate::id::{RunId, WorkerId};
 
@@ -63,6 +63,8 @@ pub(super) struct MovedRows<'a> {
     pub(super) want: Vec<bool>,
     pub(super) reason: Vec<Option<&'a str>>,
     pub(super) whose: Vec<Option<Uuid>>,
+    pub(super) rank: Vec<Option<i64>>,
+    pub(super) unparked: Vec<Option<i32>>,
 }
 
 impl Guards {
@@ -99,7 +101,7 @@ impl<'a> FinishRows<'a> {
 
     /// Adds a move of a run.
     pub fn moves(&mut self, row: &'a MoveRow) {
-        self.unusual |= row.reason.is_some();
+        self.unusual |= row.reason.is_some() || row.mark != Mark::None;
         let (m, place) = (&mut self.moved, &row.place);
         m.guard.push(row.run, &row.guard);
         m.state.push(place.state.number());
@@ -113,6 +115,12 @@ impl<'a> FinishRows<'a> {
         m.want.push(row.want_body);
         m.reason.push(row.reason);
         m.whose.push(row.worker.map(|w| w.uuid()));
+        let rank = match row.mark {
+            Mark::None => None,
+            Mark::Unparked { rank } => Some(rank),
+        };
+        m.rank.push(rank);
+        m.unparked.push(rank.map(|_| place.attempt));
     }
 
     pub(super) fn shape(&self) -> Shape {
@@ -220,7 +228,7 @@ texts! {
     /// One end, and the claim that takes its slot.
     OneBoth: "fence", "one_ended", "history", "one_moved", "fence_row", "ended_rows", "moved_rows";
     /// Also large outputs and traces of what is unusual.
-    Full: "fence", "ended", "history", "moved", "extras", "fence_row", "ended_rows", "moved_rows";
+    Full: "fence", "ended", "history", "moved_marked", "extras", "fence_row", "ended_rows", "moved_rows";
 }
 
 pub(super) struct FinishBinds<'a> {
@@ -279,6 +287,8 @@ impl MovedRows<'_> {
             26 => bind!(out, Array<Bool>, &self.want),
             27 => bind!(out, Array<Nullable<SqlText>>, &self.reason),
             28 => bind!(out, Array<Nullable<SqlUuid>>, &self.whose),
+            32 => bind!(out, Array<Nullable<BigInt>>, &self.rank),
+            33 => bind!(out, Array<Nullable<Integer>>, &self.unparked),
             _ => Err(unbound(n)),
         }
     }

@@ -159,6 +159,9 @@ impl Shard {
         let at = match place {
             Placed::Queued { expires, retries } => {
                 task.retries = retries;
+                if task.phase == Phase::Parked {
+                    task.unparked = task.attempt;
+                }
                 task.phase = Phase::Queued { expires };
                 expires
             }
@@ -166,6 +169,11 @@ impl Shard {
                 task.retries = retries;
                 task.phase = Phase::Scheduled { due };
                 Some(due)
+            }
+            Placed::Parked { retries } => {
+                task.retries = retries;
+                task.phase = Phase::Parked;
+                None
             }
         };
         // Later timers are read from the database when they come near.
@@ -198,6 +206,7 @@ impl Shard {
         let status = match place {
             Placed::Queued { .. } => RunStatus::Queued,
             Placed::Scheduled { .. } => RunStatus::Scheduled,
+            Placed::Parked { .. } => RunStatus::Parked,
         };
         if applied {
             self.rest(run, place, out);
@@ -207,6 +216,12 @@ impl Shard {
             self.forget(run, out);
         }
         self.farewell(note, applied, status, cx, out);
+        match note.ticket {
+            Some((_, ticket)) if applied => out.push(Effect::Answer(ticket, Answer::Unparked)),
+            // The row was not as memory had it: decide again on what it is.
+            Some((tenant, ticket)) => self.on_run(run, Deferred::Unpark { tenant, ticket }, cx, out),
+            None => {}
+        }
     }
 
     fn ended(&mut self, run: RunId, row: EndRow, note: &Note, applied: bool, cx: Context, out: &mut Vec<Effect>) {

@@ -97,6 +97,7 @@ impl Shard {
             rank,
             retries: 0,
             attempt: place.attempt,
+            unparked: 0,
             event: run.event,
             replay_of: run.replay_of,
             body: Some(run.body.clone()),
@@ -159,6 +160,7 @@ impl Shard {
             Phase::Scheduled { due } => (RunStatus::Scheduled, Some(*due), None),
             Phase::Queued { .. } => (RunStatus::Queued, None, None),
             Phase::Running(held) => (RunStatus::Running, None, Some(held)),
+            Phase::Parked => (RunStatus::Parked, None, None),
         };
         Some(Box::new(Run {
             id: run,

@@ -11,7 +11,7 @@ use crate::id::{RunId, SessionId, TenantId};
 
 use super::flight::{Farewell, Note, Placed, Step};
 use super::state::{Shard, engine_error, jitter, refuse};
-use super::types::{Context, Effect, EndRow, Lane, MoveRow, Placement, Row, Ticket};
+use super::types::{Context, Effect, EndRow, Lane, Mark, MoveRow, Placement, Row, Ticket};
 
 impl Shard {
     /// A worker reports how an attempt ended.
@@ -92,7 +92,7 @@ impl Shard {
         match task.spec.retry.next_wait(spent, &error, jitter(attempt)) {
             None => {
                 let why = (reason != "retry").then_some(reason);
-                self.end(attempt.run, RunStatus::Failed, None, Some(error), why, note, cx, out);
+                self.give_up(attempt.run, error, why, note, cx, out);
             }
             Some(wait) if wait.is_zero() => {
                 let expires = task.spec.schedule_timeout.map(|d| cx.now.plus(d));
@@ -163,7 +163,16 @@ impl Shard {
             error: None,
         };
         let (tenant, guard) = (task.tenant, task.guard());
-        let row = MoveRow { run: attempt.run, tenant, guard, place, worker: None, want_body: false, reason: None };
+        let row = MoveRow {
+            run: attempt.run,
+            tenant,
+            guard,
+            place,
+            mark: Mark::None,
+            worker: None,
+            want_body: false,
+            reason: None,
+        };
         let step = Step::Extend { run: attempt.run, attempt, deadline, by };
         self.write(Lane::Finish, tenant, vec![Row::Move(Box::new(row))], vec![step], out);
     }
@@ -184,12 +193,14 @@ impl Shard {
         let (state, due, retries) = match place {
             Placed::Queued { expires, retries } => (RunStatus::Queued, expires, retries),
             Placed::Scheduled { due, retries } => (RunStatus::Scheduled, Some(due), retries),
+            Placed::Parked { retries } => (RunStatus::Parked, None, retries),
         };
         let row = MoveRow {
             run,
             tenant: task.tenant,
             guard: task.guard(),
             place: Placement { state, attempt: task.attempt, retries, due, worker: None, started_at: None, error },
+            mark: Mark::None,
             worker: task.held().map(|h| h.worker),
             want_body: false,
             reason: Some(reason),
@@ -288,6 +299,6 @@ const fn past(state: RunStatus) -> &'static str {
         RunStatus::Succeeded => "succeeded",
         RunStatus::Failed => "failed",
         RunStatus::Cancelled => "been cancelled",
-        RunStatus::Scheduled | RunStatus::Queued | RunStatus::Running => "ended",
+        RunStatus::Scheduled | RunStatus::Queued | RunStatus::Running | RunStatus::Parked => "ended",
     }
 }

@@ -54,8 +54,18 @@ pub(super) enum Start {
 /// Where a run comes to rest.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Placed {
-    Queued { expires: Option<Timestamp>, retries: i32 },
-    Scheduled { due: Timestamp, retries: i32 },
+    Queued {
+        expires: Option<Timestamp>,
+        retries: i32,
+    },
+    Scheduled {
+        due: Timestamp,
+        retries: i32,
+    },
+    /// The attempt was the last; a person decides.
+    Parked {
+        retries: i32,
+    },
 }
 
 /// Whom a change concerns besides the run: the holder of its last attempt and a caller.

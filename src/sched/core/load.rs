@@ -154,7 +154,7 @@ impl Shard {
     fn asks_for(&self, command: &Deferred) -> Option<crate::id::TenantId> {
         let of = |session| self.sessions.get(session).map(|s| s.tenant);
         match command {
-            Deferred::Cancel { tenant, .. } => Some(*tenant),
+            Deferred::Cancel { tenant, .. } | Deferred::Unpark { tenant, .. } => Some(*tenant),
             Deferred::Result { session, .. }
             | Deferred::Extend { session, .. }
             | Deferred::TakeBack { session, .. } => of(session),
@@ -168,6 +168,10 @@ impl Shard {
             Deferred::Cancel { tenant, ticket } => match ended.filter(|e| e.tenant == tenant).map(|e| e.state) {
                 Some(RunStatus::Cancelled) => out.push(Effect::Answer(ticket, Answer::Cancelled)),
                 Some(state) => refuse(Some(ticket), Self::already_finished(run, state), out),
+                None => refuse(Some(ticket), Error::not_found("run", run), out),
+            },
+            Deferred::Unpark { tenant, ticket } => match ended.filter(|e| e.tenant == tenant) {
+                Some(ended) => refuse(Some(ticket), Self::not_parked(run, ended.state), out),
                 None => refuse(Some(ticket), Error::not_found("run", run), out),
             },
             Deferred::Result { session, attempt, .. } => {

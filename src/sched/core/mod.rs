@@ -10,6 +10,7 @@ mod deliver;
 mod end;
 mod flight;
 mod load;
+mod park;
 mod queues;
 mod recover;
 mod reject;

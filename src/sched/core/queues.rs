@@ -17,7 +17,7 @@ use super::flight::{Assigned, Step};
 use super::session::Session;
 use super::state::Shard;
 use super::task::Phase;
-use super::types::{Context, Effect, Lane, MoveRow, Placement, QueueKey, Row};
+use super::types::{Context, Effect, Lane, Mark, MoveRow, Placement, QueueKey, Row};
 use crate::domain::delivery::Attempt;
 use crate::domain::status::RunStatus;
 
@@ -286,6 +286,7 @@ impl Shard {
                 started_at: Some(to.at),
                 error: None,
             },
+            mark: Mark::None,
             worker: None,
             want_body: task.body.is_none(),
             reason: None,

@@ -71,6 +71,9 @@ impl Shard {
     fn unplace(&mut self, run: RunId, note: &Note, cx: Context, out: &mut Vec<Effect>) {
         self.dequeue(run);
         self.reopen(run, note, cx, out);
+        if let Some((_, ticket)) = note.ticket {
+            refuse(Some(ticket), Error::Internal("the database refused to unpark the run".into()), out);
+        }
         if let Some((session, _, _)) = note.holder {
             self.push(session, Outgoing::Error(Code::Internal, "a result was not stored".into()), out);
         }

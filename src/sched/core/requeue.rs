@@ -10,7 +10,7 @@ use crate::id::{RunId, SessionId};
 use super::flight::{Farewell, Note, Placed, Step};
 use super::state::{Shard, engine_error};
 use super::task::{Deferred, Delivery, Phase, TakeBack};
-use super::types::{Context, Effect, Lane, MoveRow, Placement, Row};
+use super::types::{Context, Effect, Lane, Mark, MoveRow, Placement, Row};
 
 /// The longest wait before a run that is given back again and again is queued anew.
 const MAX_RELEASE_WAIT: Duration = Duration::from_secs(5);
@@ -62,8 +62,7 @@ impl Shard {
             TakeBack::Lost if lost => {
                 let message = format!("its worker was lost {} times", self.settings.redeliveries + 1);
                 let error = engine_error("worker_lost", message);
-                let note = note(Farewell::Silent);
-                self.end(run, RunStatus::Failed, None, Some(error), Some("worker_lost"), note, cx, out);
+                self.give_up(run, error, Some("worker_lost"), note(Farewell::Silent), cx, out);
             }
             TakeBack::Lost | TakeBack::Undelivered => {
                 let reason = if why == TakeBack::Lost { "worker_lost" } else { "reassigned" };
@@ -89,7 +88,7 @@ impl Shard {
                 let key = task.queue();
                 self.fill_queue(&key, cx, out);
             }
-            Phase::Scheduled { .. } => {}
+            Phase::Scheduled { .. } | Phase::Parked => {}
         }
     }
 
@@ -123,7 +122,7 @@ impl Shard {
             error: None,
         };
         let (tenant, guard) = (task.tenant, task.guard());
-        let row = MoveRow { run, tenant, guard, place, worker: None, want_body: false, reason: None };
+        let row = MoveRow { run, tenant, guard, place, mark: Mark::None, worker: None, want_body: false, reason: None };
         self.set_timer(run, None);
         let step = Step::Place { run, place: Placed::Queued { expires, retries }, note: Note::default() };
         self.ride(tenant, Row::Move(Box::new(row)), step, &Note::default(), cx, out);

@@ -130,6 +130,9 @@ impl Shard {
             Command::Cancel { tenant, run, ticket } => {
                 self.on_run(run, Deferred::Cancel { tenant, ticket }, cx, out);
             }
+            Command::Unpark { tenant, run, ticket } => {
+                self.on_run(run, Deferred::Unpark { tenant, ticket }, cx, out);
+            }
             Command::Connect(hello, ticket) => self.connect(*hello, ticket, cx, out),
             Command::Worker { session, transport, message } => self.worker(session, transport, message, cx, out),
             Command::Congested(session) => {
@@ -269,6 +272,7 @@ impl Shard {
     pub(super) fn apply(&mut self, run: RunId, command: Deferred, cx: Context, out: &mut Vec<Effect>) {
         match command {
             Deferred::Cancel { tenant, ticket } => self.cancel(run, tenant, ticket, cx, out),
+            Deferred::Unpark { tenant, ticket } => self.unpark(run, tenant, ticket, cx, out),
             Deferred::Result { session, attempt, outcome } => self.result(session, attempt, outcome, cx, out),
             Deferred::Extend { session, attempt, by } => self.extend(session, attempt, by, cx, out),
             Deferred::TakeBack { session, reason } => self.take_back(run, session, reason, cx, out),
@@ -288,6 +292,7 @@ impl Shard {
         let Some(task) = self.tasks.get(&run) else { return };
         let keep = match &task.phase {
             Phase::New | Phase::Running(_) => true,
+            Phase::Parked => false,
             // Without a timer it waits in the database.
             Phase::Scheduled { .. } => task.timer.is_some(),
             Phase::Queued { .. } => {

@@ -21,6 +21,8 @@ pub(super) struct Task {
     pub rank: i64,
     pub retries: i32,
     pub attempt: i32,
+    /// The attempt after which it was last unparked: what it has spent counts from there.
+    pub unparked: i32,
     pub event: Option<EventId>,
     pub replay_of: Option<RunId>,
     /// Known while the run is created or held by a worker.
@@ -45,6 +47,8 @@ pub(super) enum Phase {
         expires: Option<Timestamp>,
     },
     Running(Held),
+    /// Kept for a person; memory holds it only while something happens to it.
+    Parked,
 }
 
 /// A running attempt.
@@ -70,6 +74,10 @@ pub(super) enum Delivery {
 #[cfg_attr(test, derive(Clone, Debug))]
 pub(super) enum Deferred {
     Cancel {
+        tenant: TenantId,
+        ticket: Ticket,
+    },
+    Unpark {
         tenant: TenantId,
         ticket: Ticket,
     },
@@ -110,6 +118,7 @@ impl Task {
             rank: row.rank,
             retries: row.retries,
             attempt: row.attempt,
+            unparked: row.unparked,
             event: row.event,
             replay_of: row.replay_of,
             body: None,
@@ -130,6 +139,7 @@ impl Task {
             Phase::New | Phase::Queued { .. } => (RunStatus::Queued, None),
             Phase::Scheduled { .. } => (RunStatus::Scheduled, None),
             Phase::Running(held) => (RunStatus::Running, Some(held.session)),
+            Phase::Parked => (RunStatus::Parked, None),
         };
         Guard { state, attempt: self.attempt, session }
     }
@@ -137,7 +147,7 @@ impl Task {
     pub fn held(&self) -> Option<&Held> {
         match &self.phase {
             Phase::Running(held) => Some(held),
-            Phase::New | Phase::Scheduled { .. } | Phase::Queued { .. } => None,
+            Phase::New | Phase::Scheduled { .. } | Phase::Queued { .. } | Phase::Parked => None,
         }
     }
 
@@ -148,6 +158,6 @@ impl Task {
 
     /// How often it was delivered without spending a retry.
     pub const fn redeliveries(&self) -> i32 {
-        self.attempt - 1 - self.retries
+        self.attempt - self.unparked - 1 - self.retries
     }
 }

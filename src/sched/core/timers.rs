@@ -71,7 +71,7 @@ impl Shard {
             let at = self.tasks.get(&run).and_then(|t| match &t.phase {
                 Phase::Scheduled { due } => Some(*due),
                 Phase::Queued { expires } => *expires,
-                Phase::New | Phase::Running(_) => None,
+                Phase::New | Phase::Running(_) | Phase::Parked => None,
             });
             if at.is_some() {
                 self.set_timer(run, at);
@@ -89,6 +89,7 @@ pub(super) const fn resting_phase(row: &OpenRow) -> Option<Phase> {
             None => Some(Phase::Scheduled { due: Timestamp::from_micros(0) }),
         },
         RunStatus::Queued => Some(Phase::Queued { expires: row.due }),
+        RunStatus::Parked => Some(Phase::Parked),
         RunStatus::Running | RunStatus::Succeeded | RunStatus::Failed | RunStatus::Cancelled => None,
     }
 }

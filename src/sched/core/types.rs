@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use crate::domain::change::{
-    Body, CreateKey, EndRow, EndedRun, Guard, InsertRow, MoveRow, NewEventRow, NewRunRow, Placement, Row, RowOutcome,
-    WorkerRow,
+    Body, CreateKey, EndRow, EndedRun, Guard, InsertRow, Mark, MoveRow, NewEventRow, NewRunRow, Placement, Row,
+    RowOutcome, WorkerRow,
 };
 
 use crate::clock::Timestamp;
@@ -45,6 +45,15 @@ pub enum Command {
     CreateEvent(Box<NewEventRow>, Ticket),
     /// Someone wants a run to end.
     Cancel {
+        /// Whose token asked.
+        tenant: TenantId,
+        /// Which run.
+        run: RunId,
+        /// Who waits.
+        ticket: Ticket,
+    },
+    /// Someone sends a parked run to its queue again.
+    Unpark {
         /// Whose token asked.
         tenant: TenantId,
         /// Which run.
@@ -153,6 +162,8 @@ pub struct OpenRow {
     pub attempt: i32,
     /// Retries spent.
     pub retries: i32,
+    /// The attempt after which it was last unparked; 0: never.
+    pub unparked: i32,
     /// Class in the queue.
     pub priority: i16,
     /// Place in the queue.
@@ -230,6 +241,8 @@ pub enum Answer {
     EventCreated(EventId, Vec<RunId>),
     /// The run is cancelled.
     Cancelled,
+    /// The run is in its queue again.
+    Unparked,
     /// The worker is known; the socket that it replaces, if any, is told already.
     Welcome(Box<Welcome>),
     /// Not done.

@@ -91,6 +91,12 @@ async fn a_cancel_and_a_retry() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_unpark_and_a_cancel() {
+    let parked = Placement { retries: 1, ..place(RunStatus::Parked, 2) };
+    one_wins(parked, |run| [run.unpark(), run.cancel()]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cancel_and_the_start_of_a_retry() {
     let waiting = Placement { retries: 1, ..place(RunStatus::Scheduled, 1) };
     one_wins(waiting, |run| [run.cancel(), run.claim(holder())]).await;

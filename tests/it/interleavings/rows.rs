@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use helve::clock::{Clock, Timestamp};
 use helve::db::lane::{CreateRows, FinishRows, LaneConnection, LaneError};
-use helve::domain::change::{Body, CreateKey, EndRow, Guard, InsertRow, MoveRow, NewRunRow, Placement};
+use helve::domain::change::{Body, CreateKey, EndRow, Guard, InsertRow, Mark, MoveRow, NewRunRow, Placement};
 use helve::domain::definition::WorkflowDefinition;
 use helve::domain::json::Payload;
 use helve::domain::run::{Priority, RunError};
@@ -130,12 +130,18 @@ impl Known {
 
     fn moves(&self, place: Placement) -> MoveRow {
         let Self { run, tenant, guard } = *self;
-        MoveRow { run, tenant, guard, place, worker: None, want_body: true, reason: None }
+        MoveRow { run, tenant, guard, place, mark: Mark::None, worker: None, want_body: true, reason: None }
     }
 
     /// A slot is taken for it.
     pub fn claim(&self, holder: (WorkerId, SessionId)) -> Change {
         Change::Move(Box::new(self.moves(running(self.guard.attempt + 1, holder))))
+    }
+
+    /// A person sends it to its queue again.
+    pub fn unpark(&self) -> Change {
+        let to = self.moves(place(RunStatus::Queued, self.guard.attempt));
+        Change::Move(Box::new(MoveRow { mark: Mark::Unparked { rank: 7 }, reason: Some("unparked"), ..to }))
     }
 
     /// A failed attempt, to be tried again in a minute.

@@ -6,6 +6,7 @@ mod fairness;
 mod idle;
 mod loss;
 mod order;
+mod parked;
 mod plans;
 mod retention;
 mod takeover;

@@ -3,6 +3,7 @@
 mod clock;
 mod losses;
 mod model;
+mod parked;
 mod random;
 mod store;
 mod stories;

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::world::{World, settings};
+use super::world::{World, settings, spec};
 use crate::domain::delivery::Attempt;
 use crate::sched::core::{Command, Settings, Transport, WorkerMessage};
 
 #[derive(Debug, Clone)]
 enum Act {
-    Trigger { delay: u8, key: Option<u8> },
+    Trigger { delay: u8, key: Option<u8>, parks: bool },
     Commit(bool),
     Reject,
     Load,
@@ -22,6 +22,7 @@ enum Act {
     Succeed(usize),
     Fail(usize),
     Cancel(usize),
+    Unpark(usize),
     Lose(usize),
     Resume(usize),
     Goodbye(usize),
@@ -30,7 +31,8 @@ enum Act {
 
 fn act() -> impl Strategy<Value = Act> {
     prop_oneof![
-        6 => (0_u8..10, proptest::option::weighted(0.2, 0_u8..4)).prop_map(|(d, key)| Act::Trigger { delay: d.saturating_sub(7), key }),
+        6 => (0_u8..10, proptest::option::weighted(0.2, 0_u8..4), any::<bool>())
+            .prop_map(|(d, key, parks)| Act::Trigger { delay: d.saturating_sub(7), key, parks }),
         8 => any::<bool>().prop_map(Act::Commit),
         1 => Just(Act::Reject),
         3 => Just(Act::Load),
@@ -41,12 +43,15 @@ fn act() -> impl Strategy<Value = Act> {
         6 => any::<usize>().prop_map(Act::Succeed),
         2 => any::<usize>().prop_map(Act::Fail),
         1 => any::<usize>().prop_map(Act::Cancel),
+        1 => any::<usize>().prop_map(Act::Unpark),
         1 => any::<usize>().prop_map(Act::Lose),
         1 => any::<usize>().prop_map(Act::Resume),
         1 => any::<usize>().prop_map(Act::Goodbye),
         2 => (1_u16..4_000).prop_map(Act::Wait),
     ]
 }
+
+const PARKS: &str = r#"{"tasks":[{"name":"a","retries":{"count":1,"base":"1s","on_exhausted":"park"}}]}"#;
 
 struct Player {
     world: World,
@@ -69,12 +74,15 @@ impl Player {
     fn play(&mut self, act: Act) {
         let w = &mut self.world;
         match act {
-            Act::Trigger { delay, key } => {
+            Act::Trigger { delay, key, parks } => {
                 let at = (delay > 0).then(|| w.now.plus(Duration::from_secs(u64::from(delay) * 40)));
                 let key = key.map(|k| w.with_key(&format!("k{k}")));
                 let (run, _) = w.trigger_with(|r| {
                     r.run_at = at;
                     r.key = key;
+                    if parks {
+                        r.spec = spec(PARKS);
+                    }
                 });
                 self.runs.push(run);
             }
@@ -104,6 +112,12 @@ impl Player {
                 if !self.runs.is_empty() {
                     let (run, tenant, ticket) = (self.runs[n % self.runs.len()], w.tenant, w.ticket());
                     w.step(Command::Cancel { tenant, run, ticket });
+                }
+            }
+            Act::Unpark(n) => {
+                if !self.runs.is_empty() {
+                    let run = self.runs[n % self.runs.len()];
+                    w.unpark(run);
                 }
             }
             Act::Lose(n) => {
@@ -152,6 +166,10 @@ impl Player {
             }
             for attempt in self.world.receive(helper) {
                 self.world.succeed(helper, attempt);
+            }
+            self.world.settle();
+            for run in self.world.parked() {
+                self.world.unpark(run);
             }
             self.world.settle();
             if self.world.open.is_empty() {

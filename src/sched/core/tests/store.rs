@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::world::{Stored, World};
 use crate::id::RunId;
-use crate::sched::core::{OpenRow, Row, RowOutcome, Write};
+use crate::sched::core::{Mark, OpenRow, Row, RowOutcome, Write};
 
 impl World {
     pub(super) fn win_keys(&mut self, write: &Write) -> HashSet<RunId> {
@@ -35,6 +35,7 @@ impl World {
                     state: row.place.state,
                     attempt: row.place.attempt,
                     retries: 0,
+                    unparked: 0,
                     priority: row.run.priority.number(),
                     rank: row.rank,
                     due: row.place.due,
@@ -56,6 +57,9 @@ impl World {
                 (r.state, r.attempt, r.retries, r.due) =
                     (row.place.state, row.place.attempt, row.place.retries, row.place.due);
                 (r.holder, r.started_at) = (row.place.worker, row.place.started_at);
+                if let Mark::Unparked { rank } = row.mark {
+                    (r.rank, r.unparked) = (rank, row.place.attempt);
+                }
                 RowOutcome::Applied(row.want_body.then(|| Arc::clone(&stored.body)))
             }
             Row::End(row) => {

@@ -88,6 +88,13 @@ impl World {
         world
     }
 
+    /// A world whose runs are of this definition.
+    pub fn of(definition: &str, settings: Settings) -> Self {
+        let mut world = Self::new(settings);
+        world.spec = spec(definition);
+        world
+    }
+
     pub fn ticket(&mut self) -> u64 {
         self.next += 1;
         self.next
@@ -181,6 +188,19 @@ impl World {
         let (tenant, ticket) = (self.tenant, self.ticket());
         self.step(Command::Cancel { tenant, run, ticket });
         ticket
+    }
+
+    pub fn unpark(&mut self, run: RunId) -> Ticket {
+        let (tenant, ticket) = (self.tenant, self.ticket());
+        self.step(Command::Unpark { tenant, run, ticket });
+        ticket
+    }
+
+    pub fn parked(&self) -> Vec<RunId> {
+        let mut parked: Vec<RunId> =
+            self.open.values().filter(|s| s.row.state == RunStatus::Parked).map(|s| s.row.run).collect();
+        parked.sort_unstable();
+        parked
     }
 
     pub fn with_key(&self, key: &str) -> CreateKey {

@@ -7,7 +7,7 @@ use crate::clock::Timestamp;
 use crate::domain::status::RunStatus;
 use crate::id::{RunId, SessionId, WorkerId};
 use crate::sched::core::{
-    Body, EndRow, EndedRun, Found, Guard, InsertRow, MoveRow, OpenRow, Row, RowOutcome, WorkerRow, Write,
+    Body, EndRow, EndedRun, Found, Guard, InsertRow, Mark, MoveRow, OpenRow, Row, RowOutcome, WorkerRow, Write,
 };
 
 use super::Protection;
@@ -80,6 +80,7 @@ impl Store {
             state: row.place.state,
             attempt: row.place.attempt,
             retries: 0,
+            unparked: 0,
             priority: row.run.priority.number(),
             rank: row.rank,
             due: row.place.due,
@@ -98,6 +99,9 @@ impl Store {
         };
         (r.state, r.attempt, r.retries, r.due) = (row.place.state, row.place.attempt, row.place.retries, row.place.due);
         (r.holder, r.started_at) = (row.place.worker, row.place.started_at);
+        if let Mark::Unparked { rank } = row.mark {
+            (r.rank, r.unparked) = (rank, row.place.attempt);
+        }
         RowOutcome::Applied(row.want_body.then(|| Arc::clone(body)))
     }
 

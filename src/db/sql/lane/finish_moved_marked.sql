@@ -1,0 +1,25 @@
+,
+-- open runs that move on, if they are as the scheduler has them; some take a new place in the queue
+moved as (
+    update open_run o
+    set
+        state = x.state, attempt = x.attempt, retries = x.retries, due = x.due, worker = x.worker,
+        session = x.session, started_at = x.started_at, error = coalesce(x.error, o.error),
+        rank = coalesce(x.rank, o.rank), unparked = coalesce(x.unparked, o.unparked)
+    from (
+        select m.*
+        from fence, unnest($14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $32, $33)
+            as m (
+                id, g_state, g_attempt, g_session, state, attempt, retries, due, worker, session, started_at, error,
+                want, reason, whose, rank, unparked
+            )
+    ) x
+    where o.id = any($13)
+        and o.id = x.id and o.state = x.g_state and o.attempt = x.g_attempt
+        and (x.g_session is null or o.session = x.g_session)
+    returning
+        o.id, o.tenant, o.attempt, o.state, o.event, x.want, x.reason, x.whose, x.error as to_error,
+        case when x.want then o.input end as input,
+        case when x.want then o.metadata end as metadata,
+        case when x.want then o.traceparent end as traceparent
+)
