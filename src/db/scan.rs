@@ -114,6 +114,8 @@ struct OpenRow {
     replay_of: Option<Uuid>,
     #[diesel(sql_type = Nullable<Integer>)]
     unparked: Option<i32>,
+    #[diesel(sql_type = Nullable<Integer>)]
+    freed: Option<i32>,
 }
 
 #[derive(QueryableByName)]
@@ -283,6 +285,7 @@ fn stored(row: OpenRow) -> Result<StoredRun> {
         attempt: row.attempt,
         retries: row.retries,
         unparked: row.unparked.unwrap_or(0),
+        freed: row.freed == Some(row.attempt),
         priority: row.priority,
         rank: row.rank,
         due: row.due.map(Timestamp::from),

@@ -123,6 +123,8 @@ pub enum Mark {
     /// Nothing.
     #[default]
     None,
+    /// The slots of the running attempt are given back although it goes on.
+    Freed,
     /// A parked run enters its queue again, at this rank; what it has spent counts from here.
     Unparked {
         /// Its new place in the queue.
@@ -247,6 +249,8 @@ pub struct StoredRun {
     pub retries: i32,
     /// The attempt after which it was last unparked; 0: never.
     pub unparked: i32,
+    /// Its worker gave back the slots of this attempt early.
+    pub freed: bool,
     /// Class in the queue.
     pub priority: i16,
     /// Place in the queue.

@@ -104,6 +104,8 @@ pub enum Outgoing {
     Cancel(Vec<(Attempt, Reason)>, Duration),
     /// A deadline was moved; the new rest of the time.
     Extended(Attempt, Duration),
+    /// The attempt holds no slot any more, and goes on.
+    Freed(Attempt),
     /// Open a new socket, then leave this one, within the time.
     Reconnect(Duration),
     /// An error about a frame; the socket goes on.

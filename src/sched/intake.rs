@@ -262,6 +262,8 @@ impl Owner {
             }
             FromWorker::Results(results) => WorkerMessage::Results(results),
             FromWorker::Extend(attempt, by) => WorkerMessage::Extend(attempt, by),
+            FromWorker::FreeSlot(attempt) => WorkerMessage::FreeSlot(attempt),
+            FromWorker::Labels(labels) => WorkerMessage::Labels(labels),
             FromWorker::Capacity(slots) => WorkerMessage::Capacity(slots),
             FromWorker::Drain => WorkerMessage::Drain,
             FromWorker::Goodbye => WorkerMessage::Goodbye,

@@ -321,7 +321,7 @@ fn trace(rows: &[Row], traces: &crate::db::lane::Traces) -> Vec<RowOutcome> {
             Row::Insert(row) => applied(traces.has_run(row.run.id), RowOutcome::KeyTaken),
             Row::InsertEvent(event) => applied(traces.has_event(event.id), RowOutcome::KeyTaken),
             Row::End(row) => applied(traces.has_end(row), RowOutcome::Missed),
-            Row::Move(row) => match traces.has_place(row.run, &row.place) {
+            Row::Move(row) => match traces.has_place(row) {
                 Some(body) => RowOutcome::Applied(body.filter(|_| row.want_body)),
                 None => RowOutcome::Missed,
             },

@@ -190,6 +190,10 @@ pub enum FromWorker {
     Results(Vec<(Attempt, Outcome)>),
     /// More time for an attempt: from now on it may take this long.
     Extend(Attempt, Duration),
+    /// The attempt's slots are given back, and it goes on.
+    FreeSlot(Attempt),
+    /// New labels, instead of all others.
+    Labels(BTreeMap<String, String>),
     /// New slot totals.
     Capacity(BTreeMap<Arc<str>, u32>),
     /// Assign nothing more.

@@ -216,6 +216,7 @@ impl Reads {
                 attempt: row.attempt,
                 retries: row.retries,
                 unparked: row.unparked,
+                freed: row.freed,
                 priority: row.priority,
                 rank: row.rank,
                 due: row.due,

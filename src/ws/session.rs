@@ -211,6 +211,12 @@ impl<'c, S: AsyncRead + AsyncWrite + Unpin> Session<'c, S> {
                     self.tell(FromWorker::Extend(attempt, timeout)).await;
                 }
             }
+            Incoming::FreeSlot(attempts) => {
+                for attempt in attempts {
+                    self.tell(FromWorker::FreeSlot(attempt)).await;
+                }
+            }
+            Incoming::Labels(labels) => self.tell(FromWorker::Labels(labels)).await,
             Incoming::Capacity(slots) => self.tell(FromWorker::Capacity(slots)).await,
             Incoming::Ping => {
                 self.paused = self.paused.max(self.pings.take(1, self.heard));

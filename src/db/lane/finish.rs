@@ -14,9 +14,9 @@ use uuid::Uuid;
 use super::INLINE;
 use super::text::{Binds, Statement, Text, bind, unbound};
 use crate::clock::Timestamp;
-use crate::domain::change::{Body, EndRow, Guard, Mark, MoveRow, WorkerRow};
+use crate::domain::change::{Body, EndRow, Guard, Mark, MoveRow};
 use crate::domain::json::Payload;
-use crate::id::{RunId, WorkerId};
+use crate::id::RunId;
 
 type SqlUuid = diesel::sql_types::Uuid;
 type FoundRow = (Option<Uuid>, bool, Option<Vec<u8>>, Option<Vec<u8>>, Option<String>);
@@ -65,6 +65,7 @@ pub(super) struct MovedRows<'a> {
     pub(super) whose: Vec<Option<Uuid>>,
     pub(super) rank: Vec<Option<i64>>,
     pub(super) unparked: Vec<Option<i32>>,
+    pub(super) freed: Vec<Option<i32>>,
 }
 
 impl Guards {
@@ -115,12 +116,14 @@ impl<'a> FinishRows<'a> {
         m.want.push(row.want_body);
         m.reason.push(row.reason);
         m.whose.push(row.worker.map(|w| w.uuid()));
-        let rank = match row.mark {
-            Mark::None => None,
-            Mark::Unparked { rank } => Some(rank),
+        let (rank, unparked, freed) = match row.mark {
+            Mark::None => (None, None, None),
+            Mark::Freed => (None, None, Some(place.attempt)),
+            Mark::Unparked { rank } => (Some(rank), Some(place.attempt), None),
         };
         m.rank.push(rank);
-        m.unparked.push(rank.map(|_| place.attempt));
+        m.unparked.push(unparked);
+        m.freed.push(freed);
     }
 
     pub(super) fn shape(&self) -> Shape {
@@ -289,6 +292,7 @@ impl MovedRows<'_> {
             28 => bind!(out, Array<Nullable<SqlUuid>>, &self.whose),
             32 => bind!(out, Array<Nullable<BigInt>>, &self.rank),
             33 => bind!(out, Array<Nullable<Integer>>, &self.unparked),
+            34 => bind!(out, Array<Nullable<Integer>>, &self.freed),
             _ => Err(unbound(n)),
         }
     }
@@ -319,77 +323,5 @@ impl Binds for InputBinds {
 impl Inputs {
     pub const fn of_runs(ids: Vec<Uuid>) -> Self {
         Self::of(InputBinds(ids))
-    }
-}
-
-/// Workers put and removed.
-pub(super) struct WorkersText;
-
-impl Text for WorkersText {
-    const PARTS: &'static [&'static str] = &[include_str!("../sql/lane/workers.sql")];
-    type Row = Nullable<SqlUuid>;
-}
-
-#[derive(Default)]
-pub(super) struct WorkerBinds {
-    node: Uuid,
-    epoch: i64,
-    id: Vec<Uuid>,
-    tenant: Vec<Uuid>,
-    shard: Vec<i16>,
-    session: Vec<Uuid>,
-    secret: Vec<Vec<u8>>,
-    name: Vec<String>,
-    sdk: Vec<String>,
-    actions: Vec<String>,
-    slots: Vec<String>,
-    labels: Vec<String>,
-    created_at: Vec<DateTime<Utc>>,
-    gone: Vec<Uuid>,
-}
-
-/// A batch's statement.
-pub(super) type Workers = Statement<WorkersText, WorkerBinds>;
-
-impl Workers {
-    pub fn new(node: Uuid, epoch: i64, put: &[&WorkerRow], gone: &[WorkerId]) -> Self {
-        let json = |v: serde_json::Result<String>| v.unwrap_or_else(|_| "null".to_owned());
-        let mut b = WorkerBinds { node, epoch, gone: gone.iter().map(|w| w.uuid()).collect(), ..Default::default() };
-        for row in put {
-            b.id.push(row.worker.uuid());
-            b.tenant.push(row.tenant.uuid());
-            b.shard.push(row.tenant.shard());
-            b.session.push(row.session.uuid());
-            b.secret.push(row.secret.to_vec());
-            b.name.push(row.info.name.to_string());
-            b.sdk.push(row.info.sdk.to_string());
-            b.actions.push(json(serde_json::to_string(&row.info.actions)));
-            b.slots.push(json(serde_json::to_string(&row.info.slots)));
-            b.labels.push(json(serde_json::to_string(&row.info.labels)));
-            b.created_at.push(row.worker.created_at().to_utc());
-        }
-        Self::of(b)
-    }
-}
-
-impl Binds for WorkerBinds {
-    fn bind<'b>(&'b self, n: u8, out: &mut AstPass<'_, 'b, Pg>) -> QueryResult<()> {
-        match n {
-            1 => bind!(out, SqlUuid, &self.node),
-            2 => bind!(out, BigInt, &self.epoch),
-            3 => bind!(out, Array<SqlUuid>, &self.id),
-            4 => bind!(out, Array<SqlUuid>, &self.tenant),
-            5 => bind!(out, Array<SmallInt>, &self.shard),
-            6 => bind!(out, Array<SqlUuid>, &self.session),
-            7 => bind!(out, Array<Binary>, &self.secret),
-            8 => bind!(out, Array<SqlText>, &self.name),
-            9 => bind!(out, Array<SqlText>, &self.sdk),
-            10 => bind!(out, Array<SqlText>, &self.actions),
-            11 => bind!(out, Array<SqlText>, &self.slots),
-            12 => bind!(out, Array<SqlText>, &self.labels),
-            13 => bind!(out, Array<Timestamptz>, &self.created_at),
-            14 => bind!(out, Array<SqlUuid>, &self.gone),
-            _ => Err(unbound(n)),
-        }
     }
 }

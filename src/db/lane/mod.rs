@@ -6,6 +6,7 @@ mod one;
 mod open;
 mod readback;
 mod text;
+mod workers;
 
 use diesel_async::RunQueryDsl;
 use uuid::Uuid;
@@ -122,8 +123,8 @@ impl LaneConnection {
         gone: &[crate::id::WorkerId],
     ) -> Result<(), LaneError> {
         let (node, epoch, Driven { conn, driver }) = (self.node, self.epoch, &mut self.driven);
-        let workers = finish::Workers::new(node, epoch, put, gone);
-        let found: Vec<Option<Uuid>> = driver.drive(workers.load(conn)).await.map_err(classify)?;
+        let statement = workers::Workers::new(node, epoch, put, gone);
+        let found: Vec<Option<Uuid>> = driver.drive(statement.load(conn)).await.map_err(classify)?;
         if found.is_empty() { Err(LaneError::Fenced) } else { Ok(()) }
     }
 }

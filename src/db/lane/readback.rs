@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::{LaneConnection, LaneError, classify, finish};
 use crate::clock::Timestamp;
 use crate::db::driven::Driven;
-use crate::domain::change::{Body, EndRow, Placement};
+use crate::domain::change::{Body, EndRow, Mark, MoveRow};
 use crate::domain::status::RunStatus;
 use crate::id::{EventId, RunId};
 
@@ -39,6 +39,8 @@ struct Trace {
     metadata: Option<Vec<u8>>,
     #[diesel(sql_type = Nullable<SqlText>)]
     traceparent: Option<String>,
+    #[diesel(sql_type = Nullable<Integer>)]
+    freed: Option<i32>,
 }
 
 /// How the rows of a batch stand now that nothing of it can be executing any more.
@@ -92,12 +94,13 @@ impl Traces {
     }
 
     /// Whether a run stands where the batch wanted it, with its payloads if so.
-    pub fn has_place(&self, run: RunId, place: &Placement) -> Option<Option<Arc<Body>>> {
-        let row = self.open.get(&run.uuid())?;
+    pub fn has_place(&self, to: &MoveRow) -> Option<Option<Arc<Body>>> {
+        let (row, place) = (self.open.get(&to.run.uuid())?, &to.place);
         let same = row.state == place.state.number()
             && row.attempt == place.attempt
             && row.retries == place.retries
             && row.session == place.worker.map(|w| w.1.uuid())
+            && (to.mark != Mark::Freed || row.freed == Some(place.attempt))
             && (place.state == RunStatus::Queued || row.due == place.due.map(Timestamp::to_utc));
         let body = || row.input.clone().map(|i| finish::body(i, row.metadata.clone(), row.traceparent.clone()));
         same.then(body)

@@ -94,6 +94,7 @@ impl Shard {
                     self.push(session, Outgoing::Extended(attempt, by), out);
                 }
             }
+            Step::FreeSlot { run, session, attempt } => self.freed(run, session, attempt, applied, cx, out),
             Step::Worker { session, ticket, secret, unknown } => {
                 self.worker_written(session, ticket, secret, unknown, cx, out);
             }

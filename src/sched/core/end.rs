@@ -273,8 +273,12 @@ impl Shard {
     pub(super) fn restore_hold(&mut self, run: RunId, session: SessionId, attempt: Attempt) {
         let Some(spec) = self.tasks.get(&run).map(|t| t.spec.clone()) else { return };
         if let Some(s) = self.sessions.get_mut(&session) {
+            let freed = s.holds.get(&attempt).is_some_and(|hold| hold.freed);
             s.release(attempt);
             s.hold(attempt, &spec);
+            if freed {
+                s.free_early(attempt);
+            }
         }
     }
 

@@ -29,6 +29,8 @@ pub(super) enum Step {
     End { run: RunId, row: Box<EndRow>, note: Note },
     /// A deadline was moved.
     Extend { run: RunId, attempt: Attempt, deadline: Timestamp, by: Duration },
+    /// The slots of an attempt were given back early.
+    FreeSlot { run: RunId, session: SessionId, attempt: Attempt },
     /// A worker's row was written.
     Worker { session: SessionId, ticket: Option<Ticket>, secret: String, unknown: Vec<(Attempt, Reason)> },
     /// A worker's row was removed.
@@ -98,7 +100,8 @@ impl Step {
             | Self::Assign { run, .. }
             | Self::Place { run, .. }
             | Self::End { run, .. }
-            | Self::Extend { run, .. } => Some(*run),
+            | Self::Extend { run, .. }
+            | Self::FreeSlot { run, .. } => Some(*run),
             Self::Event { .. } | Self::Worker { .. } | Self::Gone => None,
         }
     }

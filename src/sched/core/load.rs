@@ -157,6 +157,7 @@ impl Shard {
             Deferred::Cancel { tenant, .. } | Deferred::Unpark { tenant, .. } => Some(*tenant),
             Deferred::Result { session, .. }
             | Deferred::Extend { session, .. }
+            | Deferred::FreeSlot { session, .. }
             | Deferred::TakeBack { session, .. } => of(session),
             Deferred::Timer => None,
         }
@@ -185,7 +186,7 @@ impl Shard {
                 self.release(session, attempt);
                 self.push(session, message, out);
             }
-            Deferred::Extend { session, attempt, .. } => {
+            Deferred::Extend { session, attempt, .. } | Deferred::FreeSlot { session, attempt } => {
                 self.push(session, Outgoing::Superseded(vec![(attempt, Reason::Finished)]), out);
             }
             Deferred::TakeBack { .. } | Deferred::Timer => {}

@@ -7,6 +7,7 @@
 mod commit;
 mod create;
 mod deliver;
+mod early;
 mod end;
 mod flight;
 mod load;

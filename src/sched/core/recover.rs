@@ -54,6 +54,9 @@ impl Shard {
         match self.sessions.get_mut(&session) {
             Some(s) => {
                 s.hold(attempt, &row.spec);
+                if row.freed {
+                    s.free_early(attempt);
+                }
                 self.deadline_of(row, cx);
             }
             None => self.on_run(row.run, Deferred::TakeBack { session, reason: TakeBack::Lost }, cx, out),

@@ -60,6 +60,10 @@ impl Shard {
                     self.push(session, Outgoing::Error(Code::Internal, "the extension was not stored".into()), out);
                 }
             }
+            Step::FreeSlot { run, session, attempt } => {
+                self.restore_hold(run, session, attempt);
+                self.push(session, Outgoing::Error(Code::Internal, "the slot was not given back".into()), out);
+            }
             Step::Worker { session, ticket, .. } => {
                 refuse(ticket, internal(), out);
                 self.unwritten(session, cx, out);

@@ -40,6 +40,8 @@ pub(super) struct Hold {
     pub kind: Arc<str>,
     /// Told to stop: the slot is kept until the worker lets go or until this time.
     pub until: Option<(Timestamp, Reason)>,
+    /// Its worker gave the slots back early: it goes on, and costs nothing.
+    pub freed: bool,
 }
 
 /// At most 1,000 a second, with as many in store.
@@ -88,10 +90,20 @@ impl Session {
     }
 
     pub fn hold(&mut self, attempt: Attempt, spec: &Spec) {
-        let hold = Hold { cost: spec.slot_cost, kind: Arc::clone(&spec.slot_kind), until: None };
+        let hold = Hold { cost: spec.slot_cost, kind: Arc::clone(&spec.slot_kind), until: None, freed: false };
         *self.used.entry(Arc::clone(&spec.slot_kind)).or_default() += spec.slot_cost;
         let before = self.holds.insert(attempt, hold);
         crate::invariant!(before.is_none(), "I12 {:?} holds a slot twice", attempt);
+    }
+
+    /// Frees the slots of an attempt that goes on: it still counts as held. Twice is once.
+    pub fn free_early(&mut self, attempt: Attempt) {
+        let Some(hold) = self.holds.get_mut(&attempt) else { return };
+        let cost = std::mem::take(&mut hold.cost);
+        hold.freed = true;
+        if let Some(used) = self.used.get_mut(&hold.kind) {
+            *used = used.saturating_sub(cost);
+        }
     }
 
     /// Frees the slots of an attempt; false if it held none.

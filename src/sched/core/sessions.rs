@@ -149,11 +149,14 @@ impl Shard {
                     self.push(id, Outgoing::Superseded(vec![(attempt, Reason::Unknown)]), out);
                 }
             }
+            WorkerMessage::FreeSlot(attempt) => self.wants_free(id, attempt, cx, out),
             WorkerMessage::Capacity(slots) => {
                 s.info.slots = slots;
-                let (tenant, row) = (s.tenant, s.row(id));
-                let step = Step::Worker { session: id, ticket: None, secret: String::new(), unknown: Vec::new() };
-                self.write(Lane::Finish, tenant, vec![Row::PutWorker(Box::new(row))], vec![step], out);
+                self.put_worker(id, out);
+            }
+            WorkerMessage::Labels(labels) => {
+                s.info.labels = labels;
+                self.put_worker(id, out);
             }
             WorkerMessage::Drain => s.draining = true,
             WorkerMessage::Goodbye => self.goodbye(id, cx, out),
@@ -168,6 +171,14 @@ impl Shard {
                 self.offer_room(id, cx, out);
             }
         }
+    }
+
+    /// Writes a session as it is now; what waits for that is looked at after the commit.
+    fn put_worker(&mut self, id: SessionId, out: &mut Vec<Effect>) {
+        let Some(s) = self.sessions.get(&id) else { return };
+        let (tenant, row) = (s.tenant, s.row(id));
+        let step = Step::Worker { session: id, ticket: None, secret: String::new(), unknown: Vec::new() };
+        self.write(Lane::Finish, tenant, vec![Row::PutWorker(Box::new(row))], vec![step], out);
     }
 
     /// A result: of an attempt that the session holds, or one that only the rows know.
@@ -301,7 +312,7 @@ impl Shard {
         }
     }
 
-    fn offers_refresh(&mut self, id: SessionId) {
+    pub(super) fn offers_refresh(&mut self, id: SessionId) {
         let Some(s) = self.sessions.get(&id) else { return };
         for action in &s.info.actions {
             if let Some(offer) = self.offers.get_mut(&QueueKey { tenant: s.tenant, action: Arc::clone(action) }) {

@@ -212,7 +212,8 @@ impl Shard {
                 | Step::Assign { run, .. }
                 | Step::Place { run, .. }
                 | Step::End { run, .. }
-                | Step::Extend { run, .. } => *run,
+                | Step::Extend { run, .. }
+                | Step::FreeSlot { run, .. } => *run,
                 Step::Event { .. } | Step::Worker { .. } | Step::Gone => continue,
             };
             if let Some(task) = self.tasks.get_mut(&run) {
@@ -275,6 +276,7 @@ impl Shard {
             Deferred::Unpark { tenant, ticket } => self.unpark(run, tenant, ticket, cx, out),
             Deferred::Result { session, attempt, outcome } => self.result(session, attempt, outcome, cx, out),
             Deferred::Extend { session, attempt, by } => self.extend(session, attempt, by, cx, out),
+            Deferred::FreeSlot { session, attempt } => self.free_slot(session, attempt, cx, out),
             Deferred::TakeBack { session, reason } => self.take_back(run, session, reason, cx, out),
             Deferred::Timer => self.fire(run, cx, out),
         }

@@ -91,6 +91,10 @@ pub(super) enum Deferred {
         attempt: Attempt,
         by: Duration,
     },
+    FreeSlot {
+        session: SessionId,
+        attempt: Attempt,
+    },
     /// The session that holds it is over.
     TakeBack {
         session: SessionId,

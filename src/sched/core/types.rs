@@ -104,6 +104,10 @@ pub enum WorkerMessage {
     Results(Vec<(Attempt, Outcome)>),
     /// More time.
     Extend(Attempt, Duration),
+    /// The attempt's slots are given back, and it goes on.
+    FreeSlot(Attempt),
+    /// New labels, instead of all others.
+    Labels(BTreeMap<String, String>),
     /// New slot totals.
     Capacity(BTreeMap<Arc<str>, u32>),
     /// Nothing more, please.
@@ -164,6 +168,8 @@ pub struct OpenRow {
     pub retries: i32,
     /// The attempt after which it was last unparked; 0: never.
     pub unparked: i32,
+    /// Its worker gave back the slots of this attempt early.
+    pub freed: bool,
     /// Class in the queue.
     pub priority: i16,
     /// Place in the queue.

@@ -81,11 +81,7 @@ impl HelloFrame {
         if !self.sdk.is_empty() {
             name::check_text("/sdk", &self.sdk, limits)?;
         }
-        if self.labels.len() > limits.labels {
-            let message = format!("at most {} labels are allowed; got {}", limits.labels, self.labels.len());
-            return Err(Error::field("/labels", message));
-        }
-        name::check_metadata("/labels", &self.labels, limits)?;
+        check_labels(&self.labels, limits)?;
         let slots = self.slots.unwrap_or_else(|| BTreeMap::from([(DEFAULT_SLOT_KIND.to_owned(), 1)]));
         let info = WorkerInfo {
             name: self.name.into(),
@@ -96,6 +92,15 @@ impl HelloFrame {
         };
         Ok(Checked { info, workflows: workflows(self.workflows, limits)?, resume: self.resume })
     }
+}
+
+/// What a worker may say of itself in labels.
+pub(super) fn check_labels(labels: &BTreeMap<String, String>, limits: &Limits) -> Result<()> {
+    if labels.len() > limits.labels {
+        let message = format!("at most {} labels are allowed; got {}", limits.labels, labels.len());
+        return Err(Error::field("/labels", message));
+    }
+    name::check_metadata("/labels", labels, limits)
 }
 
 fn actions(names: &[String], limits: &Limits) -> Result<Vec<Arc<str>>> {

@@ -29,6 +29,10 @@ pub(in crate::ws) enum Incoming {
     Results(Vec<(Attempt, Outcome)>),
     /// These attempts may take this long from now on.
     Extend(Vec<(Attempt, Duration)>),
+    /// The slots of these attempts are given back although they go on.
+    FreeSlot(Vec<Attempt>),
+    /// New labels, instead of all others.
+    Labels(BTreeMap<String, String>),
     /// New slot totals.
     Capacity(BTreeMap<Arc<str>, u32>),
     /// A sign of life that wants a `pong`.
@@ -75,6 +79,8 @@ pub(in crate::ws) fn decode(text: &Bytes, limits: &Limits) -> Result<Decoded, Cl
             list(&top, "results", &mut faults, read).map(Incoming::Results)
         }
         "extend" => list(&top, "tasks", &mut faults, |raw, at, _| extension(&item(raw, at)?)).map(Incoming::Extend),
+        "free_slot" => list(&top, "tasks", &mut faults, |raw, at, _| attempt(&item(raw, at)?)).map(Incoming::FreeSlot),
+        "labels" => labels(&top, limits).map(Incoming::Labels),
         "capacity" => capacity(&top, limits).map(Incoming::Capacity),
         "ping" => Ok(Incoming::Ping),
         "drain" => Ok(Incoming::Drain),
@@ -202,6 +208,12 @@ fn capacity(top: &Top<'_>, limits: &Limits) -> Result<BTreeMap<Arc<str>, u32>, F
     hello::slots(top.required("slots")?, limits).map_err(|err| Fault { code: Code::BadFrame, ..Fault::from(&err) })
 }
 
+fn labels(top: &Top<'_>, limits: &Limits) -> Result<BTreeMap<String, String>, Fault> {
+    let labels = top.required("labels")?;
+    hello::check_labels(&labels, limits).map_err(|err| Fault { code: Code::BadFrame, ..Fault::from(&err) })?;
+    Ok(labels)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -308,6 +320,12 @@ mod tests {
             (r#"{"type":"ping","\ud800":2}"#.to_owned(), Code::BadFrame, ""),
             (r#"{"type":"capacity","slots":{"default":-1}}"#.to_owned(), Code::BadFrame, "/slots"),
             (r#"{"type":"capacity","slots":{"default":100001}}"#.to_owned(), Code::BadFrame, "/slots/default"),
+            (r#"{"type":"labels"}"#.to_owned(), Code::BadFrame, "/labels"),
+            (r#"{"type":"labels","labels":["a"]}"#.to_owned(), Code::BadFrame, "/labels"),
+            (r#"{"type":"labels","labels":{"a":1}}"#.to_owned(), Code::BadFrame, "/labels"),
+            (r#"{"type":"labels","labels":{"a":"\u0000"}}"#.to_owned(), Code::BadFrame, "/labels/a"),
+            (r#"{"type":"free_slot"}"#.to_owned(), Code::BadFrame, "/tasks"),
+            (r#"{"type":"free_slot","tasks":[{"attempt":1}]}"#.to_owned(), Code::BadFrame, "/tasks/0/task_run"),
             (one(r#""outcome":"done""#), Code::BadFrame, "/results/0/outcome"),
             (one(r#""outcome":"failed""#), Code::BadFrame, "/results/0/error"),
             (one(r#""outcome":"failed","error":"boom""#), Code::BadFrame, "/results/0/error"),

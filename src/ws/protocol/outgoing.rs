@@ -40,6 +40,10 @@ pub(in crate::ws) fn encode(message: &Outgoing) -> Option<String> {
             put_attempt(out, *attempt);
             put(out, format_args!(r#","timeout_ms":{}}}"#, rest.as_millis()));
         }),
+        Outgoing::Freed(attempt) => list("freed", "tasks", &[*attempt], |out, attempt| {
+            put_attempt(out, *attempt);
+            out.push('}');
+        }),
         Outgoing::Reconnect(within) => format!(r#"{{"type":"reconnect","deadline_ms":{}}}"#, within.as_millis()),
         Outgoing::Error(code, message) => fault(&Fault::whole(*code, message.as_str())),
     };

@@ -8,6 +8,7 @@ mod frames;
 mod life;
 mod opening;
 mod resume;
+mod slots;
 
 use futures_util::StreamExt;
 

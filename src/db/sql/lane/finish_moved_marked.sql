@@ -1,17 +1,18 @@
 ,
--- open runs that move on, if they are as the scheduler has them; some take a new place in the queue
+-- open runs that move on, if they are as the scheduler has them; some give back their slots or take a new place in the queue
 moved as (
     update open_run o
     set
         state = x.state, attempt = x.attempt, retries = x.retries, due = x.due, worker = x.worker,
         session = x.session, started_at = x.started_at, error = coalesce(x.error, o.error),
-        rank = coalesce(x.rank, o.rank), unparked = coalesce(x.unparked, o.unparked)
+        rank = coalesce(x.rank, o.rank), unparked = coalesce(x.unparked, o.unparked),
+        freed = coalesce(x.freed, o.freed)
     from (
         select m.*
-        from fence, unnest($14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $32, $33)
+        from fence, unnest($14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $32, $33, $34)
             as m (
                 id, g_state, g_attempt, g_session, state, attempt, retries, due, worker, session, started_at, error,
-                want, reason, whose, rank, unparked
+                want, reason, whose, rank, unparked, freed
             )
     ) x
     where o.id = any($13)

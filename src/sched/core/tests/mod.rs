@@ -1,6 +1,7 @@
 //! The core against a store of memory: single stories, then every order of everything.
 
 mod clock;
+mod early;
 mod losses;
 mod model;
 mod parked;

@@ -21,6 +21,7 @@ enum Act {
     Receive(usize),
     Succeed(usize),
     Fail(usize),
+    FreeSlot(usize),
     Cancel(usize),
     Unpark(usize),
     Lose(usize),
@@ -42,6 +43,7 @@ fn act() -> impl Strategy<Value = Act> {
         5 => any::<usize>().prop_map(Act::Receive),
         6 => any::<usize>().prop_map(Act::Succeed),
         2 => any::<usize>().prop_map(Act::Fail),
+        2 => any::<usize>().prop_map(Act::FreeSlot),
         1 => any::<usize>().prop_map(Act::Cancel),
         1 => any::<usize>().prop_map(Act::Unpark),
         1 => any::<usize>().prop_map(Act::Lose),
@@ -71,21 +73,28 @@ impl Player {
         (!live.is_empty()).then(|| self.holding.swap_remove(live[n % live.len()]))
     }
 
+    fn run(&self, n: usize) -> Option<crate::id::RunId> {
+        (!self.runs.is_empty()).then(|| self.runs[n % self.runs.len()])
+    }
+
+    fn trigger(&mut self, delay: u8, key: Option<u8>, parks: bool) {
+        let w = &mut self.world;
+        let at = (delay > 0).then(|| w.now.plus(Duration::from_secs(u64::from(delay) * 40)));
+        let key = key.map(|k| w.with_key(&format!("k{k}")));
+        let (run, _) = w.trigger_with(|r| {
+            r.run_at = at;
+            r.key = key;
+            if parks {
+                r.spec = spec(PARKS);
+            }
+        });
+        self.runs.push(run);
+    }
+
     fn play(&mut self, act: Act) {
         let w = &mut self.world;
         match act {
-            Act::Trigger { delay, key, parks } => {
-                let at = (delay > 0).then(|| w.now.plus(Duration::from_secs(u64::from(delay) * 40)));
-                let key = key.map(|k| w.with_key(&format!("k{k}")));
-                let (run, _) = w.trigger_with(|r| {
-                    r.run_at = at;
-                    r.key = key;
-                    if parks {
-                        r.spec = spec(PARKS);
-                    }
-                });
-                self.runs.push(run);
-            }
+            Act::Trigger { delay, key, parks } => self.trigger(delay, key, parks),
             Act::Commit(finish) => drop(w.commit(usize::from(finish))),
             Act::Reject => drop(w.reject(1)),
             Act::Load => drop(w.load()),
@@ -108,16 +117,20 @@ impl Player {
                     self.world.fail(socket, attempt);
                 }
             }
+            Act::FreeSlot(n) => {
+                if let Some((socket, attempt)) = self.held(n) {
+                    self.holding.push((socket, attempt));
+                    self.world.say(socket, WorkerMessage::FreeSlot(attempt));
+                }
+            }
             Act::Cancel(n) => {
-                if !self.runs.is_empty() {
-                    let (run, tenant, ticket) = (self.runs[n % self.runs.len()], w.tenant, w.ticket());
-                    w.step(Command::Cancel { tenant, run, ticket });
+                if let Some(run) = self.run(n) {
+                    self.world.cancel(run);
                 }
             }
             Act::Unpark(n) => {
-                if !self.runs.is_empty() {
-                    let run = self.runs[n % self.runs.len()];
-                    w.unpark(run);
+                if let Some(run) = self.run(n) {
+                    self.world.unpark(run);
                 }
             }
             Act::Lose(n) => {

@@ -36,6 +36,7 @@ impl World {
                     attempt: row.place.attempt,
                     retries: 0,
                     unparked: 0,
+                    freed: false,
                     priority: row.run.priority.number(),
                     rank: row.rank,
                     due: row.place.due,
@@ -54,11 +55,14 @@ impl World {
                 };
                 let r = &mut stored.row;
                 assert!(row.place.attempt >= r.attempt, "I8 attempts never go back");
+                r.freed &= row.place.attempt == r.attempt;
                 (r.state, r.attempt, r.retries, r.due) =
                     (row.place.state, row.place.attempt, row.place.retries, row.place.due);
                 (r.holder, r.started_at) = (row.place.worker, row.place.started_at);
-                if let Mark::Unparked { rank } = row.mark {
-                    (r.rank, r.unparked) = (rank, row.place.attempt);
+                match row.mark {
+                    Mark::None => {}
+                    Mark::Freed => r.freed = true,
+                    Mark::Unparked { rank } => (r.rank, r.unparked) = (rank, row.place.attempt),
                 }
                 RowOutcome::Applied(row.want_body.then(|| Arc::clone(&stored.body)))
             }

@@ -48,7 +48,11 @@ impl In {
             Outgoing::Stored(list) => Self::Stored(list.iter().map(|s| s.0).collect()),
             Outgoing::Superseded(list) => Self::Superseded(list.iter().map(|s| s.0).collect()),
             Outgoing::Close(_) => Self::Close,
-            Outgoing::Cancel(..) | Outgoing::Extended(..) | Outgoing::Reconnect(_) | Outgoing::Error(..) => {
+            Outgoing::Cancel(..)
+            | Outgoing::Extended(..)
+            | Outgoing::Freed(_)
+            | Outgoing::Reconnect(_)
+            | Outgoing::Error(..) => {
                 return None;
             }
         })
