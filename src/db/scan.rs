@@ -116,6 +116,8 @@ struct OpenRow {
     unparked: Option<i32>,
     #[diesel(sql_type = Nullable<Integer>)]
     freed: Option<i32>,
+    #[diesel(sql_type = Nullable<Text>)]
+    labels: Option<String>,
 }
 
 #[derive(QueryableByName)]
@@ -286,6 +288,7 @@ fn stored(row: OpenRow) -> Result<StoredRun> {
         retries: row.retries,
         unparked: row.unparked.unwrap_or(0),
         freed: row.freed == Some(row.attempt),
+        labels: row.labels,
         priority: row.priority,
         rank: row.rank,
         due: row.due.map(Timestamp::from),

@@ -251,6 +251,8 @@ pub struct StoredRun {
     pub unparked: i32,
     /// Its worker gave back the slots of this attempt early.
     pub freed: bool,
+    /// What it asks of the labels of its worker, if not what its version does.
+    pub labels: Option<String>,
     /// Class in the queue.
     pub priority: i16,
     /// Place in the queue.

@@ -13,6 +13,7 @@ use utoipa::ToSchema;
 use crate::domain::duration::Span;
 use crate::domain::event::Pattern;
 use crate::domain::json::Payload;
+use crate::domain::labels::{self, LabelDefinition, Requirements};
 use crate::domain::limits::Limits;
 use crate::domain::name;
 use crate::domain::retry::RetryPolicy;
@@ -97,6 +98,10 @@ pub struct TaskDefinition {
     /// What it takes of a worker: one kind of slot and how many. Default `{"default": 1}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slots: Option<BTreeMap<String, u32>>,
+    /// What it asks of the labels of its worker. A run may have its own instead.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(max_items = 16)]
+    pub labels: Vec<LabelDefinition>,
 }
 
 /// The compiled form of a version: what the scheduler needs of it. Shared by all its runs.
@@ -116,6 +121,8 @@ pub struct Spec {
     pub execution_timeout: Duration,
     /// How long a run may wait in the queue.
     pub schedule_timeout: Option<Duration>,
+    /// What it asks of the labels of a worker.
+    pub labels: Requirements,
     /// What happens after a failure.
     pub retry: RetryPolicy,
     /// Priority of runs whose trigger gives none.
@@ -190,6 +197,7 @@ impl WorkflowDefinition {
             slot_cost,
             execution_timeout: task.execution_timeout.map_or(DEFAULT_EXECUTION_TIMEOUT, |s| s.0),
             schedule_timeout: task.schedule_timeout.map(|s| s.0),
+            labels: Requirements::of_task(&task.labels),
             retry: task.retries.as_ref().map_or_else(RetryPolicy::none, Retries::compile),
             priority: task.priority.and_then(Priority::new).unwrap_or(Priority::DEFAULT),
             input_schema: None,
@@ -230,6 +238,7 @@ impl TaskDefinition {
                 name::check(&format!("{at}/slots"), kind, limits)?;
             }
         }
+        labels::check(&format!("{at}/labels"), &self.labels, limits)?;
         self.retries.as_ref().map_or(Ok(()), |r| r.check(&format!("{at}/retries"), limits))
     }
 }

@@ -7,6 +7,7 @@ pub mod duration;
 pub mod event;
 pub mod job;
 pub mod json;
+pub mod labels;
 pub mod limits;
 pub mod name;
 pub mod retry;

@@ -1,6 +1,7 @@
 //! The scheduler's reads, one after another on a connection of their own, tried again until they succeed.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tracing::{error, warn};
@@ -9,6 +10,8 @@ use crate::clock::Timestamp;
 use crate::config::Database;
 use crate::db::scan::Reader;
 use crate::domain::change::{CreateKey, Stored, StoredRun, WorkerRow};
+use crate::domain::definition::Spec;
+use crate::domain::labels::Requirements;
 use crate::error::{Code, Error, Result};
 use crate::id::RunId;
 use crate::ops::definitions::Definitions;
@@ -207,6 +210,14 @@ impl Reads {
                     continue;
                 }
                 Err(e) => return Err(e),
+            };
+            let spec = match row.labels.as_deref().map(Requirements::stored) {
+                None => spec,
+                Some(Ok(labels)) => Arc::new(Spec { labels, ..(*spec).clone() }),
+                Some(Err(e)) => {
+                    error!(run = %row.run, error = %e, "a run is left alone");
+                    continue;
+                }
             };
             open.push(OpenRow {
                 run: row.run,

@@ -1,6 +1,7 @@
 //! What a trigger says, and its checks.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use axum::http::HeaderMap;
 use bytes::Bytes;
@@ -12,8 +13,10 @@ use utoipa::ToSchema;
 use crate::api::ApiState;
 use crate::api::metadata::Metadata;
 use crate::clock::Timestamp;
+use crate::domain::definition::Spec;
 use crate::domain::duration::Span;
 use crate::domain::json::Payload;
+use crate::domain::labels::{LabelDefinition, Requirements};
 use crate::domain::limits::Limits;
 use crate::domain::name;
 use crate::domain::run::Priority;
@@ -49,6 +52,10 @@ pub struct CreateRun<'a> {
     #[serde(borrow, default)]
     #[schema(value_type = String, format = DateTime, required = false)]
     run_at: Option<Cow<'a, str>>,
+    /// What it asks of the labels of its worker, instead of all that the workflow asks; at most 16 and 4 KiB.
+    #[serde(default)]
+    #[schema(nullable = false, max_items = 16)]
+    labels: Option<Vec<LabelDefinition>>,
 }
 
 /// A run to create, one of many.
@@ -79,6 +86,10 @@ pub struct BulkItem<'a> {
     #[serde(borrow, default)]
     #[schema(value_type = String, format = DateTime, required = false)]
     run_at: Option<Cow<'a, str>>,
+    /// What it asks of the labels of its worker, instead of all that the workflow asks; at most 16 and 4 KiB.
+    #[serde(default)]
+    #[schema(nullable = false, max_items = 16)]
+    labels: Option<Vec<LabelDefinition>>,
     /// The item with this key is created once in 24 hours.
     #[serde(borrow, default)]
     #[schema(value_type = String, required = false, min_length = 1, max_length = 255)]
@@ -88,8 +99,8 @@ pub struct BulkItem<'a> {
 impl<'a> BulkItem<'a> {
     /// The run, and its key.
     pub fn split(self) -> (CreateRun<'a>, Option<Cow<'a, str>>) {
-        let Self { workflow, input, priority, metadata, delay, run_at, idempotency_key } = self;
-        (CreateRun { workflow, input, priority, metadata, delay, run_at }, idempotency_key)
+        let Self { workflow, input, priority, metadata, delay, run_at, labels, idempotency_key } = self;
+        (CreateRun { workflow, input, priority, metadata, delay, run_at, labels }, idempotency_key)
     }
 }
 
@@ -117,7 +128,7 @@ impl CreateRun<'_> {
     pub async fn check(self, state: &ApiState, around: Around<'_>) -> Result<NewRun> {
         let (limits, at) = (&state.limits, around.at);
         let run_at = self.run_at(at, state.clock.now(), limits)?;
-        let Self { workflow, input, priority, metadata, .. } = self;
+        let Self { workflow, input, priority, metadata, labels, .. } = self;
         let input = match input {
             Some(raw) => Payload::from_raw(around.body, raw, "the input", &format!("{at}/input"), limits)?,
             None => Payload::null(),
@@ -128,9 +139,14 @@ impl CreateRun<'_> {
             Priority::new(n).ok_or_else(wrong)
         });
         let wanted = wanted.transpose()?;
+        let labels = labels.map(|list| Requirements::of_run(&format!("{at}/labels"), &list, limits)).transpose()?;
         name::check(&format!("{at}/workflow"), &workflow, limits)?;
         let spec = state.definitions.current(around.tenant, &workflow).await?;
         spec.check_input(&format!("{at}/input"), &input)?;
+        let spec = match labels {
+            Some(labels) => Arc::new(Spec { labels, ..(*spec).clone() }),
+            None => spec,
+        };
         Ok(NewRun {
             tenant: around.tenant,
             priority: wanted.unwrap_or(spec.priority),

@@ -86,6 +86,7 @@ pub(super) struct Runs<'a> {
     pub(super) metadata: Vec<Option<&'a [u8]>>,
     pub(super) gate: Vec<Option<Uuid>>,
     replay_of: Vec<Option<Uuid>>,
+    labels: Vec<Option<&'a str>>,
 }
 
 impl<'a> CreateRows<'a> {
@@ -157,6 +158,7 @@ impl<'a> CreateRows<'a> {
         r.input.push(inline.then_some(input));
         r.metadata.push(metadata(&run.body));
         r.gate.push(row.gate);
+        r.labels.push(run.spec.labels.own());
         r.replay_of.push(run.replay_of.map(|of| of.uuid()));
     }
 
@@ -165,10 +167,15 @@ impl<'a> CreateRows<'a> {
         self.runs.id.len() == 1 && self.is_plain()
     }
 
-    /// Whether the batch has only runs without a key, an event or a large input, and no replay.
+    /// Whether the batch has only runs without a key, an event or a large input, and no replay or labels of its own.
     pub(super) fn is_plain(&self) -> bool {
         let no_replay = || self.runs.replay_of.iter().all(Option::is_none);
-        self.keys.target.is_empty() && self.events.id.is_empty() && self.payloads.0.is_empty() && no_replay()
+        let no_labels = || self.runs.labels.iter().all(Option::is_none);
+        self.keys.target.is_empty()
+            && self.events.id.is_empty()
+            && self.payloads.0.is_empty()
+            && no_replay()
+            && no_labels()
     }
 }
 
@@ -275,6 +282,7 @@ impl Runs<'_> {
             42 => bind!(out, Array<Nullable<Binary>>, &self.metadata),
             43 => bind!(out, Array<Nullable<SqlUuid>>, &self.gate),
             44 => bind!(out, Array<Nullable<SqlUuid>>, &self.replay_of),
+            47 => bind!(out, Array<Nullable<SqlText>>, &self.labels),
             _ => Err(unbound(n)),
         }
     }

@@ -116,7 +116,7 @@ impl Shard {
         if !self.settings.optimistic || self.draining {
             return None;
         }
-        if !self.queues.get(key)?.is_clear(&run.spec.slot_kind, run.spec.slot_cost) {
+        if !self.queues.get(key)?.is_clear(&run.spec) {
             return None;
         }
         let session = self.pick(key, &run.spec)?;

@@ -43,9 +43,9 @@ impl Shard {
         }
         for entry in late.into_iter().filter(|e| !read.contains(&e.1)) {
             let Some(task) = self.tasks.get(&entry.1) else { continue };
-            let (kind, cost) = (task.spec.slot_kind.clone(), task.spec.slot_cost);
+            let spec = std::sync::Arc::clone(&task.spec);
             match self.queues.get_mut(key) {
-                Some(queue) if horizon.is_none_or(|h| entry < h) => queue.insert(&kind, cost, entry),
+                Some(queue) if horizon.is_none_or(|h| entry < h) => queue.insert(&spec, entry),
                 Some(_) | None => self.settle(entry.1, cx, out),
             }
         }
@@ -79,9 +79,9 @@ impl Shard {
             }
         }
         let Some(task) = self.tasks.get(&row.run) else { return };
-        let (kind, cost) = (task.spec.slot_kind.clone(), task.spec.slot_cost);
+        let spec = std::sync::Arc::clone(&task.spec);
         if let Some(queue) = self.queues.get_mut(key) {
-            queue.insert(&kind, cost, entry);
+            queue.insert(&spec, entry);
         }
     }
 

@@ -12,6 +12,7 @@ mod end;
 mod flight;
 mod load;
 mod park;
+mod placement;
 mod queues;
 mod recover;
 mod reject;

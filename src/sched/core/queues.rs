@@ -2,7 +2,7 @@
 //!
 //! Memory holds a window of each queue that has a worker: everything before the *horizon*. What lies at or
 //! beyond the horizon may be only in the database and is read when the window runs low. Within a window,
-//! runs that need the same kind and number of slots form a class: a class whose head finds no slot is
+//! runs that need the same slots and labels form a class: a class whose head finds no slot is
 //! blocked as a whole, and never blocks another.
 
 #[cfg(test)]
@@ -14,12 +14,17 @@ use crate::domain::definition::Spec;
 use crate::id::{RunId, SessionId};
 
 use super::flight::{Assigned, Step};
-use super::session::Session;
+use super::placement::Needs;
 use super::state::Shard;
 use super::task::Phase;
 use super::types::{Context, Effect, Lane, Mark, MoveRow, Placement, QueueKey, Row};
 use crate::domain::delivery::Attempt;
 use crate::domain::status::RunStatus;
+
+/// Runs in memory of one queue, in windows, when nobody could take most of them.
+const PASSED_WINDOWS: usize = 4;
+/// Classes of one queue that are looked at for a worker who could take them.
+const PASSED_CLASSES: usize = 256;
 
 /// A place in a queue: rank, then id.
 pub(super) type Entry = (i64, RunId);
@@ -45,20 +50,10 @@ pub(super) struct Queue {
 
 #[cfg_attr(test, derive(Clone, Debug))]
 struct Class {
-    kind: Arc<str>,
-    cost: u32,
+    needs: Needs,
     entries: BTreeSet<Entry>,
-}
-
-/// The sessions that offer an action.
-#[derive(Default)]
-#[cfg_attr(test, derive(Clone, Debug))]
-pub(super) struct Offer {
-    pub sessions: Vec<SessionId>,
-    /// Where the next search starts: work goes round.
-    cursor: usize,
-    /// Kinds and costs for which no session had room at the last search.
-    dry: Vec<(Arc<str>, u32)>,
+    /// Whether some worker could take it when it has room; `None`: not looked at since the last change.
+    served: Option<bool>,
 }
 
 impl Queue {
@@ -66,27 +61,27 @@ impl Queue {
         self.count
     }
 
-    fn class(&self, kind: &str, cost: u32) -> Option<&Class> {
-        self.classes.iter().find(|c| c.cost == cost && *c.kind == *kind)
+    fn class(&self, spec: &Spec) -> Option<&Class> {
+        self.classes.iter().find(|c| c.needs.is_of(spec))
     }
 
-    pub fn holds(&self, kind: &str, cost: u32, entry: Entry) -> bool {
-        self.late.contains(&entry) || self.class(kind, cost).is_some_and(|c| c.entries.contains(&entry))
+    pub fn holds(&self, spec: &Spec, entry: Entry) -> bool {
+        self.late.contains(&entry) || self.class(spec).is_some_and(|c| c.entries.contains(&entry))
     }
 
     /// Whether nothing that could run is ahead of a newcomer of this class.
-    pub fn is_clear(&self, kind: &str, cost: u32) -> bool {
+    pub fn is_clear(&self, spec: &Spec) -> bool {
         self.loaded
             && self.horizon.is_none()
             && self.uncommitted.is_empty()
-            && self.class(kind, cost).is_none_or(|c| c.entries.is_empty())
+            && self.class(spec).is_none_or(|c| c.entries.is_empty())
     }
 
-    pub fn insert(&mut self, kind: &Arc<str>, cost: u32, entry: Entry) {
-        let at = match self.classes.iter().position(|c| c.cost == cost && c.kind == *kind) {
+    pub fn insert(&mut self, spec: &Spec, entry: Entry) {
+        let at = match self.classes.iter().position(|c| c.needs.is_of(spec)) {
             Some(at) => at,
             None => {
-                self.classes.push(Class { kind: Arc::clone(kind), cost, entries: BTreeSet::new() });
+                self.classes.push(Class { needs: Needs::of(spec), entries: BTreeSet::new(), served: None });
                 self.classes.len() - 1
             }
         };
@@ -95,14 +90,32 @@ impl Queue {
         }
     }
 
-    pub fn remove(&mut self, kind: &str, cost: u32, entry: Entry) {
+    pub fn remove(&mut self, spec: &Spec, entry: Entry) {
         self.late.remove(&entry);
-        let Some(at) = self.classes.iter().position(|c| c.cost == cost && *c.kind == *kind) else { return };
+        let Some(at) = self.classes.iter().position(|c| c.needs.is_of(spec)) else { return };
         if self.classes[at].entries.remove(&entry) {
             self.count -= 1;
         }
         if self.classes[at].entries.is_empty() {
             self.classes.swap_remove(at);
+        }
+    }
+
+    /// How many wait that some worker could take when it has room. The others are passed over.
+    pub fn served(&mut self, could: impl Fn(&Needs) -> bool) -> usize {
+        let mut served = 0;
+        for (i, class) in self.classes.iter_mut().enumerate() {
+            if i >= PASSED_CLASSES || *class.served.get_or_insert_with(|| could(&class.needs)) {
+                served += class.entries.len();
+            }
+        }
+        served
+    }
+
+    /// Workers came, went or changed: another answer may hold for each class.
+    pub fn offers_changed(&mut self) {
+        for class in &mut self.classes {
+            class.served = None;
         }
     }
 
@@ -122,9 +135,9 @@ impl Queue {
     }
 
     /// The earliest claimable entry of each class, earliest first.
-    fn heads(&self) -> Vec<(Entry, Arc<str>, u32)> {
+    fn heads(&self) -> Vec<(Entry, Needs)> {
         let mut heads: Vec<_> =
-            self.classes.iter().filter_map(|c| c.entries.first().map(|e| (*e, Arc::clone(&c.kind), c.cost))).collect();
+            self.classes.iter().filter_map(|c| c.entries.first().map(|e| (*e, c.needs.clone()))).collect();
         heads.sort_unstable_by_key(|h| h.0);
         heads
     }
@@ -135,47 +148,17 @@ impl Queue {
     }
 }
 
-impl Offer {
-    /// The next session in turn with room for `cost` slots of `kind`.
-    fn pick(
-        &mut self,
-        sessions: &std::collections::HashMap<SessionId, Session>,
-        kind: &Arc<str>,
-        cost: u32,
-    ) -> Option<SessionId> {
-        if self.dry.iter().any(|(k, c)| k == kind && *c <= cost) {
-            return None;
-        }
-        let n = self.sessions.len();
-        for step in 0..n {
-            let at = (self.cursor + step) % n;
-            let id = self.sessions[at];
-            if sessions.get(&id).is_some_and(|s| s.takes_work() && s.free(kind) >= cost) {
-                self.cursor = (at + 1) % n;
-                return Some(id);
-            }
-        }
-        self.dry.push((Arc::clone(kind), cost));
-        None
-    }
-
-    /// Some session may have room again.
-    pub fn refresh(&mut self) {
-        self.dry.clear();
-    }
-}
-
 impl Shard {
     /// A session with room for a run of `spec`, in turn.
     pub(super) fn pick(&mut self, key: &QueueKey, spec: &Spec) -> Option<SessionId> {
-        self.offers.get_mut(key)?.pick(&self.sessions, &spec.slot_kind, spec.slot_cost)
+        self.offers.get_mut(key)?.pick(&self.sessions, &Needs::of(spec))
     }
 
     /// A committed queued run enters its queue, if memory is to hold it.
     pub(super) fn enqueue(&mut self, run: RunId, out: &mut Vec<Effect>) {
         let Some(task) = self.tasks.get(&run) else { return };
         let (key, entry) = (task.queue(), (task.rank, run));
-        let (kind, cost) = (Arc::clone(&task.spec.slot_kind), task.spec.slot_cost);
+        let spec = Arc::clone(&task.spec);
         let Some(queue) = self.queues.get_mut(&key) else { return };
         queue.uncommitted.remove(&entry);
         if !queue.loaded || queue.horizon.is_some_and(|h| entry >= h) {
@@ -184,9 +167,11 @@ impl Shard {
             }
             return;
         }
-        queue.insert(&kind, cost, entry);
+        queue.insert(&spec, entry);
         // A bounded window: the last one goes back to being only in the database.
         if queue.len() > self.settings.window * 2
+            && (queue.len() > self.settings.window * PASSED_WINDOWS || self.served(&key) > self.settings.window * 2)
+            && let Some(queue) = self.queues.get_mut(&key)
             && let Some(last) = queue.last()
         {
             queue.horizon = Some(last);
@@ -197,9 +182,9 @@ impl Shard {
     /// Takes one run out of a window and out of memory.
     pub(super) fn drop_entry(&mut self, key: &QueueKey, entry: Entry, out: &mut Vec<Effect>) {
         let Some(task) = self.tasks.get(&entry.1) else { return };
-        let (kind, cost) = (Arc::clone(&task.spec.slot_kind), task.spec.slot_cost);
+        let spec = Arc::clone(&task.spec);
         if let Some(queue) = self.queues.get_mut(key) {
-            queue.remove(&kind, cost, entry);
+            queue.remove(&spec, entry);
         }
         if self.tasks.get(&entry.1).is_some_and(|t| t.flight.is_none() && t.timer.is_none()) {
             self.forget(entry.1, out);
@@ -210,10 +195,10 @@ impl Shard {
     pub(super) fn dequeue(&mut self, run: RunId) {
         let Some(task) = self.tasks.get(&run) else { return };
         let (key, entry) = (task.queue(), (task.rank, run));
-        let (kind, cost) = (Arc::clone(&task.spec.slot_kind), task.spec.slot_cost);
+        let spec = Arc::clone(&task.spec);
         if let Some(queue) = self.queues.get_mut(&key) {
             queue.uncommitted.remove(&entry);
-            queue.remove(&kind, cost, entry);
+            queue.remove(&spec, entry);
         }
     }
 
@@ -229,11 +214,11 @@ impl Shard {
     fn next_claim(&mut self, key: &QueueKey) -> Option<(Entry, SessionId)> {
         let queue = self.queues.get(key).filter(|q| q.loaded && q.count > 0)?;
         let offer = self.offers.get_mut(key)?;
-        for (entry, kind, cost) in queue.heads() {
+        for (entry, needs) in queue.heads() {
             if queue.waits_behind_uncommitted(entry) {
                 return None;
             }
-            if let Some(session) = offer.pick(&self.sessions, &kind, cost) {
+            if let Some(session) = offer.pick(&self.sessions, &needs) {
                 return Some((entry, session));
             }
         }
@@ -251,7 +236,7 @@ impl Shard {
                 let Some(queue) = self.queues.get(&key).filter(|q| q.loaded && q.count > 0) else { continue };
                 for class in &queue.classes {
                     let Some(head) = class.entries.first() else { continue };
-                    let fits = s.free(&class.kind) >= class.cost;
+                    let fits = class.needs.fit(s);
                     if fits && best.is_none_or(|b| *head < b) && !queue.waits_behind_uncommitted(*head) {
                         best = Some(*head);
                     }
@@ -319,12 +304,24 @@ impl Shard {
         }
     }
 
+    fn served(&mut self, key: &QueueKey) -> usize {
+        let (Some(queue), Some(offer)) = (self.queues.get_mut(key), self.offers.get(key)) else { return 0 };
+        queue.served(|needs| offer.could_take(&self.sessions, needs))
+    }
+
     /// Asks for more of a queue when its window runs low.
     pub(super) fn refill(&mut self, key: &QueueKey, out: &mut Vec<Effect>) {
         let window = self.settings.window;
         let wanted = self.offers.get(key).is_some_and(|o| !o.sessions.is_empty());
+        let Some(queue) = self.queues.get(key) else { return };
+        let low = match (queue.loaded, queue.horizon) {
+            (false, _) => true,
+            (true, None) => false,
+            (true, Some(_)) if queue.count < window / 2 => true,
+            // What nobody could take must not hide what lies behind it.
+            (true, Some(_)) => queue.count < window * PASSED_WINDOWS && self.served(key) < window / 2,
+        };
         let Some(queue) = self.queues.get_mut(key) else { return };
-        let low = !queue.loaded || (queue.horizon.is_some() && queue.count < window / 2);
         if wanted && low && !queue.loading {
             queue.loading = true;
             out.push(Effect::LoadQueue(key.clone(), queue.horizon, window));
@@ -348,7 +345,7 @@ impl Shard {
 
 /// Slots in use of each session by what it holds; the sum that `used` must equal.
 #[cfg(test)]
-pub(super) fn used_by_holds(session: &Session) -> BTreeMap<Arc<str>, u32> {
+pub(super) fn used_by_holds(session: &super::session::Session) -> BTreeMap<Arc<str>, u32> {
     let mut used = BTreeMap::new();
     for hold in session.holds.values() {
         *used.entry(Arc::clone(&hold.kind)).or_default() += hold.cost;

@@ -97,7 +97,7 @@ impl Shard {
         let Some(task) = self.tasks.get(&run) else { return };
         let (key, spec) = (task.queue(), task.spec.clone());
         let (entry, tenant, retries) = ((task.rank, run), task.tenant, task.retries);
-        let clear = self.queues.get(&key).is_some_and(|q| q.is_clear(&spec.slot_kind, spec.slot_cost));
+        let clear = self.queues.get(&key).is_some_and(|q| q.is_clear(&spec));
         if clear && let Some(session) = self.pick(&key, &spec) {
             let (row, step) = self.claim(run, session, cx);
             self.set_timer(run, None);

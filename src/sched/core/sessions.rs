@@ -287,7 +287,7 @@ impl Shard {
             if !offer.sessions.contains(&id) {
                 offer.sessions.push(id);
             }
-            self.queues.entry(key.clone()).or_default();
+            self.queues.entry(key.clone()).or_default().offers_changed();
             self.refill(&key, out);
         }
         self.offer_room(id, cx, out);
@@ -335,6 +335,8 @@ impl Shard {
             if offer.sessions.is_empty() {
                 self.offers.remove(&key);
                 self.close_queue(&key, out);
+            } else if let Some(queue) = self.queues.get_mut(&key) {
+                queue.offers_changed();
             }
         }
     }

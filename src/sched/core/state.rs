@@ -10,7 +10,8 @@ use crate::domain::run::RunError;
 use crate::id::{RunId, SessionId, TenantId};
 
 use super::flight::{InFlight, Step};
-use super::queues::{Offer, Queue};
+use super::placement::Offer;
+use super::queues::Queue;
 use super::session::Session;
 use super::task::{Deferred, Phase, Task};
 use super::types::{Answer, Command, Context, Effect, Flight, Lane, OpenRow, QueueKey, Row, Ticket, Write};
@@ -300,8 +301,7 @@ impl Shard {
             Phase::Queued { .. } => {
                 let key = QueueKey { tenant: task.tenant, action: Arc::clone(&task.spec.action) };
                 let entry = (task.rank, run);
-                self.queues.get(&key).is_some_and(|q| q.holds(&task.spec.slot_kind, task.spec.slot_cost, entry))
-                    || task.timer.is_some()
+                self.queues.get(&key).is_some_and(|q| q.holds(&task.spec, entry)) || task.timer.is_some()
             }
         };
         if !keep {

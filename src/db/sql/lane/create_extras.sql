@@ -32,18 +32,18 @@ payload_in as (
 run_in as (
     insert into open_run (
         id, tenant, created_at, due, started_at, rank, version, attempt, retries, state, shard, priority,
-        worker, session, event, workflow, action, traceparent, input, metadata, replay_of
+        worker, session, event, workflow, action, traceparent, input, metadata, replay_of, labels
     )
     select
         r.id, r.tenant, r.created_at, r.due, r.started_at, r.rank, r.version, r.attempt, 0, r.state, r.shard,
         r.priority, r.worker, r.session, r.event, r.workflow, r.action, r.traceparent, r.input, r.metadata,
-        r.replay_of
+        r.replay_of, r.labels
     from fence, unnest(
         $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, $35, $36, $37, $38, $39, $40, $41, $42, $43,
-        $44
+        $44, $47
     ) as r (
         id, tenant, created_at, due, started_at, rank, version, attempt, state, shard, priority,
-        worker, session, event, workflow, action, traceparent, input, metadata, gate, replay_of
+        worker, session, event, workflow, action, traceparent, input, metadata, gate, replay_of, labels
     )
     where r.gate is null or r.gate in (select target from won)
 )

@@ -2,6 +2,7 @@
 
 mod clock;
 mod early;
+mod labels;
 mod losses;
 mod model;
 mod parked;

@@ -138,7 +138,8 @@ fn losses_count_anew_after_an_unpark() {
 fn what_is_not_parked_cannot_be_unparked() {
     let mut w = world();
     let (queued, _) = w.trigger();
-    let (delayed, _) = w.trigger_with(|r| r.run_at = Some(r.id.created_at().plus(Duration::from_secs(5))));
+    let at = w.now.plus(Duration::from_secs(5));
+    let (delayed, _) = w.trigger_with(|r| r.run_at = Some(at));
     w.settle();
     assert_eq!((w.state(queued), w.state(delayed)), (Queued, Scheduled));
     assert_eq!([unpark(&mut w, queued), unpark(&mut w, delayed)], [Code::NotParked; 2]);

@@ -11,7 +11,8 @@ use crate::sched::core::{Command, Settings, Transport, WorkerMessage};
 
 #[derive(Debug, Clone)]
 enum Act {
-    Trigger { delay: u8, key: Option<u8>, parks: bool },
+    Trigger { delay: u8, key: Option<u8>, of: usize },
+    Relabel(usize, bool),
     Commit(bool),
     Reject,
     Load,
@@ -32,8 +33,9 @@ enum Act {
 
 fn act() -> impl Strategy<Value = Act> {
     prop_oneof![
-        6 => (0_u8..10, proptest::option::weighted(0.2, 0_u8..4), any::<bool>())
-            .prop_map(|(d, key, parks)| Act::Trigger { delay: d.saturating_sub(7), key, parks }),
+        6 => (0_u8..10, proptest::option::weighted(0.2, 0_u8..4), 0..SPECS.len())
+            .prop_map(|(d, key, of)| Act::Trigger { delay: d.saturating_sub(7), key, of }),
+        1 => (any::<usize>(), any::<bool>()).prop_map(|(n, on)| Act::Relabel(n, on)),
         8 => any::<bool>().prop_map(Act::Commit),
         1 => Just(Act::Reject),
         3 => Just(Act::Load),
@@ -53,7 +55,12 @@ fn act() -> impl Strategy<Value = Act> {
     ]
 }
 
-const PARKS: &str = r#"{"tasks":[{"name":"a","retries":{"count":1,"base":"1s","on_exhausted":"park"}}]}"#;
+const SPECS: [&str; 4] = [
+    r#"{"tasks":[{"name":"a","retries":{"count":2,"base":"1s","jitter":false}}]}"#,
+    r#"{"tasks":[{"name":"a","retries":{"count":1,"base":"1s","on_exhausted":"park"}}]}"#,
+    r#"{"tasks":[{"name":"a","labels":[{"key":"gpu","op":"eq","value":"yes"}]}]}"#,
+    r#"{"tasks":[{"name":"a","retries":1,"labels":[{"key":"gpu","op":"exists","required":false}]}]}"#,
+];
 
 struct Player {
     world: World,
@@ -77,24 +84,32 @@ impl Player {
         (!self.runs.is_empty()).then(|| self.runs[n % self.runs.len()])
     }
 
-    fn trigger(&mut self, delay: u8, key: Option<u8>, parks: bool) {
+    fn trigger(&mut self, delay: u8, key: Option<u8>, of: usize) {
         let w = &mut self.world;
         let at = (delay > 0).then(|| w.now.plus(Duration::from_secs(u64::from(delay) * 40)));
         let key = key.map(|k| w.with_key(&format!("k{k}")));
         let (run, _) = w.trigger_with(|r| {
             r.run_at = at;
             r.key = key;
-            if parks {
-                r.spec = spec(PARKS);
-            }
+            r.spec = spec(SPECS[of]);
         });
         self.runs.push(run);
+    }
+
+    fn relabel(&mut self, socket: Transport, on: bool) {
+        let labels = on.then(|| ("gpu".to_owned(), "yes".to_owned())).into_iter().collect();
+        self.world.say(socket, WorkerMessage::Labels(labels));
     }
 
     fn play(&mut self, act: Act) {
         let w = &mut self.world;
         match act {
-            Act::Trigger { delay, key, parks } => self.trigger(delay, key, parks),
+            Act::Trigger { delay, key, of } => self.trigger(delay, key, of),
+            Act::Relabel(n, on) => {
+                if let Some(socket) = self.socket(n) {
+                    self.relabel(socket, on);
+                }
+            }
             Act::Commit(finish) => drop(w.commit(usize::from(finish))),
             Act::Reject => drop(w.reject(1)),
             Act::Load => drop(w.load()),
@@ -171,6 +186,7 @@ impl Player {
     fn finish(&mut self) {
         self.world.settle();
         let helper = self.world.connect(3);
+        self.relabel(helper, true);
         for _ in 0..400 {
             for socket in self.sockets.clone() {
                 for attempt in self.world.receive(socket) {

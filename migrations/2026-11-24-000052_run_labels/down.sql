@@ -1,0 +1,1 @@
+alter table open_run drop column labels;
