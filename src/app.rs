@@ -17,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::jobs;
 use crate::ops::auth::Authenticator;
 use crate::ops::definitions::Definitions;
+use crate::ops::retention::{self, Retention};
 use crate::sched::{self, Scheduler};
 use crate::supervisor::Supervisor;
 use crate::ws::{self, WsState};
@@ -84,10 +85,13 @@ impl App {
             clock: clock.clone(),
             supervisor: supervisor.clone(),
         });
+        let owner = scheduler.clone();
+        retention::start(pool.clone(), clock.clone(), &supervisor, move || owner.owned_shards());
         let stopping = closing.clone();
         let state = ApiState {
             scheduler: scheduler.clone(),
             definitions,
+            retention: Retention::new(pool.clone(), config.retention.history),
             jobs,
             authenticator,
             pool,

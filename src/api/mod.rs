@@ -36,6 +36,7 @@ use crate::error::{Code, Error};
 use crate::jobs::Jobs;
 use crate::ops::auth::Authenticator;
 use crate::ops::definitions::Definitions;
+use crate::ops::retention::Retention;
 use crate::sched::Scheduler;
 
 pub use document::text as openapi_text;
@@ -48,6 +49,8 @@ pub struct ApiState {
     pub scheduler: Scheduler,
     /// The workflows.
     pub definitions: Definitions,
+    /// How long runs are kept.
+    pub retention: Retention,
     /// Bulk work on runs.
     pub jobs: Jobs,
     /// Who is asking.

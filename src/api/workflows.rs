@@ -17,7 +17,9 @@ use crate::clock::Timestamp;
 use crate::db::workflows::{Version, Workflow};
 use crate::domain::definition::WorkflowDefinition;
 use crate::domain::json::Payload;
+use crate::domain::retention::Kept;
 use crate::error::{Error, Result};
+use crate::ops::retention::OfTenant;
 
 /// A workflow and its current version.
 #[derive(Debug, Serialize, ToSchema)]
@@ -33,6 +35,8 @@ pub struct WorkflowView<'a> {
     /// When this version became the current one.
     #[schema(value_type = String, format = DateTime)]
     updated_at: Timestamp,
+    /// How long its finished runs are kept, and who says so.
+    retention: Kept,
     /// As registered.
     #[schema(value_type = WorkflowDefinition)]
     definition: &'a Payload,
@@ -77,12 +81,13 @@ pub struct VersionListView<'a> {
 }
 
 impl<'a> WorkflowView<'a> {
-    fn of(workflow: &'a Workflow) -> Self {
+    fn of(workflow: &'a Workflow, kept: OfTenant) -> Self {
         Self {
             name: &workflow.name,
             version: workflow.version,
             created_at: workflow.created_at,
             updated_at: workflow.updated_at,
+            retention: kept.workflow(&workflow.definition),
             definition: &workflow.definition,
         }
     }
@@ -131,7 +136,8 @@ pub async fn put(
     let registered = state.definitions.put(scope.tenant(), &name, definition).await?;
     // Somebody may have deleted it in this moment.
     let workflow = registered.workflow.ok_or_else(|| Error::not_found("workflow", &name))?;
-    Ok(json::answer(200, &WorkflowView::of(&workflow)))
+    let kept = state.retention.of(scope.tenant()).await?;
+    Ok(json::answer(200, &WorkflowView::of(&workflow, kept)))
 }
 
 /// Get a workflow
@@ -154,7 +160,8 @@ pub async fn get(
 ) -> Result<Response, ApiError> {
     query.finish()?;
     let workflow = state.definitions.get(scope.tenant(), &name).await?;
-    Ok(json::answer(200, &WorkflowView::of(&workflow)))
+    let kept = state.retention.of(scope.tenant()).await?;
+    Ok(json::answer(200, &WorkflowView::of(&workflow, kept)))
 }
 
 /// List workflows
@@ -184,7 +191,8 @@ pub async fn list(
     let page = state.definitions.list(scope.tenant(), after.as_deref(), limit).await?;
     let last = page.items.last().filter(|_| page.more);
     let next_cursor = last.map(|workflow| cursors.after(workflow.name.as_bytes()));
-    let items = page.items.iter().map(WorkflowView::of).collect();
+    let kept = state.retention.of(scope.tenant()).await?;
+    let items = page.items.iter().map(|workflow| WorkflowView::of(workflow, kept)).collect();
     Ok(json::answer(200, &WorkflowListView { items, next_cursor }))
 }
 

@@ -14,6 +14,7 @@ pub mod page;
 pub mod partitions;
 pub mod plain;
 mod read;
+pub mod retention;
 mod run_list;
 pub mod run_pick;
 pub mod runs;

@@ -1,7 +1,9 @@
 //! Tenants.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
-use diesel::sql_types::{Nullable, SmallInt, Text, Timestamptz, Uuid as SqlUuid};
+use diesel::sql_types::{BigInt, Nullable, SmallInt, Text, Timestamptz, Uuid as SqlUuid};
 use diesel::{OptionalExtension, QueryableByName};
 use diesel_async::RunQueryDsl;
 use uuid::Uuid;
@@ -22,6 +24,9 @@ pub struct Tenant {
     pub name: String,
     /// When it was created.
     pub created_at: Timestamp,
+    /// How long its finished runs are kept where a workflow says nothing else; `None`: as long as the engine keeps them.
+    #[serde(skip)]
+    pub retention: Option<Duration>,
 }
 
 statement! {
@@ -49,11 +54,14 @@ struct Row {
     name: String,
     #[diesel(sql_type = Timestamptz)]
     created_at: DateTime<Utc>,
+    #[diesel(sql_type = Nullable<BigInt>)]
+    retention: Option<i64>,
 }
 
 impl From<Row> for Tenant {
     fn from(row: Row) -> Self {
-        Self { id: TenantId::from_uuid(row.id), name: row.name, created_at: row.created_at.into() }
+        let retention = row.retention.map(super::retention::span);
+        Self { id: TenantId::from_uuid(row.id), name: row.name, created_at: row.created_at.into(), retention }
     }
 }
 

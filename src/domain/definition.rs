@@ -16,6 +16,7 @@ use crate::domain::json::Payload;
 use crate::domain::labels::{self, LabelDefinition, Requirements};
 use crate::domain::limits::Limits;
 use crate::domain::name;
+use crate::domain::retention;
 use crate::domain::retry::RetryPolicy;
 use crate::domain::run::Priority;
 use crate::domain::schema::InputSchema;
@@ -34,6 +35,10 @@ pub struct WorkflowDefinition {
     /// Its tasks: one, until workflows of several tasks come.
     #[schema(min_items = 1, max_items = 1)]
     pub tasks: Vec<TaskDefinition>,
+    /// How long its finished runs are kept: `1m` to `366d`. The tenant's default, or as long as the engine keeps
+    /// anything, if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retention: Option<Span>,
     /// Patterns of event keys that start a run, with `*` for any characters: `image.*`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schema(max_items = 100)]
@@ -56,6 +61,9 @@ pub struct NamedDefinition {
     pub description: Option<String>,
     /// Its tasks.
     pub tasks: Vec<TaskDefinition>,
+    /// How long its finished runs are kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retention: Option<Span>,
     /// Patterns of event keys that start a run.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub events: Vec<String>,
@@ -68,8 +76,8 @@ pub struct NamedDefinition {
 impl NamedDefinition {
     /// The name and the definition apart.
     pub fn split(self) -> (String, WorkflowDefinition) {
-        let Self { name, description, tasks, events, input_schema } = self;
-        (name, WorkflowDefinition { description, tasks, events, input_schema })
+        let Self { name, description, tasks, retention, events, input_schema } = self;
+        (name, WorkflowDefinition { description, tasks, retention, events, input_schema })
     }
 }
 
@@ -159,6 +167,7 @@ impl WorkflowDefinition {
             ));
         };
         task.check(&format!("{at}/tasks/0"), limits)?;
+        retention::check(&format!("{at}/retention"), self.retention.map(|span| span.0))?;
         if self.events.len() > 100 {
             return Err(Error::field(
                 format!("{at}/events"),

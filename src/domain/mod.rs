@@ -10,6 +10,7 @@ pub mod json;
 pub mod labels;
 pub mod limits;
 pub mod name;
+pub mod retention;
 pub mod retry;
 pub mod run;
 pub mod schema;

@@ -27,8 +27,9 @@ use work::Worker;
 
 /// Open jobs of one tenant; one more is refused.
 pub const MAX_OPEN: i64 = 20;
-/// How often an engine looks for jobs that another one has taken in, or left.
-const LOOK: Duration = Duration::from_secs(1);
+/// How often an engine looks for jobs that another one has taken in. Of its own, and of shards that it gains, it learns
+/// at once.
+const LOOK: Duration = Duration::from_secs(30);
 /// How often old jobs are deleted.
 const EXPIRE: Duration = Duration::from_secs(3_600);
 
@@ -80,6 +81,17 @@ pub fn start(parts: Parts) -> Jobs {
     };
     let (pool, clock, keep) = (parts.pool.clone(), parts.clock.clone(), parts.keep);
     let supervisor = parts.supervisor.clone();
+    let (directory, gained, stopping) = (parts.scheduler.directory().clone(), Arc::clone(&wake), supervisor.stopping());
+    supervisor.spawn("jobs.shards", async move {
+        let mut known = Vec::new();
+        loop {
+            tokio::select! {
+                here = directory.gained(&known) => known = here,
+                () = stopping.cancelled() => return,
+            }
+            gained.notify_one();
+        }
+    });
     let worker = Arc::new(Worker::new(parts));
     supervisor.every(Schedule { name: "jobs", period: LOOK, wake }, move || {
         let worker = Arc::clone(&worker);

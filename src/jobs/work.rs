@@ -28,6 +28,16 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// The wait after a piece is as long as the piece took, within these bounds: at most half of the time is the jobs'.
 const REST: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
 
+/// What a turn found.
+enum Turn {
+    /// No job that could go on now.
+    Idle,
+    /// A piece, which is decided.
+    Done,
+    /// A piece of which something must be tried again.
+    Unfinished,
+}
+
 /// Works on the jobs of the shards that this process owns.
 pub(super) struct Worker {
     pool: Pool,
@@ -50,23 +60,30 @@ impl Worker {
 
     /// Works until no job is left that could go on now.
     pub async fn pass(&self) -> Result<()> {
+        // When something was left that must be tried again: a lease may have to run out for it.
+        let mut unfinished = None;
         loop {
             let shards = self.actor.scheduler.owned_shards();
             if shards.is_empty() || self.stopping.is_cancelled() {
                 return Ok(());
             }
             let started = self.clock.instant();
-            match self.turn(shards).await {
-                Ok(true) => {}
-                Ok(false) => return Ok(()),
+            let rest = match self.turn(shards).await {
+                Ok(Turn::Done) => started.elapsed().clamp(REST.0, REST.1),
+                Ok(Turn::Unfinished) => {
+                    unfinished = Some(started);
+                    started.elapsed().clamp(REST.0, REST.1)
+                }
+                Ok(Turn::Idle) if unfinished.is_some_and(|at| at.elapsed() < LEASE + AGAIN) => AGAIN,
+                Ok(Turn::Idle) => return Ok(()),
                 Err(e @ (Error::Unavailable { .. } | Error::OutcomeUnknown)) => {
-                    // The rows tell the next pass where it stands.
+                    // The rows tell the next turn where it stands.
                     warn!(error = %e, "the jobs cannot go on now");
-                    return Ok(());
+                    unfinished = Some(started);
+                    AGAIN
                 }
                 Err(e) => return Err(e),
-            }
-            let rest = started.elapsed().clamp(REST.0, REST.1);
+            };
             tokio::select! {
                 () = tokio::time::sleep(rest) => {}
                 () = self.stopping.cancelled() => return Ok(()),
@@ -74,26 +91,27 @@ impl Worker {
         }
     }
 
-    /// One piece of the job that has waited longest. False: there is none.
-    async fn turn(&self, shards: Vec<i16>) -> Result<bool> {
+    /// One piece of the job that has waited longest.
+    async fn turn(&self, shards: Vec<i16>) -> Result<Turn> {
         let Some(job) = db::jobs::claim(&self.pool, self.node, shards, LEASE, self.clock.now()).await? else {
-            return Ok(false);
+            return Ok(Turn::Idle);
         };
         let runs = self.piece(&job).await?;
         if runs.is_empty() {
-            // Also where another engine has picked meanwhile: then it does not end, and comes again.
+            // Where another engine has picked meanwhile, it does not end, and comes again.
             db::jobs::finish(&self.pool, job.id, self.clock.now()).await?;
             db::jobs::settle(&self.pool, self.node, job.id, &[], Duration::ZERO).await?;
             debug!(job.id = %job.id, "a job has nothing left to do");
-            return Ok(true);
+            return Ok(Turn::Done);
         }
         failpoint::hit(Point::JobPicked).await;
         let decided = self.actor.act(&job, &runs).await;
         failpoint::hit(Point::JobActed).await;
-        let rest = if decided.len() < runs.len() { AGAIN } else { Duration::ZERO };
+        let all = decided.len() == runs.len();
+        let rest = if all { Duration::ZERO } else { AGAIN };
         db::jobs::settle(&self.pool, self.node, job.id, &decided, rest).await?;
         debug!(job.id = %job.id, picked = runs.len(), decided = decided.len(), "a piece of a job is done");
-        Ok(true)
+        Ok(if all { Turn::Done } else { Turn::Unfinished })
     }
 
     /// What a former owner may have left half done comes first.

@@ -2,6 +2,7 @@
 
 pub mod auth;
 pub mod definitions;
+pub mod retention;
 pub mod secret;
 pub mod tenants;
 pub mod tokens;

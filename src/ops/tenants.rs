@@ -1,9 +1,11 @@
 //! Creating and finding tenants.
 
+use std::time::Duration;
+
 use crate::clock::Clock;
 use crate::db::{Pool, tenants};
 use crate::domain::limits::Limits;
-use crate::domain::name;
+use crate::domain::{name, retention};
 use crate::error::{Code, Error, Result};
 use crate::id::TenantId;
 
@@ -51,5 +53,18 @@ pub async fn ensure(pool: &Pool, clock: &Clock, name: &str) -> Result<Tenant> {
         // Somebody else was faster.
         Err(Error::Conflict { .. }) => find(pool, name).await?.ok_or_else(|| Error::not_found("tenant", name)),
         other => other,
+    }
+}
+
+/// Sets how long the finished runs of the tenant called `name` are kept where a workflow says nothing else. `None`: as
+/// long as the engine keeps anything.
+///
+/// # Errors
+/// `InvalidField`; `NotFound`; `Unavailable`; `OutcomeUnknown`. Safe to repeat.
+pub async fn keep(pool: &Pool, name: &str, keep: Option<Duration>) -> Result<()> {
+    retention::check("/retention", keep)?;
+    match crate::db::retention::set(pool, name, keep).await? {
+        Some(_) => Ok(()),
+        None => Err(Error::not_found("tenant", name)),
     }
 }

@@ -79,6 +79,21 @@ impl Directory {
             .collect()
     }
 
+    /// Resolves when a shard is owned here that is not among `known`; gives all that are.
+    pub async fn gained(&self, known: &[i16]) -> Vec<i16> {
+        let mut changes = self.0.subscribe();
+        loop {
+            let here = self.here();
+            if here.iter().any(|shard| !known.contains(shard)) {
+                return here;
+            }
+            if changes.changed().await.is_err() {
+                // Nobody is left who could change it.
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
     /// Learns who owns what.
     pub(super) fn set(&self, places: Vec<Place>) {
         self.0.send_replace(places);

@@ -4,6 +4,7 @@ mod backlog;
 mod clock;
 mod fairness;
 mod idle;
+mod keeping;
 mod labels;
 mod loss;
 mod order;
