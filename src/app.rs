@@ -14,6 +14,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::db::{Pool, migrate};
 use crate::error::{Error, Result};
+use crate::forward::{self, Forwarder};
 use crate::jobs;
 use crate::ops::auth::Authenticator;
 use crate::ops::definitions::Definitions;
@@ -51,11 +52,7 @@ impl App {
     /// `Unavailable` when the database does not answer.
     pub async fn start(config: Config, clock: Clock) -> Result<Self> {
         let pool = Pool::new(&config.database)?;
-        let pending = migrate::pending(&pool).await?;
-        if !pending.is_empty() {
-            let names = pending.join(", ");
-            return Err(Error::Internal(format!("the database lacks {names}: run `helve migrate`")));
-        }
+        check_schema(&pool).await?;
         let listener = listen(config.http.listen)?;
         let address = listener.local_addr().map_err(|e| Error::Internal(format!("no address: {e}")))?;
         let (supervisor, closing) = (Supervisor::default(), CancellationToken::new());
@@ -75,7 +72,6 @@ impl App {
         })?;
         let owner = scheduler.clone();
         let readiness = Readiness::new(move || owner.is_ready());
-        let sockets = WsState::new(scheduler.clone(), authenticator.clone(), definitions.clone(), &config, &supervisor);
         let jobs = jobs::start(jobs::Parts {
             pool: pool.clone(),
             scheduler: scheduler.clone(),
@@ -88,8 +84,19 @@ impl App {
         let owner = scheduler.clone();
         retention::start(pool.clone(), clock.clone(), &supervisor, move || owner.owned_shards());
         let stopping = closing.clone();
+        let parts = forward::Parts::of(&scheduler, limits.wait, closing.clone(), config.http.drain);
+        let forwarder = Forwarder::new(parts, &supervisor);
+        let sockets = WsState::new(ws::Parts {
+            scheduler: scheduler.clone(),
+            forwarder: forwarder.clone(),
+            authenticator: authenticator.clone(),
+            definitions: definitions.clone(),
+            config: &config,
+            supervisor: &supervisor,
+        });
         let state = ApiState {
             scheduler: scheduler.clone(),
+            forwarder,
             definitions,
             retention: Retention::new(pool.clone(), config.retention.history),
             jobs,
@@ -121,6 +128,11 @@ impl App {
         self.supervisor.failed().await;
     }
 
+    /// Its scheduler, with the directory of engines.
+    pub const fn scheduler(&self) -> &Scheduler {
+        &self.scheduler
+    }
+
     /// Stops in order: nothing new comes in, workers go elsewhere, open requests are answered, what was
     /// decided is committed, and only then the parts end.
     pub async fn stop(self) {
@@ -141,6 +153,15 @@ impl App {
         }
         info!("stopped");
     }
+}
+
+async fn check_schema(pool: &Pool) -> Result<()> {
+    let pending = migrate::pending(pool).await?;
+    if pending.is_empty() {
+        return Ok(());
+    }
+    let names = pending.join(", ");
+    Err(Error::Internal(format!("the database lacks {names}: run `helve migrate`")))
 }
 
 fn listen(address: SocketAddr) -> Result<tokio::net::TcpListener> {

@@ -211,8 +211,8 @@ impl Error {
             Self::NotFound { what, id, .. } => format!("there is no {what} `{id}`"),
             Self::Limited { message, .. } => format!("{message}; nothing was written, retry later"),
             Self::Unavailable { message, .. } => format!("{message}; nothing was written, retry is safe"),
-            Self::OutcomeUnknown => "the write was sent to the database and its answer was lost: it may have been \
-                accepted; retry with the same Idempotency-Key to learn the outcome"
+            Self::OutcomeUnknown => "the write was sent and its answer was lost: it may have been accepted; retry a POST \
+                with the same Idempotency-Key to learn the outcome; PUT, DELETE and a cancel may be repeated as they are"
                 .to_owned(),
             Self::Internal(_) => "an internal error; the engine's log has the details under this request id".to_owned(),
         }

@@ -54,6 +54,8 @@ points! {
     Received = "intake.received": "The owner is about to note that an assignment has arrived";
     BeforeTimer = "timer.before": "A timer is about to fire";
     AfterTimer = "timer.after": "A timer has fired, what it decided waits for its lane";
+    BeforeForward = "forward.before_send": "A request is about to be passed on to the engine that owns its shard";
+    AfterForward = "forward.after_answer": "The owner has answered a request that was passed on, nobody knows it yet";
     BeforeRenewal = "lease.renew.before": "The lease is about to be renewed";
     AfterRenewal = "lease.renew.after": "The lease is renewed, the process does not know it yet";
     BeforeFence = "takeover.before_fence": "Another engine is judged to be gone and is about to be fenced";
@@ -69,7 +71,12 @@ points! {
 impl Point {
     /// Whether the answer to a committed statement can be lost here: only at [`loses_answer`].
     pub const fn can_lose(self) -> bool {
-        matches!(self, Self::AfterCreate | Self::AfterFinish | Self::AfterWorkers)
+        matches!(self, Self::AfterCreate | Self::AfterFinish | Self::AfterWorkers | Self::AfterForward)
+    }
+
+    /// Whether it is passed only where another engine owns a shard.
+    pub const fn needs_another_engine(self) -> bool {
+        matches!(self, Self::BeforeForward | Self::AfterForward)
     }
 }
 

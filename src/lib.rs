@@ -10,6 +10,7 @@ pub mod db;
 pub mod domain;
 pub mod error;
 pub mod failpoint;
+pub mod forward;
 pub mod hub;
 pub mod id;
 pub mod jobs;

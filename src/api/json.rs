@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
@@ -71,13 +72,22 @@ fn check_type(headers: &HeaderMap) -> Result<()> {
 }
 
 async fn read(request: Request, limits: &Limits) -> Result<Bytes> {
+    let (head, body) = request.into_parts();
+    collect(&head.headers, body, limits).await
+}
+
+/// Reads a whole body.
+///
+/// # Errors
+/// `TooLarge`, or `Malformed` when it ends early or does not come in time.
+pub async fn collect(headers: &HeaderMap, body: Body, limits: &Limits) -> Result<Bytes> {
     let limit = limits.body_bytes;
     let too_large = |size| Error::TooLarge { what: "the request body", size, limit };
-    let announced = request.headers().get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
+    let announced = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
     if let Some(size) = announced.filter(|size| *size > limit) {
         return Err(too_large(Some(size)));
     }
-    let body = Limited::new(request.into_body(), limit).collect();
+    let body = Limited::new(body, limit).collect();
     let late = || Error::invalid(Code::Malformed, None, "the request body did not arrive within 30 s");
     match tokio::time::timeout(PATIENCE, body).await.map_err(|_| late())? {
         Ok(body) => Ok(body.to_bytes()),

@@ -3,6 +3,7 @@
 mod auth;
 mod document;
 mod events;
+mod forward;
 mod health;
 mod jobs;
 mod json;
@@ -33,6 +34,7 @@ use crate::clock::Clock;
 use crate::db::Pool;
 use crate::domain::limits::Limits;
 use crate::error::{Code, Error};
+use crate::forward::Forwarder;
 use crate::jobs::Jobs;
 use crate::ops::auth::Authenticator;
 use crate::ops::definitions::Definitions;
@@ -47,6 +49,8 @@ pub use health::Readiness;
 pub struct ApiState {
     /// Takes triggers, events and cancels.
     pub scheduler: Scheduler,
+    /// Passes on what another engine owns.
+    pub forwarder: Forwarder,
     /// The workflows.
     pub definitions: Definitions,
     /// How long runs are kept.
@@ -101,7 +105,8 @@ fn open_routes() -> OpenApiRouter<ApiState> {
 
 /// Answers everything that REST has.
 pub fn router(state: ApiState) -> axum::Router {
-    let tenant = tenant_routes().route_layer(from_fn_with_state(state.clone(), auth::authenticate));
+    let owned = tenant_routes().route_layer(from_fn_with_state(state.clone(), forward::to_owner));
+    let tenant = owned.route_layer(from_fn_with_state(state.clone(), auth::authenticate));
     let (router, _) = open_routes().merge(tenant).split_for_parts();
     router
         .fallback(no_route)

@@ -19,8 +19,10 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const MAX_REQUEST_ID: usize = 128;
 
 /// The layer around every route.
-pub async fn observe(State(state): State<ApiState>, request: Request, next: Next) -> Response {
+pub async fn observe(State(state): State<ApiState>, mut request: Request, next: Next) -> Response {
     let id = request_id(request.headers(), state.clock.now());
+    // Also for the engine to which it may be passed on.
+    request.headers_mut().insert(REQUEST_ID, id.clone());
     let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
     let span = tracing::info_span!(
         "http",

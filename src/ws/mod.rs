@@ -1,5 +1,6 @@
 //! The worker socket: upgrade, authentication, and one supervised session a socket.
 
+mod elsewhere;
 mod greet;
 mod pace;
 mod protocol;
@@ -31,6 +32,7 @@ use crate::domain::delivery::Close;
 use crate::domain::limits::Limits;
 use crate::domain::scope::{Scope, Scopes};
 use crate::error::{Error, Result};
+use crate::forward::Forwarder;
 use crate::id::{TenantId, TokenId};
 use crate::ops::auth::{Authenticator, TenantScope};
 use crate::ops::definitions::Definitions;
@@ -52,11 +54,14 @@ const SWITCH: Duration = Duration::from_secs(5);
 pub struct WsState(Arc<Shared>);
 
 struct Shared {
+    forwarder: Forwarder,
     authenticator: Authenticator,
     supervisor: Supervisor,
     http: Http,
     sockets: Sockets,
     open: TaskTracker,
+    /// Ends the sockets that lead to another engine: nobody there knows that this one stops.
+    leaving: CancellationToken,
     sessions: Context,
 }
 
@@ -91,15 +96,26 @@ struct Guest {
     revoked: BoxFuture<'static, ()>,
 }
 
+/// What the worker sockets are made of.
+pub struct Parts<'a> {
+    /// Opens sessions.
+    pub scheduler: Scheduler,
+    /// Opens sockets at the engines that own other shards.
+    pub forwarder: Forwarder,
+    /// Who is asking.
+    pub authenticator: Authenticator,
+    /// Takes the workflows that workers bring.
+    pub definitions: Definitions,
+    /// The settings.
+    pub config: &'a Config,
+    /// Owns the sockets' tasks.
+    pub supervisor: &'a Supervisor,
+}
+
 impl WsState {
     /// Composes the parts.
-    pub fn new(
-        scheduler: Scheduler,
-        authenticator: Authenticator,
-        definitions: Definitions,
-        config: &Config,
-        supervisor: &Supervisor,
-    ) -> Self {
+    pub fn new(parts: Parts<'_>) -> Self {
+        let Parts { scheduler, forwarder, authenticator, definitions, config, supervisor } = parts;
         let register: Register = Box::new(move |tenant, name, definition, at| {
             let definitions = definitions.clone();
             Box::pin(async move { definitions.register(tenant, &at, &name, definition).await.map(drop) })
@@ -114,17 +130,21 @@ impl WsState {
             stopping: supervisor.stopping(),
         };
         Self(Arc::new(Shared {
+            forwarder,
             authenticator,
             supervisor: supervisor.clone(),
             http: config.http.clone(),
             sockets: Sockets::default(),
             open: TaskTracker::new(),
+            leaving: CancellationToken::new(),
             sessions,
         }))
     }
 
-    /// Resolves when no socket is open any more. After the scheduler's drain every socket ends within its time.
+    /// Resolves when no socket is open any more. After the scheduler's drain every socket ends within its time; those
+    /// that lead to another engine end now.
     pub async fn all_closed(&self) {
+        self.0.leaving.cancel();
         self.0.open.close();
         self.0.open.wait().await;
     }
@@ -135,12 +155,14 @@ pub fn routes(state: WsState) -> Router {
     Router::new().route(PATH, get(connect)).with_state(state)
 }
 
-async fn connect(State(WsState(shared)): State<WsState>, request: Request) -> Response {
+async fn connect(State(WsState(shared)): State<WsState>, mut request: Request) -> Response {
+    let sender = shared.forwarder.sender(request.headers_mut());
     match admit(&shared, request.headers()).await {
-        Ok((scope, response)) => {
+        Ok((scope, response)) if shared.forwarder.is_here(scope.tenant()) => {
             start(shared, &scope, request);
             response
         }
+        Ok((scope, response)) => elsewhere::connect(shared, scope, response, sender, request).await,
         Err(refusal) => refusal.into_response(),
     }
 }

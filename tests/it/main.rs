@@ -9,5 +9,6 @@ mod layers;
 mod platform;
 mod rest;
 mod scheduling;
+mod several;
 mod socket;
 mod support;

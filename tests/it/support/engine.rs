@@ -14,6 +14,7 @@ use helve::domain::scope::Scopes;
 use helve::id::TenantId;
 use helve::ops::tokens::NewToken;
 use helve::ops::{tenants, tokens};
+use helve::sched::Scheduler;
 use serde_json::{Value, json};
 
 use super::cluster::{fresh_database, sql};
@@ -169,6 +170,24 @@ impl Builder {
 }
 
 impl Engine {
+    /// The scheduler of the running engine.
+    pub fn scheduler(&self) -> &Scheduler {
+        self.app.as_ref().unwrap().scheduler()
+    }
+
+    /// Another engine on the same database, with the same tenant and token. Does not wait until it is ready.
+    pub async fn beside(&self, change: impl FnOnce(&mut Config)) -> Self {
+        let mut config = Config { takeover: false, ..self.config.clone() };
+        change(&mut config);
+        let clock = self.clock.clone();
+        let app = App::start(config.clone(), clock.clone()).await.expect("the engine starts");
+        let url = format!("http://{}", app.address);
+        let http = Http::new(&url, Some(&self.token));
+        let pool = Pool::new(&Database { pool_size: 2, ..config.database.clone() }).unwrap();
+        let (token, database) = (self.token.clone(), self.database.clone());
+        Self { url, token, tenant: self.tenant, pool, database, config, clock, http, app: Some(app) }
+    }
+
     /// Another tenant of the same engine.
     pub async fn second_tenant(&self) -> Tenant {
         let (id, token) = provision(&self.pool, &format!("second-{}", Clock::system().now().micros())).await;

@@ -1,0 +1,207 @@
+//! Requests and sockets of tenants whose shard another engine owns: passed on to the owner, once.
+//!
+//! Both entries stand on it. What it promises: a request is decided by the owner or by nobody; it is sent again only
+//! when the engine before did nothing with it, or when doing it twice is the same as doing it once.
+
+mod body;
+mod client;
+mod headers;
+#[cfg(test)]
+mod tests;
+mod tunnel;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hyper::header::HeaderMap;
+use hyper::{Response, Uri};
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::config::Secret;
+use crate::error::{Error, Result};
+use crate::id::TenantId;
+use crate::sched::{Directory, Peer, Place, Scheduler};
+use crate::supervisor::Supervisor;
+
+use client::Client;
+
+pub use body::Passed;
+pub use client::Outgoing;
+pub use headers::{NOT_OWNER, Sender};
+pub use tunnel::{Opened, Switched};
+
+/// How soon the same engine is asked again.
+const AGAIN: Duration = Duration::from_millis(250);
+
+const NO_OWNER: Error = Error::unavailable("no engine that owns the tenant's shard can be reached now");
+const NOT_HERE: Error = Error::unavailable("this engine does not own the tenant's shard");
+
+/// How long things may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// A request without an owner waits, over all attempts.
+    pub find: Duration,
+    /// An engine that was taken for the owner and is not, waits to become it: it learns that at the next renewal of
+    /// its lease.
+    pub own: Duration,
+    /// An owner answers, beyond the `wait` of the request: longer than it waits for a commit itself.
+    pub answer: Duration,
+    /// A stream of events is silent. The owner sends a comment far more often.
+    pub silence: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            find: Duration::from_secs(3),
+            own: Duration::from_millis(1_500),
+            answer: Duration::from_secs(15),
+            silence: Duration::from_secs(75),
+        }
+    }
+}
+
+/// What became of one attempt.
+#[derive(Debug)]
+enum Tried<T> {
+    /// The engine answered.
+    Answered(T),
+    /// Another attempt is safe: it did nothing, or twice is the same as once.
+    NotTaken,
+    /// It may have acted on it.
+    Lost,
+}
+
+/// Passes on what belongs to another engine. Cheap to clone.
+#[derive(Clone)]
+pub struct Forwarder(Arc<Shared>);
+
+struct Shared {
+    directory: Directory,
+    /// Hash of what other engines present to this one.
+    secret: [u8; 32],
+    client: Client,
+    supervisor: Supervisor,
+    clock: Clock,
+    patience: Patience,
+}
+
+/// What a forwarder needs to know of its engine.
+pub struct Parts {
+    /// Who owns what.
+    pub directory: Directory,
+    /// What other engines present to this one.
+    pub secret: Secret,
+    /// The longest `wait` of a request.
+    pub wait: Duration,
+    /// Cancelled when the engine takes no more requests.
+    pub closing: CancellationToken,
+    /// How long open requests may go on then.
+    pub drain: Duration,
+    /// How long things may take.
+    pub patience: Patience,
+    /// The engine's clock.
+    pub clock: Clock,
+}
+
+impl Parts {
+    /// Those of the scheduler's process.
+    pub fn of(scheduler: &Scheduler, wait: Duration, closing: CancellationToken, drain: Duration) -> Self {
+        let (directory, secret) = (scheduler.directory().clone(), scheduler.secret().clone());
+        let (patience, clock) = (Patience::default(), scheduler.clock().clone());
+        Self { directory, secret, wait, closing, drain, patience, clock }
+    }
+}
+
+impl Forwarder {
+    /// Composes the parts; connections are tasks of `supervisor`.
+    pub fn new(parts: Parts, supervisor: &Supervisor) -> Self {
+        let secret = headers::hash(&parts.secret);
+        let client = Client::new(&parts, supervisor);
+        let Parts { directory, clock, patience, .. } = parts;
+        Self(Arc::new(Shared { directory, secret, client, supervisor: supervisor.clone(), clock, patience }))
+    }
+
+    /// Whether the tenant's work is decided in this process, as far as it knows.
+    pub fn is_here(&self, tenant: TenantId) -> bool {
+        matches!(self.0.directory.place(tenant), Place::Here)
+    }
+
+    /// Takes the headers of engines off a request, and tells who sent it.
+    pub fn sender(&self, headers: &mut HeaderMap) -> Sender {
+        headers::take(&self.0.secret, headers)
+    }
+
+    /// For a request that is not passed on any more: waits shortly until this engine owns the tenant's shard.
+    ///
+    /// # Errors
+    /// `Unavailable` when it does not: to be answered with the header [`NOT_OWNER`].
+    pub async fn become_owner(&self, tenant: TenantId) -> Result<()> {
+        let until = self.0.clock.instant() + self.0.patience.own;
+        let mut place = self.0.directory.place(tenant);
+        while !matches!(place, Place::Here) {
+            let left = self.left(until).ok_or(NOT_HERE)?;
+            place = self.0.directory.other(tenant, &place, left).await;
+        }
+        Ok(())
+    }
+
+    /// Sends a client's request to the owner. `None`: this engine has become the owner.
+    ///
+    /// # Errors
+    /// `Unavailable` when there is no owner in time: nothing was done. `OutcomeUnknown` when an owner may have acted.
+    pub async fn send(&self, tenant: TenantId, sender: Sender, request: &Outgoing) -> Result<Option<Response<Passed>>> {
+        let hops = next_hop(sender)?;
+        let client = &self.0.client;
+        let attempt = |peer: Arc<Peer>| async move { client.send(&peer, hops, request).await };
+        let answer = self.to_owner(tenant, attempt).await;
+        match answer {
+            // Nothing that could have been lost.
+            Err(Error::OutcomeUnknown) if request.method.is_safe() => Err(NO_OWNER),
+            answer => answer,
+        }
+    }
+
+    /// Tries until an owner has answered, at most [`Patience::find`] and the time of the attempts.
+    async fn to_owner<T, F>(&self, tenant: TenantId, attempt: impl Fn(Arc<Peer>) -> F) -> Result<Option<T>>
+    where
+        F: Future<Output = Tried<T>>,
+    {
+        let directory = &self.0.directory;
+        let find = self.0.patience.find;
+        let until = self.0.clock.instant() + find;
+        let mut place = directory.place(tenant);
+        loop {
+            let patience = match &place {
+                Place::Here => return Ok(None),
+                Place::Nowhere => find,
+                Place::At(peer) => match attempt(Arc::clone(peer)).await {
+                    Tried::Answered(answer) => return Ok(Some(answer)),
+                    Tried::Lost => return Err(Error::OutcomeUnknown),
+                    Tried::NotTaken => AGAIN,
+                },
+            };
+            let left = self.left(until).ok_or(NO_OWNER)?;
+            place = directory.other(tenant, &place, patience.min(left)).await;
+        }
+    }
+
+    fn left(&self, until: Instant) -> Option<Duration> {
+        until.checked_duration_since(self.0.clock.instant()).filter(|left| !left.is_zero())
+    }
+}
+
+/// The number of hops that the next engine is told.
+fn next_hop(sender: Sender) -> Result<u8> {
+    match sender {
+        Sender::Client { hops } if sender.may_be_forwarded() => Ok(hops + 1),
+        _ => Err(NOT_HERE),
+    }
+}
+
+/// The address of a path at another engine.
+fn uri(peer: &Peer, at: &Uri) -> Option<Uri> {
+    let path = at.path_and_query().map_or("/", |path| path.as_str());
+    format!("http://{}{path}", peer.address).parse().ok()
+}

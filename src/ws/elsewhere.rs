@@ -1,0 +1,76 @@
+//! A worker whose tenant belongs to another engine: its socket becomes a tunnel to there.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::Response;
+use hyper_util::rt::TokioIo;
+use tracing::{Instrument, debug, info_span};
+
+use super::upgrade::Refusal;
+use super::{SWITCH, Shared, start};
+use crate::forward::{NOT_OWNER, Opened, Sender, Switched};
+use crate::ops::auth::TenantScope;
+
+/// Answers an upgrade that may be accepted, but not as this engine's own. `accepted` is the answer to it when this
+/// engine becomes the owner meanwhile.
+pub(super) async fn connect(
+    shared: Arc<Shared>,
+    scope: TenantScope,
+    accepted: Response,
+    sender: Sender,
+    request: Request,
+) -> Response {
+    let tenant = scope.tenant();
+    if !sender.may_be_forwarded() {
+        return match shared.forwarder.become_owner(tenant).await {
+            Ok(()) => {
+                start(shared, &scope, request);
+                accepted
+            }
+            Err(err) => {
+                let mut response = Refusal::from(err).into_response();
+                response.headers_mut().insert(NOT_OWNER, HeaderValue::from_static("1"));
+                response
+            }
+        };
+    }
+    match shared.forwarder.open(tenant, sender, request.uri(), request.headers()).await {
+        Ok(Some(Opened::Switched(switched))) => {
+            let mut response = Response::new(Body::empty());
+            *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+            response.headers_mut().clone_from(&switched.headers);
+            tunnel(&shared, &scope, switched, request);
+            response
+        }
+        Ok(Some(Opened::Refused(refusal))) => refusal.map(Body::from),
+        Ok(None) => {
+            start(shared, &scope, request);
+            accepted
+        }
+        Err(err) => Refusal::from(err).into_response(),
+    }
+}
+
+/// Starts what carries the bytes. The owner counts the socket for its tenant, and closes it when the token is revoked.
+fn tunnel(shared: &Arc<Shared>, scope: &TenantScope, switched: Switched, request: Request) {
+    let span = info_span!("tunnel", tenant = %scope.tenant(), token = %scope.token());
+    let (stopping, leaving) = (shared.supervisor.stopping(), shared.leaving.clone());
+    let task = async move {
+        let client = match tokio::time::timeout(SWITCH, hyper::upgrade::on(request)).await {
+            Ok(Ok(upgraded)) => TokioIo::new(upgraded),
+            Ok(Err(err)) => return debug!(error = %err, "the upgrade failed"),
+            Err(_) => return debug!("the upgrade took too long"),
+        };
+        tokio::select! {
+            () = switched.join(client) => {}
+            // In the middle of a frame no close frame can be written: both sides see that the connection ends, the
+            // owner keeps the session, and the worker comes back by another engine.
+            () = leaving.cancelled() => {}
+            () = stopping.cancelled() => {}
+        }
+    };
+    shared.supervisor.spawn("tunnel", shared.open.track_future(task.instrument(span)));
+}
