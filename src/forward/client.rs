@@ -135,8 +135,8 @@ impl Client {
         };
         let lost = || if request.is_repeatable() { Tried::NotTaken } else { Tried::Lost };
         match answer {
-            Ok(Ok(_)) if failpoint::loses_answer(Point::AfterForward).await => lost(),
             Ok(Ok(response)) if response.headers().contains_key(NOT_OWNER) => Tried::NotTaken,
+            Ok(Ok(_)) if failpoint::loses_answer(Point::AfterForward).await => lost(),
             Ok(Ok(response)) => Tried::Answered(self.passed(response)),
             Ok(Err(e)) => {
                 debug!(error = %e, cause = e.source(), node = %peer.node, "a request to another engine failed");

@@ -107,3 +107,26 @@ async fn an_engine_on_the_way_stops_and_nothing_is_lost() {
     assert_eq!(owner.run_is(&run["id"], "succeeded").await["attempt"], 1);
     owner.stop().await;
 }
+
+/// The owner hands its shards over: its worker that came by another engine hears of it and goes on at the next owner.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_owner_that_stops_sends_its_workers_on() {
+    let Pair { owner, other } = Pair::new().await;
+    owner.workflow("a").await;
+    let mut worker = worker(&other, &["a"], 1).await;
+    let run = other.trigger("a", json!(1)).await;
+    let task = worker.task().await;
+    let ((), mut again) = tokio::join!(owner.stop(), async {
+        worker.find("reconnect").await;
+        let mut greeting = hello("test", &["a"], 1);
+        greeting["resume"] = worker.resume(&[&task]);
+        let again = Worker::connect(&other.url, &other.token, greeting).await;
+        worker.closed().await;
+        again
+    });
+    assert_eq!(again.welcome["resumed"], true);
+    assert_eq!(again.welcome["node"], other.scheduler().node().to_string());
+    again.finish(&task, json!(2)).await;
+    assert_eq!(other.run_is(&run["id"], "succeeded").await["attempt"], 1);
+    other.stop().await;
+}
