@@ -65,6 +65,7 @@ impl App {
             address: config.http.advertise.clone().unwrap_or_else(|| address.to_string()),
             scheduling: config.scheduling.clone(),
             retention: config.retention.clone(),
+            limits: Arc::clone(&limits),
             takeover: config.takeover,
             definitions: definitions.clone(),
             clock: clock.clone(),
@@ -105,6 +106,7 @@ impl App {
             limits,
             clock,
             readiness,
+            streams: config.http.streams_per_tenant,
             stopping,
         };
         let server = Server {

@@ -85,6 +85,8 @@ pub struct Http {
     pub drain: Duration,
     /// Worker sockets that one tenant may hold; one more is closed with 4429.
     pub sockets_per_tenant: usize,
+    /// Event streams that one tenant may read at once; one more is refused with 429.
+    pub streams_per_tenant: usize,
     /// Values of `Origin` that may open a worker socket, compared exactly. Empty: no browser may.
     pub origins: Vec<String>,
 }
@@ -97,6 +99,7 @@ impl Default for Http {
             connections: 20_000,
             drain: Duration::from_secs(10),
             sockets_per_tenant: 20_000,
+            streams_per_tenant: 200,
             origins: Vec::new(),
         }
     }

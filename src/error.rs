@@ -82,6 +82,8 @@ codes! {
     UnknownFrame = "unknown_frame";
     /// A frame that is not a JSON object of its type.
     BadFrame = "bad_frame";
+    /// Log lines or progress of an attempt that the worker does not hold.
+    NotHeld = "not_held";
     /// A protocol version that the engine does not speak.
     UnsupportedProtocol = "unsupported_protocol";
     /// A defect of the engine; a human should look.

@@ -15,6 +15,7 @@ mod query;
 mod request;
 mod runs;
 pub mod server;
+mod stream;
 mod time;
 mod trace;
 mod workers;
@@ -67,6 +68,8 @@ pub struct ApiState {
     pub clock: Clock,
     /// Whether the engine can take work.
     pub readiness: Readiness,
+    /// Event streams that one tenant may read at once.
+    pub streams: usize,
     /// Cancelled when the engine stops: who waits for a run is answered at once.
     pub stopping: CancellationToken,
 }
@@ -83,6 +86,9 @@ fn tenant_routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(runs::cancel::cancel))
         .routes(routes!(runs::replay::replay))
         .routes(routes!(runs::unpark::unpark))
+        .routes(routes!(runs::logs::list))
+        .routes(routes!(stream::run::watch))
+        .routes(routes!(stream::tenant::watch))
         .routes(routes!(events::push, events::list))
         .routes(routes!(events::bulk::push_many))
         .routes(routes!(events::replay::many))

@@ -59,9 +59,12 @@ const fn table(code: Code) -> (u16, &'static str) {
         Code::TooDeep => (400, "Nested too deep"),
         Code::InvalidId => (400, "Invalid id"),
         Code::InvalidCursor => (400, "Invalid cursor"),
-        Code::HelloRequired | Code::HelloTwice | Code::UnknownFrame | Code::BadFrame | Code::UnsupportedProtocol => {
-            (400, "Protocol error")
-        }
+        Code::HelloRequired
+        | Code::HelloTwice
+        | Code::UnknownFrame
+        | Code::BadFrame
+        | Code::NotHeld
+        | Code::UnsupportedProtocol => (400, "Protocol error"),
         Code::Unauthenticated => (401, "Not authenticated"),
         Code::Forbidden => (403, "Not allowed"),
         Code::OriginNotAllowed => (403, "Origin not allowed"),
@@ -189,6 +192,7 @@ mod tests {
         400 hello_twice
         400 unknown_frame
         400 bad_frame
+        400 not_held
         400 unsupported_protocol
         500 internal
         ");

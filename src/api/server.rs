@@ -17,6 +17,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
@@ -39,11 +40,13 @@ pub struct Patience {
     /// From an answer to the end of the next request's headers. Load balancers keep idle connections for
     /// 60 s and must be the ones to close them.
     pub next: Duration,
+    /// For a client that takes nothing of its answer.
+    pub write: Duration,
 }
 
 impl Default for Patience {
     fn default() -> Self {
-        Self { first: Duration::from_secs(10), next: Duration::from_secs(75) }
+        Self { first: Duration::from_secs(10), next: Duration::from_secs(75), write: Duration::from_secs(60) }
     }
 }
 
@@ -104,7 +107,7 @@ impl Server {
             };
             match accepted {
                 Ok((stream, _)) => {
-                    let counted = Counted { stream, _permit: permit };
+                    let counted = Counted { stream, _permit: permit, patience: patience.write, stalled: None };
                     let connection = serve(counted, router.clone(), patience, closing.clone());
                     supervisor.spawn("connection", open.track_future(connection));
                 }
@@ -163,6 +166,22 @@ async fn serve(counted: Counted, router: Router, patience: Patience, closing: Ca
 struct Counted {
     stream: TcpStream,
     _permit: OwnedSemaphorePermit,
+    patience: Duration,
+    /// Runs while the client takes nothing.
+    stalled: Option<Pin<Box<Sleep>>>,
+}
+
+impl Counted {
+    /// A client that takes nothing for too long is cut: its answer must not stay in memory.
+    fn patient(&mut self, cx: &mut Context<'_>, written: Poll<Result<usize>>) -> Poll<Result<usize>> {
+        if written.is_ready() {
+            self.stalled = None;
+            return written;
+        }
+        let patience = self.patience;
+        let timer = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
+        timer.as_mut().poll(cx).map(|()| Err(ErrorKind::TimedOut.into()))
+    }
 }
 
 impl AsyncRead for Counted {
@@ -173,11 +192,13 @@ impl AsyncRead for Counted {
 
 impl AsyncWrite for Counted {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.patient(cx, written)
     }
 
     fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, b: &[IoSlice<'_>]) -> Poll<Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, b)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, b);
+        self.patient(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {

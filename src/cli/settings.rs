@@ -91,6 +91,14 @@ settings! { LimitArgs => Limits, "Limits";
     actions: usize = "limit-actions", "HELVE_LIMIT_ACTIONS", count, "Actions of one worker";
     slots: u32 = "limit-slots", "HELVE_LIMIT_SLOTS", count_u32, "Slots of one kind of one worker";
     labels: usize = "limit-labels", "HELVE_LIMIT_LABELS", count, "Labels of one worker";
+    log_line_bytes: usize = "limit-log-line-bytes", "HELVE_LIMIT_LOG_LINE_BYTES", count,
+        "Bytes of one log line that are kept";
+    log_lines: usize = "limit-log-lines", "HELVE_LIMIT_LOG_LINES", count, "Log lines of one run that are kept";
+    log_bytes: usize = "limit-log-bytes", "HELVE_LIMIT_LOG_BYTES", count, "Bytes of the log of one run";
+    log_rate: u32 = "limit-log-rate", "HELVE_LIMIT_LOG_RATE", count_u32,
+        "Log lines, and KiB of them, of one worker a second";
+    progress_bytes: usize = "limit-progress-bytes", "HELVE_LIMIT_PROGRESS_BYTES", count,
+        "Bytes of the data of one progress";
 }
 
 settings! { SchedulingArgs => Scheduling, "Scheduling";
@@ -131,6 +139,8 @@ settings! { HttpArgs => Http, "HTTP";
         "How long a stop waits for requests and workers";
     sockets_per_tenant: usize = "http-sockets-per-tenant", "HELVE_HTTP_SOCKETS_PER_TENANT", count,
         "Worker sockets of one tenant";
+    streams_per_tenant: usize = "http-streams-per-tenant", "HELVE_HTTP_STREAMS_PER_TENANT", count,
+        "Event streams of one tenant";
 }
 
 /// All settings but the database's.

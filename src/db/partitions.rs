@@ -28,8 +28,14 @@ enum By {
     Id,
 }
 
-const TABLES: [(&str, By); 4] =
-    [("run_history", By::Time), ("run_transition", By::Time), ("event", By::Id), ("payload", By::Id)];
+const TABLES: [(&str, By); 6] = [
+    ("run_history", By::Time),
+    ("run_transition", By::Time),
+    ("event", By::Id),
+    ("payload", By::Id),
+    ("run_live", By::Id),
+    ("run_log", By::Id),
+];
 
 /// A week, from Monday 00:00 UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

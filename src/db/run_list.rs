@@ -158,7 +158,8 @@ fn statement(branches: &[String], limit: usize) -> String {
                 end) as input,
                 coalesce(p.output, case
                     when p.state = 10 then (select b.bytes from payload b where b.id = p.id and b.kind = 1)
-                end) as output
+                end) as output,
+                (select l.progress from run_live l where l.run = p.id) as progress
             from page p
         ),
         -- a page ends early when what stands before holds too many bytes

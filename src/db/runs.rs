@@ -67,6 +67,8 @@ pub(in crate::db) struct Row {
     started_at: Option<DateTime<Utc>>,
     #[diesel(sql_type = Nullable<Timestamptz>)]
     finished_at: Option<DateTime<Utc>>,
+    #[diesel(sql_type = Nullable<Binary>)]
+    progress: Option<Vec<u8>>,
 }
 
 impl TryFrom<Row> for Run {
@@ -97,6 +99,7 @@ impl TryFrom<Row> for Run {
             started_at: row.started_at.map(Timestamp::from),
             finished_at: row.finished_at.map(Timestamp::from),
             traceparent: row.traceparent,
+            progress: payload(row.progress),
         })
     }
 }

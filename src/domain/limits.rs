@@ -37,6 +37,16 @@ pub struct Limits {
     pub slots: u32,
     /// Labels of one worker.
     pub labels: usize,
+    /// Bytes of one log line that are kept.
+    pub log_line_bytes: usize,
+    /// Log lines of one run that are kept.
+    pub log_lines: usize,
+    /// Bytes of all log lines of one run that are kept.
+    pub log_bytes: usize,
+    /// Log lines, and KiB of them, that one worker may send a second over ten seconds.
+    pub log_rate: u32,
+    /// Bytes of the `data` of one progress.
+    pub progress_bytes: usize,
 }
 
 impl Default for Limits {
@@ -57,6 +67,11 @@ impl Default for Limits {
             actions: 1_000,
             slots: 100_000,
             labels: 64,
+            log_line_bytes: 8 << 10,
+            log_lines: 10_000,
+            log_bytes: 4 << 20,
+            log_rate: 1_000,
+            progress_bytes: 4 << 10,
         }
     }
 }

@@ -9,6 +9,7 @@ pub mod job;
 pub mod json;
 pub mod labels;
 pub mod limits;
+pub mod live;
 pub mod name;
 pub mod retention;
 pub mod retry;

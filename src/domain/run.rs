@@ -109,6 +109,8 @@ pub struct Run {
     pub finished_at: Option<Timestamp>,
     /// W3C trace context of the trigger.
     pub traceparent: Option<String>,
+    /// How far the last attempt was when it last said so, as documents show it. Only a read from the rows has it.
+    pub progress: Option<Payload>,
 }
 
 #[cfg(test)]

@@ -256,6 +256,11 @@ impl Owner {
         }
         let gone = matches!(message, FromWorker::Lost | FromWorker::Goodbye);
         let message = match message {
+            FromWorker::Log(batches) => return self.log(shard, from, batches),
+            FromWorker::Progress(items) => return self.progress(shard, from, items),
+            message => message,
+        };
+        let message = match message {
             FromWorker::Received(attempts) => {
                 failpoint::hit_now(Point::Received);
                 WorkerMessage::Received(attempts)
@@ -269,6 +274,8 @@ impl Owner {
             FromWorker::Goodbye => WorkerMessage::Goodbye,
             FromWorker::Lost => WorkerMessage::Lost,
             FromWorker::CaughtUp => WorkerMessage::CaughtUp,
+            // Taken above: they change nothing that the core holds.
+            FromWorker::Log(_) | FromWorker::Progress(_) => return,
         };
         let Connection { session, transport } = from;
         self.step(shard, Command::Worker { session, transport, message }, false);

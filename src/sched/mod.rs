@@ -9,9 +9,12 @@ mod holdings;
 mod intake;
 mod lane;
 mod lease;
+pub mod live;
+mod logs;
 mod moves;
 mod owner;
 mod reads;
+mod said;
 mod shards;
 mod share;
 mod start;
@@ -34,6 +37,7 @@ use crate::config::Secret;
 use crate::domain::definition::Spec;
 use crate::domain::delivery::{Attempt, Outcome, Welcome, WorkerInfo};
 use crate::domain::json::Payload;
+use crate::domain::live::{LogBatch, Progress};
 use crate::domain::run::{Priority, Run};
 use crate::error::{Error, Result};
 use crate::hub::Outbox;
@@ -57,6 +61,7 @@ pub struct Scheduler {
     directory: Directory,
     secret: Arc<Secret>,
     leaves: mpsc::Sender<Leave>,
+    live: live::Live,
 }
 
 /// A trigger, checked.
@@ -194,6 +199,10 @@ pub enum FromWorker {
     FreeSlot(Attempt),
     /// New labels, instead of all others.
     Labels(BTreeMap<String, String>),
+    /// Lines of its log.
+    Log(Vec<LogBatch>),
+    /// How far attempts are.
+    Progress(Vec<Progress>),
     /// New slot totals.
     Capacity(BTreeMap<Arc<str>, u32>),
     /// Assign nothing more.
@@ -330,6 +339,11 @@ impl Scheduler {
         self.ask(Request::Stats { reply }, answer).await
     }
 
+    /// Those who watch, and what workers say.
+    pub const fn live(&self) -> &live::Live {
+        &self.live
+    }
+
     /// The engine's clock.
     pub const fn clock(&self) -> &Clock {
         &self.clock
@@ -393,6 +407,7 @@ impl Scheduler {
         let (intake, requests) = mpsc::channel(INTAKE);
         let (ready, secret) = (Arc::new(AtomicBool::new(true)), Arc::new(Secret::new("played")));
         let (directory, leaves) = (Directory::everywhere(&Place::Here), mpsc::channel(1).0);
-        (Self { intake, clock, node, ready, directory, secret, leaves }, requests)
+        let live = live::Live::new(clock.clone(), node, logs::Desk::new());
+        (Self { intake, clock, node, ready, directory, secret, leaves, live }, requests)
     }
 }

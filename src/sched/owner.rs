@@ -25,6 +25,7 @@ use super::core::{Command, Context, Effect, Lane, Settings, Ticket, Transport};
 use super::intake::BulkWork;
 use super::lane::{BatchDone, Done, Job, LaneWriter};
 use super::lease::Standing;
+use super::live::Live;
 use super::reads::{ReadDone, ReadJob, ReadQueue, Reads};
 use super::shards::Shards;
 use super::{Request, Stats};
@@ -99,6 +100,7 @@ pub(super) struct Owner {
     /// Assignments of this turn, by socket: one frame each.
     pub assigned: Vec<(Transport, Vec<Assignment>)>,
     pub reads: ReadQueue,
+    pub live: Live,
     pub totals: Stats,
     lanes: [LaneSlot; 2],
     reader: Option<Reads>,
@@ -128,6 +130,7 @@ pub(super) struct OwnerParts {
     pub standing: Standing,
     pub orders: mpsc::Receiver<Order>,
     pub reports: mpsc::Sender<Report>,
+    pub live: Live,
 }
 
 async fn finished<T>(running: &mut Running<T>) -> T {
@@ -161,6 +164,7 @@ impl Owner {
             waiters: HashMap::new(),
             assigned: Vec::new(),
             reads: ReadQueue::default(),
+            live: parts.live,
             totals: Stats::default(),
             lanes: [LaneSlot::new(parts.create), LaneSlot::new(parts.finish)],
             reader: Some(parts.reader),
@@ -290,6 +294,7 @@ impl Owner {
             now: self.clock.now(),
             optimistic_room: self.settings.optimistic_slots.saturating_sub(self.optimistic),
             creating: self.creating,
+            watched: self.live.is_watched(),
         };
         let Some(owned) = self.shards.get_mut(shard).map(|owned| &mut owned.state) else { return };
         let mut effects = std::mem::take(&mut self.effects);
@@ -316,6 +321,7 @@ impl Owner {
             Effect::Answer(ticket, answer) => self.answer(ticket, answer),
             Effect::Push(transport, message) => self.push(transport, message),
             Effect::Ended(run, view) => self.ended(run, view),
+            Effect::Changed(change) => self.live.changed(*change),
             Effect::LoadQueue(key, from, limit) => {
                 if let Some(of) = self.shards.tenure(shard) {
                     self.reads.push(ReadJob::Queue { of, key, from, limit });

@@ -12,6 +12,7 @@ use crate::clock::Clock;
 use crate::config::{Database, Retention, Scheduling, Secret};
 use crate::db::lane::LaneName;
 use crate::db::{Pool, partitions};
+use crate::domain::limits::Limits;
 use crate::error::{Error, Result};
 use crate::id::NodeId;
 use crate::ops::definitions::Definitions;
@@ -22,6 +23,8 @@ use super::directory::Directory;
 use super::intake::fresh_secret;
 use super::lane::LaneWriter;
 use super::lease::Standing;
+use super::live::Live;
+use super::logs::{Desk, LogWriter};
 use super::owner::{Owner, OwnerParts};
 use super::reads::Reads;
 use super::{INTAKE, Request, Scheduler};
@@ -39,6 +42,8 @@ pub struct Parts {
     pub address: String,
     /// How runs are given to workers.
     pub scheduling: Scheduling,
+    /// What workers may say.
+    pub limits: Arc<Limits>,
     /// How long things are kept.
     pub retention: Retention,
     /// No other engine can be alive: do not wait for leases.
@@ -88,17 +93,23 @@ pub fn start(parts: Parts) -> Result<Scheduler> {
         leaves: left,
     });
     let clock = parts.clock.clone();
-    let scheduler = Scheduler { intake, clock, node, ready: Arc::clone(&ready), directory, secret, leaves };
+    let live = Live::new(clock.clone(), node, Desk::new());
+    let scheduler =
+        Scheduler { intake, clock, node, ready: Arc::clone(&ready), directory, secret, leaves, live: live.clone() };
     let supervisor = parts.supervisor.clone();
+    let (pool, limits, clock) = (parts.pool.clone(), Arc::clone(&parts.limits), parts.clock.clone());
+    let writer = LogWriter { live: live.clone(), pool, limits, clock };
+    supervisor.spawn_vital("logs", writer.run(supervisor.stopping()));
     let ends = Ends { requests, orders: ordered, reports };
     supervisor.clone().spawn_vital("scheduler", async move {
-        serve(parts, node, standing, cluster, ends).await;
+        serve(parts, node, standing, cluster, ends, &live).await;
         ready.store(false, Ordering::Release);
+        live.close();
     });
     Ok(scheduler)
 }
 
-async fn serve(parts: Parts, node: NodeId, standing: Standing, mut cluster: Cluster, ends: Ends) {
+async fn serve(parts: Parts, node: NodeId, standing: Standing, mut cluster: Cluster, ends: Ends, live: &Live) {
     let stopping = parts.supervisor.stopping();
     let name = format!("pid {}", std::process::id());
     if !cluster.register(&name, parts.takeover, &stopping).await {
@@ -121,6 +132,7 @@ async fn serve(parts: Parts, node: NodeId, standing: Standing, mut cluster: Clus
                 standing: standing.clone(),
                 orders,
                 reports,
+                live: live.clone(),
             });
             tokio::select! {
                 () = owner.run(requests, stopping.clone()) => {}

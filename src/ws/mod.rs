@@ -9,6 +9,7 @@ mod sockets;
 #[cfg(test)]
 mod tests;
 mod upgrade;
+mod voice;
 mod wire;
 
 use std::sync::Arc;

@@ -11,6 +11,7 @@ use tracing::{debug, info};
 
 use super::pace::Pace;
 use super::protocol::{self, Fault, Incoming};
+use super::voice::Voice;
 use super::wire::{End, Step, Wire};
 use super::{Context, Guest, greet};
 use crate::domain::delivery::{Close, Outgoing, Reason};
@@ -63,6 +64,7 @@ struct Session<'c, S> {
     cut: BoxFuture<'static, Close>,
     pings: Pace,
     strangers: Pace,
+    voice: Voice,
     /// When something was last read: the only proof of life.
     heard: Instant,
     /// When we last sent a protocol ping.
@@ -101,6 +103,7 @@ impl<'c, S: AsyncRead + AsyncWrite + Unpin> Session<'c, S> {
             cut: cut(ctx, guest),
             pings: Pace::new(PINGS, now),
             strangers: Pace::new(STRANGERS, now),
+            voice: Voice::new(&ctx.limits, now),
             heard: now,
             pinged: now,
             paused: None,
@@ -217,6 +220,15 @@ impl<'c, S: AsyncRead + AsyncWrite + Unpin> Session<'c, S> {
                 }
             }
             Incoming::Labels(labels) => self.tell(FromWorker::Labels(labels)).await,
+            Incoming::Log(said) => {
+                let batches = self.voice.log(said, self.heard, self.ctx.clock.now());
+                self.tell(FromWorker::Log(batches)).await;
+            }
+            Incoming::Progress(said) => {
+                let (items, pause) = self.voice.progress(said, self.heard, self.ctx.clock.now());
+                self.paused = self.paused.max(pause);
+                self.tell(FromWorker::Progress(items)).await;
+            }
             Incoming::Capacity(slots) => self.tell(FromWorker::Capacity(slots)).await,
             Incoming::Ping => {
                 self.paused = self.paused.max(self.pings.take(1, self.heard));
@@ -265,7 +277,7 @@ impl<'c, S: AsyncRead + AsyncWrite + Unpin> Session<'c, S> {
     fn slow_down(&mut self, message: &Outgoing) {
         let strangers = match message {
             Outgoing::Superseded(tasks) => tasks.iter().filter(|(_, reason)| *reason == Reason::Unknown).count(),
-            Outgoing::Error(Code::TooManyRequests, _) => 1,
+            Outgoing::Error(Code::TooManyRequests | Code::NotHeld, _) => 1,
             _ => 0,
         };
         if strangers > 0 {

@@ -6,6 +6,7 @@ mod examples;
 mod faults;
 mod interleavings;
 mod layers;
+mod live;
 mod platform;
 mod rest;
 mod scheduling;

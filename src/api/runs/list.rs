@@ -77,7 +77,11 @@ fn filter(query: &mut Query, cursors: &Cursors<'_>, limits: &Limits) -> Result<R
     })
 }
 
-fn statuses(query: &mut Query) -> Result<Vec<RunStatus>> {
+/// The states that the query names.
+///
+/// # Errors
+/// `InvalidField`.
+pub(in crate::api) fn statuses(query: &mut Query) -> Result<Vec<RunStatus>> {
     let values = query.all("status");
     let parse = |text: &str| {
         let known = RunStatus::ALL.into_iter().find(|status| status.as_str() == text);

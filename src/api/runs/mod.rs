@@ -1,14 +1,15 @@
-//! Runs: trigger, bulk, get, list, cancel, replay, unpark.
+//! Runs: trigger, bulk, get, list, logs, cancel, replay, unpark.
 
 pub mod bulk;
 pub mod cancel;
 pub mod create;
 pub mod get;
 pub mod list;
+pub mod logs;
 pub mod replay;
 pub mod request;
 pub mod unpark;
-mod view;
+pub(in crate::api) mod view;
 mod wait;
 
 pub use request::header_key;

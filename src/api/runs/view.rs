@@ -62,6 +62,11 @@ pub struct RunView<'a> {
     /// When it ended.
     #[schema(required, value_type = Option<String>, format = DateTime)]
     finished_at: Option<Timestamp>,
+    /// How far the run was when it last said so, at most a few seconds ago. Absent when it never did, and in the answer
+    /// to a trigger.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false, nullable = false, value_type = Option<crate::domain::live::ProgressView>)]
+    progress: Option<&'a Payload>,
     /// True: the idempotency key was used before, and this is the run that was created then.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     #[schema(required = false)]
@@ -90,6 +95,7 @@ impl<'a> RunView<'a> {
             run_at: run.due.filter(|_| run.status == RunStatus::Scheduled),
             started_at: run.started_at,
             finished_at: run.finished_at,
+            progress: run.progress.as_ref(),
             deduplicated,
         }
     }

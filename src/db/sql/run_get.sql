@@ -29,6 +29,8 @@ select
     end) as input,
     coalesce(f.output, case
         when f.state = 10 then (select p.bytes from payload p where p.id = f.id and p.kind = 1)
-    end) as output
+    end) as output,
+    -- what it says of itself while it runs
+    (select l.progress from run_live l where l.run = f.id) as progress
 from found f
 limit 1

@@ -60,12 +60,15 @@ impl Shard {
         out: &mut Vec<Effect>,
     ) {
         let applied = matches!(outcome, RowOutcome::Applied(_));
+        if applied && cx.watched {
+            self.announce(&step, cx, out);
+        }
         match step {
             Step::Create { run, ticket, start, key } => {
                 self.created(run, ticket, start, key.as_ref(), applied, cx, out);
                 keys.extend(key);
             }
-            Step::Event { event, runs, ticket, key } => {
+            Step::Event { event, runs, ticket, key, .. } => {
                 let answer = match (applied, &key) {
                     (true, _) => Answer::EventCreated(event, runs),
                     (false, Some(key)) => Answer::KeyTaken(key.clone()),
@@ -81,7 +84,7 @@ impl Shard {
                 self.assigned(run, body);
                 self.deliver(run, to, cx, out);
             }
-            Step::Place { run, place, note } => self.placed(run, place, &note, applied, cx, out),
+            Step::Place { run, place, note, .. } => self.placed(run, place, &note, applied, cx, out),
             Step::End { run, row, note } => self.ended(run, *row, &note, applied, cx, out),
             Step::Extend { run, attempt, deadline, by } => {
                 if let Some(task) = self.tasks.get_mut(&run).filter(|_| applied)

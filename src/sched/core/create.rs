@@ -53,7 +53,8 @@ impl Shard {
         let tenant = event.tenant;
         let gate = event.create_key.as_ref().map(|_| event.id.uuid());
         let ids = event.runs.iter().map(|r| r.id).collect();
-        let mut steps = vec![Step::Event { event: event.id, runs: ids, ticket, key: event.create_key.clone() }];
+        let (key, of) = (event.create_key.clone(), (tenant, event.key.as_str().into()));
+        let mut steps = vec![Step::Event { event: event.id, runs: ids, ticket, key, of }];
         let runs = event.runs.clone();
         let mut rows = vec![Row::InsertEvent(Box::new(event))];
         for run in runs {
@@ -182,6 +183,7 @@ impl Shard {
             started_at: held.map(|h| h.started_at),
             finished_at: None,
             traceparent: body.traceparent.clone(),
+            progress: None,
         }))
     }
 }

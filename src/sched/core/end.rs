@@ -212,7 +212,7 @@ impl Shard {
             queue.uncommitted.insert(entry);
         }
         self.set_timer(run, None);
-        let step = Step::Place { run, place, note: note.clone() };
+        let step = Step::Place { run, place, note: note.clone(), reason: Some(reason) };
         self.ride(tenant, Row::Move(Box::new(row)), step, &note, cx, out);
     }
 

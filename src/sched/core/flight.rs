@@ -1,5 +1,6 @@
 //! Transitions on their way to the database, and what each of their rows means.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Timestamp;
@@ -19,12 +20,12 @@ pub(super) struct InFlight {
 pub(super) enum Step {
     /// A run is created.
     Create { run: RunId, ticket: Option<Ticket>, start: Start, key: Option<CreateKey> },
-    /// An event is created; its runs follow as steps of their own.
-    Event { event: EventId, runs: Vec<RunId>, ticket: Ticket, key: Option<CreateKey> },
+    /// An event is created; its runs follow as steps of their own. `of`: whose it is, and the event's key.
+    Event { event: EventId, runs: Vec<RunId>, ticket: Ticket, key: Option<CreateKey>, of: (TenantId, Arc<str>) },
     /// A run is given to a session.
     Assign { run: RunId, to: Assigned },
     /// A run stops running, or its time has come; `before` is undone to on a refusal.
-    Place { run: RunId, place: Placed, note: Note },
+    Place { run: RunId, place: Placed, note: Note, reason: Option<&'static str> },
     /// A run ends.
     End { run: RunId, row: Box<EndRow>, note: Note },
     /// A deadline was moved.

@@ -10,6 +10,7 @@ mod deliver;
 mod early;
 mod end;
 mod flight;
+mod live;
 mod load;
 mod park;
 mod placement;

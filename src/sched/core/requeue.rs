@@ -124,7 +124,8 @@ impl Shard {
         let (tenant, guard) = (task.tenant, task.guard());
         let row = MoveRow { run, tenant, guard, place, mark: Mark::None, worker: None, want_body: false, reason: None };
         self.set_timer(run, None);
-        let step = Step::Place { run, place: Placed::Queued { expires, retries }, note: Note::default() };
+        let place = Placed::Queued { expires, retries };
+        let step = Step::Place { run, place, note: Note::default(), reason: None };
         self.ride(tenant, Row::Move(Box::new(row)), step, &Note::default(), cx, out);
     }
 

@@ -12,6 +12,7 @@ pub use crate::domain::change::{
 use crate::clock::Timestamp;
 use crate::domain::definition::Spec;
 use crate::domain::delivery::{Attempt, Outcome, Outgoing, Welcome, WorkerInfo};
+use crate::domain::live::Change;
 use crate::domain::run::Run;
 use crate::domain::status::RunStatus;
 use crate::error::Error;
@@ -33,6 +34,8 @@ pub struct Context {
     pub optimistic_room: usize,
     /// Creates of the whole process that wait for their commit.
     pub creating: usize,
+    /// Whether anybody wants to hear of changes.
+    pub watched: bool,
 }
 
 /// Something that happened.
@@ -230,6 +233,8 @@ pub enum Effect {
     Push(Transport, Outgoing),
     /// Give this socket to the session: later pushes go there.
     Ended(RunId, Option<Box<Run>>),
+    /// Tell those who watch; only if there are any.
+    Changed(Box<Change>),
     /// Read queued rows of one action, from a place in it.
     LoadQueue(QueueKey, Option<(i64, RunId)>, usize),
     /// Read these rows.

@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 
 use super::fields::Fields;
 use super::hello::{self, HelloFrame};
+use super::live::{self, SaidLines, SaidProgress};
 use super::{Fault, Faults, shown};
 use crate::domain::delivery::{Attempt, Close, Outcome};
 use crate::domain::json::Payload;
@@ -33,6 +34,10 @@ pub(in crate::ws) enum Incoming {
     FreeSlot(Vec<Attempt>),
     /// New labels, instead of all others.
     Labels(BTreeMap<String, String>),
+    /// Lines of the logs of attempts.
+    Log(Vec<SaidLines>),
+    /// How far attempts are.
+    Progress(Vec<SaidProgress>),
     /// New slot totals.
     Capacity(BTreeMap<Arc<str>, u32>),
     /// A sign of life that wants a `pong`.
@@ -53,8 +58,21 @@ pub(in crate::ws) struct Decoded {
 }
 
 /// Every field that a frame may have at its top: one pass finds them all.
-const TOP: [&str; 11] =
-    ["type", "results", "tasks", "slots", "protocol", "name", "sdk", "actions", "labels", "workflows", "resume"];
+const TOP: [&str; 13] = [
+    "type",
+    "results",
+    "tasks",
+    "slots",
+    "logs",
+    "progress",
+    "protocol",
+    "name",
+    "sdk",
+    "actions",
+    "labels",
+    "workflows",
+    "resume",
+];
 
 pub(super) type Top<'a> = Fields<'a, { TOP.len() }>;
 
@@ -81,6 +99,8 @@ pub(in crate::ws) fn decode(text: &Bytes, limits: &Limits) -> Result<Decoded, Cl
         "extend" => list(&top, "tasks", &mut faults, |raw, at, _| extension(&item(raw, at)?)).map(Incoming::Extend),
         "free_slot" => list(&top, "tasks", &mut faults, |raw, at, _| attempt(&item(raw, at)?)).map(Incoming::FreeSlot),
         "labels" => labels(&top, limits).map(Incoming::Labels),
+        "log" => live::logs(&top, limits, &mut faults).map(Incoming::Log),
+        "progress" => live::progress(text, &top, limits, &mut faults).map(Incoming::Progress),
         "capacity" => capacity(&top, limits).map(Incoming::Capacity),
         "ping" => Ok(Incoming::Ping),
         "drain" => Ok(Incoming::Drain),
@@ -105,7 +125,7 @@ fn item(raw: &RawValue, at: String) -> Result<Item<'_>, Fault> {
 }
 
 /// Reads a list item by item: those that are wrong are answered, the others count.
-fn list<'a, T>(
+pub(super) fn list<'a, T>(
     top: &Top<'a>,
     name: &str,
     faults: &mut Faults,
@@ -125,7 +145,7 @@ pub(super) fn attempts(list: Option<Vec<&RawValue>>, at: &str) -> Result<Vec<Att
     list.unwrap_or_default().into_iter().enumerate().map(read).collect()
 }
 
-fn attempt(item: &Item<'_>) -> Result<Attempt, Fault> {
+pub(super) fn attempt<const N: usize>(item: &Fields<'_, N>) -> Result<Attempt, Fault> {
     let run: RunId = item.required("task_run")?;
     let number: i32 = item.required("attempt")?;
     if number < 1 {
@@ -187,18 +207,18 @@ fn failed(item: &Item<'_>, limits: &Limits) -> Result<RunError, Fault> {
             .map_err(|err| Fault { code: Code::BadFrame, ..Fault::from(&err) })?;
     }
     Ok(RunError {
-        message: kept(error.required("message")?),
+        message: kept(error.required("message")?, MAX_ERROR_MESSAGE),
         code,
         retryable: error.optional("retryable")?,
         retry_after_ms: error.optional("retry_after_ms")?,
     })
 }
 
-/// What is kept of an error's message: PostgreSQL's text has no NUL, and a stack trace may be endless.
-fn kept(mut message: String) -> String {
+/// What is kept of a message: PostgreSQL's text has no NUL, and a stack trace may be endless.
+pub(super) fn kept(mut message: String, bytes: usize) -> String {
     message.retain(|c| c != '\0');
-    if message.len() > MAX_ERROR_MESSAGE {
-        let end = (0..=MAX_ERROR_MESSAGE).rev().find(|i| message.is_char_boundary(*i)).unwrap_or(0);
+    if message.len() > bytes {
+        let end = (0..=bytes).rev().find(|i| message.is_char_boundary(*i)).unwrap_or(0);
         message.truncate(end);
     }
     message

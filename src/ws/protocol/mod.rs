@@ -3,6 +3,7 @@
 mod fields;
 mod hello;
 mod incoming;
+mod live;
 mod outgoing;
 #[cfg(test)]
 mod vectors;
@@ -11,6 +12,9 @@ use std::fmt::Write as _;
 
 pub(super) use hello::{Checked, HelloFrame};
 pub(super) use incoming::{Incoming, decode};
+#[cfg(test)]
+pub(super) use live::SaidLine;
+pub(super) use live::{SaidLines, SaidProgress};
 pub(super) use outgoing::{assign, encode, fault, pong, welcome};
 
 use crate::error::{Code, Error};

@@ -166,6 +166,8 @@ struct WelcomeLimits {
     output_bytes: usize,
     json_depth: usize,
     error_message_bytes: usize,
+    log_line_bytes: usize,
+    progress_bytes: usize,
 }
 
 #[derive(Serialize)]
@@ -193,6 +195,8 @@ pub(in crate::ws) fn welcome(welcome: &Welcome, node: NodeId, scheduling: &Sched
             output_bytes: limits.payload_bytes,
             json_depth: limits.json_depth,
             error_message_bytes: MAX_ERROR_MESSAGE,
+            log_line_bytes: limits.log_line_bytes,
+            progress_bytes: limits.progress_bytes,
         },
         superseded: welcome
             .superseded

@@ -53,6 +53,24 @@ fn read_cases() -> Vec<(&'static str, String)> {
         ("worker.extend", format!("{:?}", Incoming::Extend(vec![(attempt(1, 1), Duration::from_secs(60))]))),
         ("worker.free_slot", format!("{:?}", Incoming::FreeSlot(vec![attempt(1, 1)]))),
         ("worker.labels", format!("{:?}", Incoming::Labels(BTreeMap::from([("gpu".into(), "a100".into())])))),
+        (
+            "worker.log",
+            format!(
+                "Log([SaidLines {{ attempt: {:?}, lines: [{}, {}] }}])",
+                attempt(1, 1),
+                r#"SaidLine { level: Info, ago: 0ns, message: "3 of 10 are done" }"#,
+                r#"SaidLine { level: Warn, ago: 250ms, message: "a.png has no colour profile" }"#
+            ),
+        ),
+        (
+            "worker.progress",
+            format!(
+                "Progress([SaidProgress {{ attempt: {:?}, fraction: 0.3, parts: Some((3, 10)), data: Some(Payload(17 \
+                 bytes)) }}, SaidProgress {{ attempt: {:?}, fraction: 0.5, parts: None, data: None }}])",
+                attempt(1, 1),
+                attempt(2, 3)
+            ),
+        ),
         ("worker.capacity", format!("{:?}", Incoming::Capacity(slots))),
         ("worker.ping", "Ping".to_owned()),
         ("worker.drain", "Drain".to_owned()),

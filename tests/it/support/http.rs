@@ -127,7 +127,9 @@ impl Http {
         let answer = async {
             let response = sender.send_request(request).await.map_err(unknown)?;
             let (head, body) = response.into_parts();
-            let body = body.collect().await.map_err(unknown)?.to_bytes();
+            // A stream of events has no end: its head is the answer.
+            let endless = head.headers.get(CONTENT_TYPE).is_some_and(|kind| kind == "text/event-stream");
+            let body = if endless { Bytes::new() } else { body.collect().await.map_err(unknown)?.to_bytes() };
             Ok(Response { status: head.status.as_u16(), headers: head.headers, body })
         }
         .await;

@@ -3,6 +3,7 @@
 mod clock;
 mod early;
 mod labels;
+mod live;
 mod losses;
 mod model;
 mod parked;

@@ -37,6 +37,8 @@ pub struct World {
     pub inboxes: HashMap<Transport, VecDeque<Outgoing>>,
     /// Every attempt that was pushed, with the session that got it.
     pub seen: HashMap<Attempt, SessionId>,
+    /// What those who watch have heard of each run.
+    pub told: HashMap<RunId, Vec<(RunStatus, i32)>>,
     /// The order in which attempts were first pushed.
     pub order: Vec<RunId>,
     pub sessions: HashMap<Transport, (SessionId, String)>,
@@ -78,6 +80,7 @@ impl World {
             answers: HashMap::new(),
             inboxes: HashMap::new(),
             seen: HashMap::new(),
+            told: HashMap::new(),
             order: Vec::new(),
             sessions: HashMap::new(),
             hellos: HashMap::new(),
@@ -101,7 +104,8 @@ impl World {
     }
 
     pub fn step(&mut self, command: Command) {
-        let cx = Context { now: self.now, optimistic_room: 1_000, creating: self.shard.creates_in_flight() };
+        let cx =
+            Context { now: self.now, optimistic_room: 1_000, creating: self.shard.creates_in_flight(), watched: true };
         let mut out = Vec::new();
         self.shard.step(command, cx, &mut out);
         for effect in out {
@@ -110,6 +114,7 @@ impl World {
                 Effect::Answer(ticket, answer) => self.answered(ticket, answer),
                 Effect::Push(transport, message) => self.pushed(transport, message),
                 Effect::Ended(..) => {}
+                Effect::Changed(change) => self.changed(*change),
                 load @ (Effect::LoadQueue(..) | Effect::LoadRun(_)) => self.loads.push_back(load),
             }
         }
@@ -143,7 +148,7 @@ impl World {
         self.inboxes.entry(transport).or_default().push_back(message);
     }
 
-    fn session_of(&self, transport: Transport) -> SessionId {
+    pub fn session_of(&self, transport: Transport) -> SessionId {
         *self.shard.sessions.iter().find(|s| s.1.transport == Some(transport)).expect("pushed to a live socket").0
     }
 

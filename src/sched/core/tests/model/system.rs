@@ -153,7 +153,8 @@ impl System {
     /// One step of the product's core, and what it wants done.
     pub fn step(&mut self, at: usize, command: Command) {
         let Some(node) = &mut self.nodes[at] else { return };
-        let cx = Context { now: self.now, optimistic_room: 1_000, creating: node.shard.creates_in_flight() };
+        let cx =
+            Context { now: self.now, optimistic_room: 1_000, creating: node.shard.creates_in_flight(), watched: false };
         let mut out = Vec::new();
         // Without its protections the core may notice by itself that something is wrong.
         if catch_unwind(AssertUnwindSafe(|| node.shard.step(command, cx, &mut out))).is_err() {
@@ -167,7 +168,7 @@ impl System {
                 Effect::Write(write) => node.lanes[usize::from(write.lane == Lane::Finish)].push_back(write),
                 Effect::LoadQueue(key, from, limit) => node.loads.push_back(Load::Queue(key, from, limit)),
                 Effect::LoadRun(run) => node.loads.push_back(Load::Run(run)),
-                Effect::Ended(..) => {}
+                Effect::Ended(..) | Effect::Changed(_) => {}
                 Effect::Answer(ticket, answer) => self.answered(at, ticket, answer),
                 Effect::Push(transport, message) => {
                     let to = self.workers.iter().position(|w| w.socket == Some((at, transport)));

@@ -1,0 +1,2 @@
+drop table run_log;
+drop table run_live;

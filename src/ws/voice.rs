@@ -1,0 +1,126 @@
+//! How much of what a worker says of its attempts is passed on: one that floods harms itself only.
+
+use std::time::Instant;
+
+use super::pace::Pace;
+use super::protocol::{SaidLines, SaidProgress};
+use crate::clock::Timestamp;
+use crate::domain::limits::Limits;
+use crate::domain::live::{LogBatch, LogLine, Progress};
+
+/// Seconds of the rate that may come at once.
+const BURST: f64 = 10.0;
+/// What a line costs besides its message.
+const OVERHEAD: usize = 64;
+/// Items of `progress` a second, past which a worker is read more slowly.
+const PROGRESS: u32 = 1_000;
+
+/// The budgets of one socket.
+#[derive(Debug)]
+pub(super) struct Voice {
+    lines: Budget,
+    bytes: Budget,
+    progress: Pace,
+}
+
+/// Refills with time.
+#[derive(Debug)]
+struct Budget {
+    per_second: f64,
+    left: f64,
+    at: Instant,
+}
+
+impl Budget {
+    fn full(per_second: f64, now: Instant) -> Self {
+        Self { per_second, left: per_second * BURST, at: now }
+    }
+
+    fn refill(&mut self, now: Instant) {
+        let earned = now.saturating_duration_since(self.at).as_secs_f64() * self.per_second;
+        self.left = (self.left + earned).min(self.per_second * BURST);
+        self.at = now;
+    }
+}
+
+impl Voice {
+    pub(super) fn new(limits: &Limits, now: Instant) -> Self {
+        let rate = f64::from(limits.log_rate);
+        let (lines, bytes) = (Budget::full(rate, now), Budget::full(rate * 1_024.0, now));
+        Self { lines, bytes, progress: Pace::new(PROGRESS, now) }
+    }
+
+    /// The lines that are within the budgets; the others are counted.
+    pub(super) fn log(&mut self, said: Vec<SaidLines>, now: Instant, time: Timestamp) -> Vec<LogBatch> {
+        self.lines.refill(now);
+        self.bytes.refill(now);
+        let batch = |said: SaidLines| {
+            let mut dropped = 0;
+            let mut lines = Vec::new();
+            for line in said.lines {
+                let size = u32::try_from(line.message.len() + OVERHEAD).map_or(f64::MAX, f64::from);
+                if self.lines.left < 1.0 || self.bytes.left < size {
+                    dropped += 1;
+                    continue;
+                }
+                self.lines.left -= 1.0;
+                self.bytes.left -= size;
+                lines.push(LogLine { level: line.level, at: time.minus(line.ago), message: line.message });
+            }
+            LogBatch { attempt: said.attempt, lines, dropped }
+        };
+        said.into_iter().map(batch).collect()
+    }
+
+    /// Progress, and until when the socket is not read if there is too much of it.
+    pub(super) fn progress(
+        &mut self,
+        said: Vec<SaidProgress>,
+        now: Instant,
+        time: Timestamp,
+    ) -> (Vec<Progress>, Option<Instant>) {
+        let pause = self.progress.take(said.len(), now);
+        let progress = |p: SaidProgress| Progress {
+            attempt: p.attempt,
+            fraction: p.fraction,
+            parts: p.parts,
+            data: p.data,
+            at: time,
+        };
+        (said.into_iter().map(progress).collect(), pause)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::clock::Clock;
+    use crate::domain::delivery::Attempt;
+    use crate::domain::live::LogLevel;
+    use crate::id::RunId;
+    use crate::ws::protocol::SaidLine;
+
+    #[test]
+    fn what_is_over_the_rate_is_counted_and_time_gives_room_again() {
+        let now = Clock::system().instant();
+        let time = Timestamp::from_micros(1_800_000_000_000_000);
+        let limits = Limits { log_rate: 10, ..Limits::default() };
+        let attempt = Attempt { run: RunId::generate(time), number: 1 };
+        let said = |n: usize, size: usize| {
+            let line = |_| SaidLine { level: LogLevel::Info, ago: Duration::from_secs(1), message: "x".repeat(size) };
+            vec![SaidLines { attempt, lines: (0..n).map(line).collect() }]
+        };
+        let mut voice = Voice::new(&limits, now);
+        let batch = voice.log(said(150, 1), now, time).remove(0);
+        assert_eq!((batch.lines.len(), batch.dropped), (100, 50));
+        assert_eq!(batch.lines[0].at, time.minus(Duration::from_secs(1)));
+        let batch = voice.log(said(150, 1), now + Duration::from_secs(2), time).remove(0);
+        assert_eq!((batch.lines.len(), batch.dropped), (20, 130));
+        // Long lines use up the bytes first.
+        let mut voice = Voice::new(&limits, now);
+        let batch = voice.log(said(100, 8 << 10), now, time).remove(0);
+        assert_eq!((batch.lines.len(), batch.dropped), (12, 88));
+    }
+}
