@@ -188,6 +188,13 @@ impl Drop for Watch {
     }
 }
 
+impl super::Scheduler {
+    /// Those who watch, and what workers say.
+    pub const fn live(&self) -> &Live {
+        &self.live
+    }
+}
+
 impl Live {
     /// Nobody watches yet.
     pub(super) fn new(clock: Clock, node: NodeId, desk: Desk) -> Self {

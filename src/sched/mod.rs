@@ -339,11 +339,6 @@ impl Scheduler {
         self.ask(Request::Stats { reply }, answer).await
     }
 
-    /// Those who watch, and what workers say.
-    pub const fn live(&self) -> &live::Live {
-        &self.live
-    }
-
     /// The engine's clock.
     pub const fn clock(&self) -> &Clock {
         &self.clock
