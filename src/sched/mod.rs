@@ -14,6 +14,7 @@ mod logs;
 mod moves;
 mod owner;
 mod reads;
+mod request;
 mod said;
 mod shards;
 mod share;
@@ -21,6 +22,7 @@ mod start;
 mod stats;
 
 pub use directory::{Directory, Peer, Place};
+pub(crate) use request::Request;
 pub use start::{Parts, start};
 pub use stats::Stats;
 
@@ -213,22 +215,6 @@ pub enum FromWorker {
     Lost,
     /// The outbox has room again.
     CaughtUp,
-}
-
-pub(crate) enum Request {
-    Create { run: NewRun, reply: oneshot::Sender<Result<Created>> },
-    CreateMany { runs: Vec<NewRun>, reply: oneshot::Sender<Vec<Result<Created>>> },
-    Event { event: NewEvent, reply: oneshot::Sender<Result<EventCreated>> },
-    Events { events: Vec<NewEvent>, reply: oneshot::Sender<Vec<Result<EventCreated>>> },
-    Cancel { tenant: TenantId, run: RunId, reply: oneshot::Sender<Result<()>> },
-    Unpark { tenant: TenantId, run: RunId, reply: oneshot::Sender<Result<()>> },
-    Watch { tenant: TenantId, run: RunId, reply: oneshot::Sender<Arc<Run>> },
-    Connect { hello: Hello, outbox: Outbox, reply: oneshot::Sender<Result<(Welcome, Connection)>> },
-    Worker { from: Connection, message: FromWorker },
-    Snapshot { tenant: TenantId, reply: oneshot::Sender<Vec<WorkerState>> },
-    Stats { reply: oneshot::Sender<Stats> },
-    Drain { within: Duration },
-    Quiesce { reply: oneshot::Sender<()> },
 }
 
 /// A worker as it stands in memory.

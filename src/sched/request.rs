@@ -1,0 +1,31 @@
+//! What the entries ask of the owner.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use crate::domain::delivery::Welcome;
+use crate::domain::run::Run;
+use crate::error::Result;
+use crate::hub::Outbox;
+use crate::id::{RunId, TenantId};
+
+use super::{Connection, Created, EventCreated, FromWorker, Hello, NewEvent, NewRun, Stats, WorkerState};
+
+/// One request of an entry, with the way back to who asked.
+pub(crate) enum Request {
+    Create { run: NewRun, reply: oneshot::Sender<Result<Created>> },
+    CreateMany { runs: Vec<NewRun>, reply: oneshot::Sender<Vec<Result<Created>>> },
+    Event { event: NewEvent, reply: oneshot::Sender<Result<EventCreated>> },
+    Events { events: Vec<NewEvent>, reply: oneshot::Sender<Vec<Result<EventCreated>>> },
+    Cancel { tenant: TenantId, run: RunId, reply: oneshot::Sender<Result<()>> },
+    Unpark { tenant: TenantId, run: RunId, reply: oneshot::Sender<Result<()>> },
+    Watch { tenant: TenantId, run: RunId, reply: oneshot::Sender<Arc<Run>> },
+    Connect { hello: Hello, outbox: Outbox, reply: oneshot::Sender<Result<(Welcome, Connection)>> },
+    Worker { from: Connection, message: FromWorker },
+    Snapshot { tenant: TenantId, reply: oneshot::Sender<Vec<WorkerState>> },
+    Stats { reply: oneshot::Sender<Stats> },
+    Drain { within: Duration },
+    Quiesce { reply: oneshot::Sender<()> },
+}
