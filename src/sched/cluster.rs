@@ -19,7 +19,7 @@ use crate::ops::definitions::Definitions;
 use super::directory::{Directory, Place, reachable};
 use super::holdings::{Holding, Holdings, shards_of};
 use super::lease::Standing;
-use super::share::{Plan, plan};
+use super::share::{Plan, looks_gone, plan};
 
 /// How long one question to the database may take besides the look, which has a third of the lease.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -374,7 +374,8 @@ impl Cluster {
     /// Tells everybody in the process where each shard is.
     fn publish(&self) {
         let places = self.holdings.places(&self.nodes, self.parts.node);
-        let known = !places.iter().any(|place| matches!(place, Place::Nowhere));
+        let gone = |n: &NodeView| n.id != self.parts.node && !n.shards.is_empty() && looks_gone(n);
+        let known = !places.iter().any(|place| matches!(place, Place::Nowhere)) && !self.nodes.iter().any(gone);
         self.parts.directory.set(places);
         if known && !self.parts.ready.swap(true, Ordering::AcqRel) {
             let here = self.holdings.of(Holding::Here).len();

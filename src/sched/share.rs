@@ -31,7 +31,7 @@ fn shards() -> usize {
 }
 
 /// Its lease has run out, or none of its lanes has a backend although the server itself did not just start.
-const fn looks_gone(node: &NodeView) -> bool {
+pub(super) const fn looks_gone(node: &NodeView) -> bool {
     node.remaining.is_none() || (!node.connected && node.settled)
 }
 

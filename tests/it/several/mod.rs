@@ -1,6 +1,7 @@
 //! Several engines on one database: what one of them does with what belongs to another.
 
 mod faults;
+mod moves;
 mod nginx;
 mod rest;
 mod sockets;
