@@ -29,6 +29,7 @@ use super::problem::{self, Problem};
         (name = "runs", description = "Executions of workflows"),
         (name = "events", description = "Facts that start runs"),
         (name = "workers", description = "Programs that execute tasks"),
+        (name = "pauses", description = "What does not start for now"),
         (name = "health", description = "The engine itself"),
     )
 )]

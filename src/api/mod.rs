@@ -10,6 +10,7 @@ mod json;
 mod metadata;
 mod page;
 mod path;
+mod pauses;
 mod problem;
 mod query;
 mod request;
@@ -80,9 +81,17 @@ fn tenant_routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(workflows::list))
         .routes(routes!(workflows::put, workflows::get, workflows::delete))
         .routes(routes!(workflows::versions))
+        .routes(routes!(pauses::list::list))
+        .routes(routes!(pauses::workflow::pause))
+        .routes(routes!(pauses::workflow::resume))
+        .routes(routes!(pauses::action::pause))
+        .routes(routes!(pauses::action::resume))
+        .routes(routes!(pauses::worker::pause))
+        .routes(routes!(pauses::worker::resume))
         .routes(routes!(runs::create::create, runs::list::list))
         .routes(routes!(runs::bulk::create_many))
         .routes(routes!(runs::get::get))
+        .routes(routes!(runs::why::why))
         .routes(routes!(runs::cancel::cancel))
         .routes(routes!(runs::replay::replay))
         .routes(routes!(runs::unpark::unpark))

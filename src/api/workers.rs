@@ -12,9 +12,11 @@ use super::ApiState;
 use super::auth::Reader;
 use super::json;
 use super::page::Cursors;
+use super::pauses::PauseView;
 use super::problem::ApiError;
 use super::query::Query;
 use crate::clock::Timestamp;
+use crate::domain::pause::Target;
 use crate::id::WorkerId;
 use crate::sched::WorkerState;
 
@@ -51,6 +53,9 @@ pub struct WorkerView<'a> {
     /// When its socket was lost; its work is taken back after the grace.
     #[schema(required, value_type = Option<String>, format = DateTime)]
     lost_at: Option<Timestamp>,
+    /// Its pause, or its gentle start after one.
+    #[schema(required)]
+    pause: Option<PauseView>,
 }
 
 /// A page of workers, newest first.
@@ -82,6 +87,7 @@ impl<'a> WorkerView<'a> {
             connected: worker.connected,
             draining: worker.draining,
             lost_at: worker.lost_at,
+            pause: worker.pause.as_ref().map(|p| PauseView::new(&Target::Worker(worker.id), p)),
         }
     }
 }

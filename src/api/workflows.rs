@@ -11,12 +11,14 @@ use super::auth::{Reader, Writer};
 use super::json::{self, JsonBody};
 use super::page::Cursors;
 use super::path::Name;
+use super::pauses::{self, PauseView};
 use super::problem::{ApiError, Problem};
 use super::query::Query;
 use crate::clock::Timestamp;
 use crate::db::workflows::{Version, Workflow};
 use crate::domain::definition::WorkflowDefinition;
 use crate::domain::json::Payload;
+use crate::domain::pause::{Paused, Target};
 use crate::domain::retention::Kept;
 use crate::error::{Error, Result};
 use crate::ops::retention::OfTenant;
@@ -40,6 +42,9 @@ pub struct WorkflowView<'a> {
     /// As registered.
     #[schema(value_type = WorkflowDefinition)]
     definition: &'a Payload,
+    /// Its pause, or its gentle start after one. A new version does not end it.
+    #[schema(required)]
+    pause: Option<PauseView>,
 }
 
 /// One version of a workflow.
@@ -81,7 +86,8 @@ pub struct VersionListView<'a> {
 }
 
 impl<'a> WorkflowView<'a> {
-    fn of(workflow: &'a Workflow, kept: OfTenant) -> Self {
+    fn of(workflow: &'a Workflow, kept: OfTenant, pauses: &[Paused]) -> Self {
+        let mine = |paused: &&Paused| matches!(&paused.target, Target::Workflow(name) if **name == workflow.name);
         Self {
             name: &workflow.name,
             version: workflow.version,
@@ -89,6 +95,7 @@ impl<'a> WorkflowView<'a> {
             updated_at: workflow.updated_at,
             retention: kept.workflow(&workflow.definition),
             definition: &workflow.definition,
+            pause: pauses.iter().find(mine).map(PauseView::of),
         }
     }
 }
@@ -136,8 +143,9 @@ pub async fn put(
     let registered = state.definitions.put(scope.tenant(), &name, definition).await?;
     // Somebody may have deleted it in this moment.
     let workflow = registered.workflow.ok_or_else(|| Error::not_found("workflow", &name))?;
+    let pauses = pauses::of_workflows(&state, &scope).await?;
     let kept = state.retention.of(scope.tenant()).await?;
-    Ok(json::answer(200, &WorkflowView::of(&workflow, kept)))
+    Ok(json::answer(200, &WorkflowView::of(&workflow, kept, &pauses)))
 }
 
 /// Get a workflow
@@ -160,8 +168,9 @@ pub async fn get(
 ) -> Result<Response, ApiError> {
     query.finish()?;
     let workflow = state.definitions.get(scope.tenant(), &name).await?;
+    let pauses = pauses::of_workflows(&state, &scope).await?;
     let kept = state.retention.of(scope.tenant()).await?;
-    Ok(json::answer(200, &WorkflowView::of(&workflow, kept)))
+    Ok(json::answer(200, &WorkflowView::of(&workflow, kept, &pauses)))
 }
 
 /// List workflows
@@ -191,8 +200,9 @@ pub async fn list(
     let page = state.definitions.list(scope.tenant(), after.as_deref(), limit).await?;
     let last = page.items.last().filter(|_| page.more);
     let next_cursor = last.map(|workflow| cursors.after(workflow.name.as_bytes()));
+    let pauses = pauses::of_workflows(&state, &scope).await?;
     let kept = state.retention.of(scope.tenant()).await?;
-    let items = page.items.iter().map(|workflow| WorkflowView::of(workflow, kept)).collect();
+    let items = page.items.iter().map(|workflow| WorkflowView::of(workflow, kept, &pauses)).collect();
     Ok(json::answer(200, &WorkflowListView { items, next_cursor }))
 }
 

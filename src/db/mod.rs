@@ -14,6 +14,7 @@ pub mod migrate;
 pub mod missed;
 pub mod page;
 pub mod partitions;
+pub mod pauses;
 pub mod plain;
 mod read;
 pub mod retention;

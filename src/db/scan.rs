@@ -30,6 +30,8 @@ statement! {
         "3" => rank: i64 as BigInt,
         "4" => id: Uuid as SqlUuid,
         "5" => limit: i64 as BigInt,
+        "6" => part: Option<String> as Nullable<Text>,
+        "7" => apart: Vec<String> as Array<Text>,
     }
 }
 
@@ -190,20 +192,21 @@ impl Reader {
         statement.load::<R>(&mut self.conn).await.map_err(map_error)
     }
 
-    /// Queued runs of one action, at most `limit`, from `from` on.
+    /// Queued runs of one action, at most `limit`, from `from` on: those of one workflow, or without those of some.
     ///
     /// # Errors
     /// `Unavailable`, and the connection should be replaced.
     pub async fn queue(
         &mut self,
         tenant: TenantId,
-        action: &str,
+        (action, part, apart): (&str, Option<&str>, &[Arc<str>]),
         from: Option<(i64, RunId)>,
         limit: usize,
     ) -> Result<Vec<StoredRun>> {
         let (rank, id) = from.map_or((i64::MIN, Uuid::nil()), |(rank, run)| (rank, run.uuid()));
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let query = QueueRows { tenant: tenant.uuid(), action: action.to_owned(), rank, id, limit };
+        let (part, apart) = (part.map(str::to_owned), apart.iter().map(|w| w.to_string()).collect());
+        let query = QueueRows { tenant: tenant.uuid(), action: action.to_owned(), rank, id, limit, part, apart };
         self.load::<OpenRow, _>(query).await?.into_iter().map(stored).collect()
     }
 
@@ -260,6 +263,15 @@ impl Reader {
     pub async fn workers(&mut self, shards: &[i16]) -> Result<Vec<WorkerRow>> {
         let rows = self.load::<WorkerDbRow, _>(WorkerRows { shards: shards.to_vec() }).await?;
         rows.into_iter().map(worker).collect()
+    }
+
+    /// Everything that is paused in these shards.
+    ///
+    /// # Errors
+    /// As [`Reader::queue`].
+    pub async fn pauses(&mut self, shards: &[i16]) -> Result<Vec<crate::domain::pause::Paused>> {
+        let rows = self.load(super::pauses::OfShards { shards: shards.to_vec() }).await?;
+        rows.into_iter().map(super::pauses::read).collect()
     }
 
     /// The target and the body hash of a create key.

@@ -6,6 +6,7 @@ use crate::clock::Timestamp;
 use crate::domain::definition::Spec;
 use crate::domain::delivery::WorkerInfo;
 use crate::domain::json::Payload;
+use crate::domain::pause::{Pause, Target};
 use crate::domain::run::{Priority, RunError};
 use crate::domain::status::RunStatus;
 use crate::id::{EventId, RunId, SessionId, TenantId, WorkerId};
@@ -147,6 +148,8 @@ pub enum Row {
     PutWorker(Box<WorkerRow>),
     /// A worker is gone.
     DropWorker(WorkerId),
+    /// A pause as it is now, or that it is over.
+    Pause(Box<PauseRow>),
 }
 
 /// A new open run.
@@ -217,6 +220,17 @@ pub struct WorkerRow {
     pub secret: [u8; 32],
     /// How it describes itself.
     pub info: WorkerInfo,
+}
+
+/// A pause's row.
+#[derive(Debug, Clone)]
+pub struct PauseRow {
+    /// Whose.
+    pub tenant: TenantId,
+    /// What is paused.
+    pub target: Target,
+    /// How; `None`: it is over.
+    pub pause: Option<Pause>,
 }
 
 /// What a committed statement did with a row.

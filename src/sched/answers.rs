@@ -6,6 +6,7 @@ use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use crate::domain::delivery::{Outgoing, Welcome};
+use crate::domain::pause::Paused;
 use crate::domain::run::Run;
 use crate::error::{Code, Error, Result};
 use crate::failpoint::{self, Point};
@@ -42,6 +43,10 @@ pub(super) enum Reply {
     },
     Unpark {
         reply: oneshot::Sender<Result<()>>,
+    },
+    /// A pause or a resume: what stands now.
+    Pause {
+        reply: oneshot::Sender<Result<Option<Paused>>>,
     },
     Connect {
         transport: Transport,
@@ -117,6 +122,8 @@ impl Owner {
                 failpoint::hit_now(Point::AfterCancelled);
             }
             (Reply::Unpark { reply }, Answer::Unparked) => drop(reply.send(Ok(()))),
+            (Reply::Pause { reply }, Answer::Paused(paused)) => drop(reply.send(Ok(Some(*paused)))),
+            (Reply::Pause { reply }, Answer::Resumed(paused)) => drop(reply.send(Ok(paused.map(|p| *p)))),
             (Reply::Connect { transport, reply }, Answer::Welcome(welcome)) => {
                 let session = welcome.session;
                 if let Some(socket) = self.sockets.get_mut(&transport) {
@@ -137,6 +144,7 @@ impl Owner {
             Reply::EventItem { place, bulk } => set(&bulk, place, Err(error)),
             Reply::Event { reply } => drop(reply.send(Err(error))),
             Reply::Cancel { reply } | Reply::Unpark { reply } => drop(reply.send(Err(error))),
+            Reply::Pause { reply } => drop(reply.send(Err(error))),
             Reply::Connect { transport, reply } => {
                 self.sockets.remove(&transport);
                 drop(reply.send(Err(error)));

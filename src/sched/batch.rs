@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use crate::id::TenantId;
 
 use super::core::Row;
-use super::lane::{Job, is_about_workers};
+use super::lane::{About, Job, about};
 
 /// Rows of one statement: past this a batch only adds latency.
 const MAX_ROWS: usize = 250;
@@ -92,17 +92,17 @@ impl Waiting {
 
 fn goes_with(batch: &[Job], job: &Job) -> bool {
     let Some(first) = batch.first() else { return true };
-    if is_about_workers(first) != is_about_workers(job) {
+    if about(first) != about(job) {
         return false;
     }
-    !is_about_workers(job) || !batch.iter().any(|b| worker(b) == worker(job))
+    about(job) == About::Runs || !batch.iter().any(|b| worker(b) == worker(job))
 }
 
 fn worker(job: &Job) -> Option<crate::id::WorkerId> {
     match job.write.rows.first()? {
         Row::PutWorker(row) => Some(row.worker),
         Row::DropWorker(worker) => Some(*worker),
-        Row::Insert(_) | Row::InsertEvent(_) | Row::Move(_) | Row::End(_) => None,
+        Row::Insert(_) | Row::InsertEvent(_) | Row::Move(_) | Row::End(_) | Row::Pause(_) => None,
     }
 }
 
@@ -112,7 +112,7 @@ fn size(rows: &[Row]) -> usize {
             Row::Insert(row) => row.run.body.input.len() + row.run.body.metadata.len(),
             Row::InsertEvent(event) => event.body.input.len() + event.body.metadata.len(),
             Row::End(row) => row.output.as_ref().map_or(0, |o| o.len()),
-            Row::Move(_) | Row::PutWorker(_) | Row::DropWorker(_) => 0,
+            Row::Move(_) | Row::PutWorker(_) | Row::DropWorker(_) | Row::Pause(_) => 0,
         })
         .sum()
 }

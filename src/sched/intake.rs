@@ -60,6 +60,17 @@ impl Owner {
                 let ticket = self.ticket(shard_of(tenant), Reply::Unpark { reply });
                 self.step(shard_of(tenant), Command::Unpark { tenant, run, ticket }, false);
             }
+            Request::Pause { order, reply } => {
+                let shard = shard_of(order.tenant);
+                let ticket = self.ticket(shard, Reply::Pause { reply });
+                self.step(shard, Command::Pause(Box::new(order), ticket), false);
+            }
+            Request::Why { asked, reply } => {
+                let now = self.clock.now();
+                let why = self.shards.get(shard_of(asked.tenant)).and_then(|owned| owned.state.why(&asked, now));
+                // Nobody may be left to hear it.
+                let _ = reply.send(Ok(why));
+            }
             Request::Watch { tenant, run, reply } => self.wait_for(run, shard_of(tenant), reply),
             Request::Connect { hello, outbox, reply } => self.connect(hello, outbox, reply),
             Request::Worker { from, message } => self.worker(from, message),
@@ -93,6 +104,8 @@ impl Owner {
             },
             Request::Event { event, .. } => event.tenant,
             Request::Connect { hello, .. } => hello.tenant,
+            Request::Pause { order, .. } => order.tenant,
+            Request::Why { asked, .. } => asked.tenant,
             Request::Cancel { tenant, .. }
             | Request::Unpark { tenant, .. }
             | Request::Watch { tenant, .. }
@@ -112,6 +125,8 @@ impl Owner {
             Request::Event { reply, .. } => drop(reply.send(Err(moved()))),
             Request::Connect { reply, .. } => drop(reply.send(Err(moved()))),
             Request::Cancel { reply, .. } | Request::Unpark { reply, .. } => drop(reply.send(Err(moved()))),
+            Request::Pause { reply, .. } => drop(reply.send(Err(moved()))),
+            Request::Why { reply, .. } => drop(reply.send(Err(moved()))),
             _ => {}
         }
         None

@@ -160,16 +160,17 @@ impl LaneWriter {
     async fn send(&mut self, jobs: &[Job]) -> Result<Vec<Vec<RowOutcome>>, LaneError> {
         let now = self.clock.now();
         let Some(conn) = self.conn.as_mut() else { return Err(LaneError::Aborted("not connected".to_owned())) };
-        let workers = is_about_workers(&jobs[0]);
+        let about = about(&jobs[0]);
         let (before, after) = match self.name {
             LaneName::Create => (Point::BeforeCreate, Point::AfterCreate),
-            LaneName::Finish if workers => (Point::BeforeWorkers, Point::AfterWorkers),
+            LaneName::Finish if about == About::Workers => (Point::BeforeWorkers, Point::AfterWorkers),
             LaneName::Finish => (Point::BeforeFinish, Point::AfterFinish),
         };
         failpoint::hit(before).await;
         let sent = match self.name {
             LaneName::Create => send_creates(conn, jobs, now, self.key_lifetime).await,
-            LaneName::Finish if workers => send_workers(conn, jobs).await,
+            LaneName::Finish if about == About::Workers => send_workers(conn, jobs).await,
+            LaneName::Finish if about == About::Pause => send_pauses(conn, jobs).await,
             LaneName::Finish => send_finishes(conn, jobs, now).await,
         };
         if sent.is_ok() && failpoint::loses_answer(after).await {
@@ -210,9 +211,21 @@ impl LaneWriter {
     }
 }
 
-/// Whether a transition is about workers: those have a statement of their own.
-pub(super) fn is_about_workers(job: &Job) -> bool {
-    matches!(job.write.rows.first(), Some(Row::PutWorker(_) | Row::DropWorker(_)))
+/// What a transition is about: runs, or something that has a statement of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum About {
+    Runs,
+    Workers,
+    /// One at a time: they are rare.
+    Pause,
+}
+
+pub(super) fn about(job: &Job) -> About {
+    match job.write.rows.first() {
+        Some(Row::PutWorker(_) | Row::DropWorker(_)) => About::Workers,
+        Some(Row::Pause(_)) => About::Pause,
+        Some(Row::Insert(_) | Row::InsertEvent(_) | Row::Move(_) | Row::End(_)) | None => About::Runs,
+    }
 }
 
 async fn send_creates(
@@ -236,7 +249,7 @@ async fn send_creates(
                 }
                 batch.event(event);
             }
-            Row::Move(_) | Row::End(_) | Row::PutWorker(_) | Row::DropWorker(_) => {}
+            Row::Move(_) | Row::End(_) | Row::PutWorker(_) | Row::DropWorker(_) | Row::Pause(_) => {}
         }
     }
     let won = conn.create(&batch).await?;
@@ -248,7 +261,7 @@ fn gate(row: &Row) -> Option<Uuid> {
     match row {
         Row::Insert(row) => row.gate,
         Row::InsertEvent(event) => event.create_key.as_ref().map(|_| event.id.uuid()),
-        Row::Move(_) | Row::End(_) | Row::PutWorker(_) | Row::DropWorker(_) => None,
+        Row::Move(_) | Row::End(_) | Row::PutWorker(_) | Row::DropWorker(_) | Row::Pause(_) => None,
     }
 }
 
@@ -262,7 +275,7 @@ async fn send_finishes(
         match row {
             Row::Move(row) => batch.moves(row),
             Row::End(row) => batch.end(row),
-            Row::Insert(_) | Row::InsertEvent(_) | Row::PutWorker(_) | Row::DropWorker(_) => {}
+            Row::Insert(_) | Row::InsertEvent(_) | Row::PutWorker(_) | Row::DropWorker(_) | Row::Pause(_) => {}
         }
     }
     let mut found = conn.finish(&batch).await?;
@@ -270,7 +283,9 @@ async fn send_finishes(
         let run = match row {
             Row::Move(row) => row.run,
             Row::End(row) => row.run,
-            Row::Insert(_) | Row::InsertEvent(_) | Row::PutWorker(_) | Row::DropWorker(_) => return RowOutcome::Missed,
+            Row::Insert(_) | Row::InsertEvent(_) | Row::PutWorker(_) | Row::DropWorker(_) | Row::Pause(_) => {
+                return RowOutcome::Missed;
+            }
         };
         found.take(run).map_or(RowOutcome::Missed, RowOutcome::Applied)
     };
@@ -283,10 +298,19 @@ async fn send_workers(conn: &mut LaneConnection, jobs: &[Job]) -> Result<Vec<Vec
         match row {
             Row::PutWorker(row) => put.push(&**row),
             Row::DropWorker(worker) => gone.push(*worker),
-            Row::Insert(_) | Row::InsertEvent(_) | Row::Move(_) | Row::End(_) => {}
+            Row::Insert(_) | Row::InsertEvent(_) | Row::Move(_) | Row::End(_) | Row::Pause(_) => {}
         }
     }
     conn.workers(&put, &gone).await?;
+    Ok(jobs.iter().map(|j| vec![RowOutcome::Applied(None); j.write.rows.len()]).collect())
+}
+
+async fn send_pauses(conn: &mut LaneConnection, jobs: &[Job]) -> Result<Vec<Vec<RowOutcome>>, LaneError> {
+    for row in jobs.iter().flat_map(|j| &j.write.rows) {
+        if let Row::Pause(row) = row {
+            conn.pause(row).await?;
+        }
+    }
     Ok(jobs.iter().map(|j| vec![RowOutcome::Applied(None); j.write.rows.len()]).collect())
 }
 
@@ -298,7 +322,7 @@ fn ids(jobs: &[Job]) -> (Vec<RunId>, Vec<EventId>) {
             Row::InsertEvent(event) => events.push(event.id),
             Row::Move(row) => runs.push(row.run),
             Row::End(row) => runs.push(row.run),
-            Row::PutWorker(_) | Row::DropWorker(_) => {}
+            Row::PutWorker(_) | Row::DropWorker(_) | Row::Pause(_) => {}
         }
     }
     (runs, events)
@@ -308,7 +332,12 @@ fn ids(jobs: &[Job]) -> (Vec<RunId>, Vec<EventId>) {
 fn earliest_end(jobs: &[Job], since: Timestamp) -> Timestamp {
     let ends = jobs.iter().flat_map(|j| &j.write.rows).filter_map(|row| match row {
         Row::End(row) => Some(row.finished_at),
-        Row::Insert(_) | Row::InsertEvent(_) | Row::Move(_) | Row::PutWorker(_) | Row::DropWorker(_) => None,
+        Row::Insert(_)
+        | Row::InsertEvent(_)
+        | Row::Move(_)
+        | Row::PutWorker(_)
+        | Row::DropWorker(_)
+        | Row::Pause(_) => None,
     });
     ends.min().unwrap_or(since).min(since)
 }
@@ -325,8 +354,8 @@ fn trace(rows: &[Row], traces: &crate::db::lane::Traces) -> Vec<RowOutcome> {
                 Some(body) => RowOutcome::Applied(body.filter(|_| row.want_body)),
                 None => RowOutcome::Missed,
             },
-            // Writing a worker again changes nothing.
-            Row::PutWorker(_) | Row::DropWorker(_) => RowOutcome::Missed,
+            // Writing a worker or a pause again changes nothing.
+            Row::PutWorker(_) | Row::DropWorker(_) | Row::Pause(_) => RowOutcome::Missed,
         })
         .collect()
 }

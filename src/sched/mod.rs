@@ -13,6 +13,7 @@ pub mod live;
 mod logs;
 mod moves;
 mod owner;
+mod pausing;
 mod reads;
 mod request;
 mod said;
@@ -20,11 +21,14 @@ mod shards;
 mod share;
 mod start;
 mod stats;
+mod worker_state;
 
+pub use core::{PauseChange, PauseOrder, WhyQuery};
 pub use directory::{Directory, Peer, Place};
 pub(crate) use request::Request;
 pub use start::{Parts, start};
 pub use stats::Stats;
+pub use worker_state::WorkerState;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -40,7 +44,9 @@ use crate::domain::definition::Spec;
 use crate::domain::delivery::{Attempt, Outcome, Welcome, WorkerInfo};
 use crate::domain::json::Payload;
 use crate::domain::live::{LogBatch, Progress};
+use crate::domain::pause::Paused;
 use crate::domain::run::{Priority, Run};
+use crate::domain::why::Why;
 use crate::error::{Error, Result};
 use crate::hub::Outbox;
 use crate::id::{EventId, NodeId, RunId, SessionId, TenantId, TokenId};
@@ -215,23 +221,6 @@ pub enum FromWorker {
     Lost,
     /// The outbox has room again.
     CaughtUp,
-}
-
-/// A worker as it stands in memory.
-#[derive(Debug, Clone)]
-pub struct WorkerState {
-    /// Its id.
-    pub id: crate::id::WorkerId,
-    /// How it describes itself.
-    pub info: WorkerInfo,
-    /// Slots in use, by kind.
-    pub used: BTreeMap<Arc<str>, u32>,
-    /// Whether a socket is open.
-    pub connected: bool,
-    /// Whether it takes no more work.
-    pub draining: bool,
-    /// When its socket was lost.
-    pub lost_at: Option<Timestamp>,
 }
 
 impl Scheduler {

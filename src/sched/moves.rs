@@ -49,12 +49,14 @@ impl Owner {
     }
 
     /// What former owners left is read: the shards are rebuilt and served from now on.
-    pub fn gained(&mut self, left: Vec<(usize, Command)>) {
+    pub fn gained(&mut self, left: Vec<(usize, Vec<Command>)>) {
         failpoint::hit_now(Point::BeforeRecover);
         let shards: Vec<usize> = left.iter().map(|(shard, _)| *shard).collect();
-        for (shard, command) in left {
+        for (shard, commands) in left {
             self.shards.insert(shard);
-            self.step(shard, command, false);
+            for command in commands {
+                self.step(shard, command, false);
+            }
         }
         failpoint::hit_now(Point::AfterRecover);
         self.report(Report::Gained(shards));

@@ -322,9 +322,9 @@ impl Owner {
             Effect::Push(transport, message) => self.push(transport, message),
             Effect::Ended(run, view) => self.ended(run, view),
             Effect::Changed(change) => self.live.changed(*change),
-            Effect::LoadQueue(key, from, limit) => {
+            Effect::LoadQueue(key, from, limit, apart) => {
                 if let Some(of) = self.shards.tenure(shard) {
-                    self.reads.push(ReadJob::Queue { of, key, from, limit });
+                    self.reads.push(ReadJob::Queue { of, key, from, limit, apart });
                 }
             }
             Effect::LoadRun(run) => {

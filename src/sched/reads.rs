@@ -12,6 +12,7 @@ use crate::db::scan::Reader;
 use crate::domain::change::{CreateKey, Stored, StoredRun, WorkerRow};
 use crate::domain::definition::Spec;
 use crate::domain::labels::Requirements;
+use crate::domain::pause::Paused;
 use crate::error::{Code, Error, Result};
 use crate::id::RunId;
 use crate::ops::definitions::Definitions;
@@ -31,6 +32,8 @@ pub(super) enum ReadJob {
         key: QueueKey,
         from: Option<(i64, RunId)>,
         limit: usize,
+        /// Workflows that are left out.
+        apart: Vec<Arc<str>>,
     },
     Timers {
         of: Vec<Tenure>,
@@ -52,8 +55,8 @@ pub(super) enum ReadDone {
     Commands(Vec<(Tenure, Command)>),
     /// Timers of every shard.
     Timers(Vec<(Tenure, Command)>),
-    /// What a former owner left; one for each shard.
-    LeftBehind(Vec<(usize, Command)>),
+    /// What a former owner left, in the order in which it is to be taken up.
+    LeftBehind(Vec<(usize, Vec<Command>)>),
     /// Who holds a create key: its target, if the body is the same.
     Key { ticket: Ticket, holder: Option<(uuid::Uuid, bool)> },
 }
@@ -127,8 +130,12 @@ impl Reads {
     async fn read(&mut self, what: &Reading) -> Result<ReadDone> {
         match what {
             Reading::Runs(runs) => self.runs(runs).await.map(ReadDone::Commands),
-            Reading::One(ReadJob::Queue { of, key, from, limit }) => {
-                let rows = self.reader().await?.queue(key.tenant, &key.action, *from, *limit).await?;
+            Reading::One(ReadJob::Queue { of, key, from, limit, apart }) => {
+                let rows = self
+                    .reader()
+                    .await?
+                    .queue(key.tenant, (&key.action, key.part.as_deref(), apart), *from, *limit)
+                    .await?;
                 let all = rows.len() < *limit;
                 let rows = self.open_rows(rows).await?;
                 Ok(ReadDone::Commands(vec![(*of, Command::QueueLoaded(key.clone(), rows, all))]))
@@ -178,7 +185,7 @@ impl Reads {
     }
 
     /// What a former owner left: workers and held runs of each shard.
-    async fn left_behind(&mut self, shards: &[usize]) -> Result<Vec<(usize, Command)>> {
+    async fn left_behind(&mut self, shards: &[usize]) -> Result<Vec<(usize, Vec<Command>)>> {
         let ids = numbers(shards.iter().copied());
         let workers = self.reader().await?.workers(&ids).await?;
         let held = self.reader().await?.held(&ids).await?;
@@ -191,11 +198,23 @@ impl Reads {
         for row in held {
             of_shard.entry(shard_of(&row)).or_default().1.push(row);
         }
+        let mut paused = self.pauses(&ids).await?;
         let left = |shard: &usize| {
             let (workers, held) = of_shard.remove(shard).unwrap_or_default();
-            (*shard, Command::Recovered(workers, held))
+            let paused = paused.remove(shard).map(Command::PausesFound);
+            (*shard, paused.into_iter().chain([Command::Recovered(workers, held)]).collect())
         };
         Ok(shards.iter().map(left).collect())
+    }
+
+    /// What is paused; it comes before everything else, so that nothing is assigned against it.
+    async fn pauses(&mut self, shards: &[i16]) -> Result<HashMap<usize, Vec<Paused>>> {
+        let mut of_shard: HashMap<usize, Vec<Paused>> = HashMap::new();
+        for paused in self.reader().await?.pauses(shards).await? {
+            let shard = usize::try_from(paused.tenant.shard()).unwrap_or(0);
+            of_shard.entry(shard).or_default().push(paused);
+        }
+        Ok(of_shard)
     }
 
     /// Rows with their compiled definitions. Versions are never deleted, so a missing one is a defect of the

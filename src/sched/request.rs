@@ -6,12 +6,16 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use crate::domain::delivery::Welcome;
+use crate::domain::pause::Paused;
 use crate::domain::run::Run;
+use crate::domain::why::Why;
 use crate::error::Result;
 use crate::hub::Outbox;
 use crate::id::{RunId, TenantId};
 
-use super::{Connection, Created, EventCreated, FromWorker, Hello, NewEvent, NewRun, Stats, WorkerState};
+use super::{
+    Connection, Created, EventCreated, FromWorker, Hello, NewEvent, NewRun, PauseOrder, Stats, WhyQuery, WorkerState,
+};
 
 /// One request of an entry, with the way back to who asked.
 pub(crate) enum Request {
@@ -21,6 +25,8 @@ pub(crate) enum Request {
     Events { events: Vec<NewEvent>, reply: oneshot::Sender<Vec<Result<EventCreated>>> },
     Cancel { tenant: TenantId, run: RunId, reply: oneshot::Sender<Result<()>> },
     Unpark { tenant: TenantId, run: RunId, reply: oneshot::Sender<Result<()>> },
+    Pause { order: PauseOrder, reply: oneshot::Sender<Result<Option<Paused>>> },
+    Why { asked: Box<WhyQuery>, reply: oneshot::Sender<Result<Option<Why>>> },
     Watch { tenant: TenantId, run: RunId, reply: oneshot::Sender<Arc<Run>> },
     Connect { hello: Hello, outbox: Outbox, reply: oneshot::Sender<Result<(Welcome, Connection)>> },
     Worker { from: Connection, message: FromWorker },

@@ -11,6 +11,7 @@ pub mod request;
 pub mod unpark;
 pub(in crate::api) mod view;
 mod wait;
+pub mod why;
 
 pub use request::header_key;
 

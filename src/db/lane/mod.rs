@@ -113,6 +113,21 @@ impl LaneConnection {
         Ok(outcome)
     }
 
+    /// Writes a pause as it is now, or removes it.
+    ///
+    /// # Errors
+    /// See [`LaneError`].
+    pub async fn pause(&mut self, row: &crate::domain::change::PauseRow) -> Result<(), LaneError> {
+        use crate::db::pauses::{Drop, Fence, Put};
+        let (node, epoch, Driven { conn, driver }) = (self.node, self.epoch, &mut self.driven);
+        let found: Vec<Fence> = match &row.pause {
+            Some(pause) => driver.drive(Put::of(node, epoch, row, pause).load(conn)).await,
+            None => driver.drive(Drop::of(node, epoch, row).load(conn)).await,
+        }
+        .map_err(classify)?;
+        if found.is_empty() { Err(LaneError::Fenced) } else { Ok(()) }
+    }
+
     /// Writes workers as they are now, and removes those that are gone.
     ///
     /// # Errors

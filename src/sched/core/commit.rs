@@ -36,7 +36,7 @@ impl Shard {
             if let Some(task) = self.tasks.get(&run)
                 && matches!(task.phase, Phase::Queued { .. })
             {
-                let key = task.queue();
+                let key = self.pauses.queue_of(task.tenant, &task.spec);
                 if !queues.contains(&key) {
                     queues.push(key);
                 }
@@ -48,6 +48,9 @@ impl Shard {
         }
         for key in queues {
             self.fill_queue(&key, cx, out);
+        }
+        if !self.pauses.unanswered.is_empty() {
+            self.pauses_landed(flight, out);
         }
     }
 
@@ -102,6 +105,7 @@ impl Shard {
                 self.worker_written(session, ticket, secret, unknown, cx, out);
             }
             Step::Gone => {}
+            Step::Pause { tenant, target, after, ticket } => self.pause_written(tenant, target, after, ticket, out),
         }
     }
 

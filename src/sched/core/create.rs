@@ -69,7 +69,7 @@ impl Shard {
     fn admit(&mut self, run: NewRunRow, ticket: Option<Ticket>, gate: Option<Uuid>, cx: Context) -> (Row, Step) {
         let later = run.run_at.filter(|at| *at > cx.now);
         let rank = run.priority.rank(later.unwrap_or(cx.now));
-        let key = QueueKey { tenant: run.tenant, action: run.spec.action.clone() };
+        let key = self.pauses.queue_of(run.tenant, &run.spec);
         let to = match later {
             None if cx.optimistic_room > 0 => self.free_session(&key, &run, cx),
             None | Some(_) => None,
@@ -85,6 +85,7 @@ impl Shard {
             if let Some(s) = self.sessions.get_mut(&to.session) {
                 s.hold(Attempt { run: run.id, number: 1 }, &run.spec);
             }
+            self.spend(run.tenant, &run.spec, to, cx);
         } else if later.is_none()
             && let Some(queue) = self.queues.get_mut(&key)
         {
@@ -117,7 +118,7 @@ impl Shard {
         if !self.settings.optimistic || self.draining {
             return None;
         }
-        if !self.queues.get(key)?.is_clear(&run.spec) {
+        if !self.is_clear(key, &run.spec) {
             return None;
         }
         let session = self.pick(key, &run.spec)?;

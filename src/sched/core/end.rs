@@ -72,7 +72,7 @@ impl Shard {
             self.write(Lane::Finish, tenant, vec![row], vec![step], out);
         }
         for action in actions {
-            self.refill(&super::types::QueueKey { tenant, action }, out);
+            self.refill_action(tenant, action, out);
         }
     }
 
@@ -205,7 +205,7 @@ impl Shard {
             want_body: false,
             reason: Some(reason),
         };
-        let (tenant, key, entry) = (task.tenant, task.queue(), (task.rank, run));
+        let (tenant, key, entry) = (task.tenant, self.pauses.queue_of(task.tenant, &task.spec), (task.rank, run));
         if state == RunStatus::Queued
             && let Some(queue) = self.queues.get_mut(&key)
         {
@@ -265,7 +265,7 @@ impl Shard {
         }
         self.write(Lane::Finish, tenant, rows, steps, out);
         for action in actions {
-            self.refill(&super::types::QueueKey { tenant, action }, out);
+            self.refill_action(tenant, action, out);
         }
     }
 

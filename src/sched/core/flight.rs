@@ -8,6 +8,7 @@ use crate::domain::delivery::{Attempt, Reason};
 use crate::id::{EventId, RunId, SessionId, TenantId, WorkerId};
 
 use super::types::{CreateKey, EndRow, Ticket};
+use crate::domain::pause::{Pause, Target};
 
 /// A transition on its way, with what each of its rows means.
 #[cfg_attr(test, derive(Clone, Debug))]
@@ -36,6 +37,8 @@ pub(super) enum Step {
     Worker { session: SessionId, ticket: Option<Ticket>, secret: String, unknown: Vec<(Attempt, Reason)> },
     /// A worker's row was removed.
     Gone,
+    /// A pause was written: as it is now, with who asked.
+    Pause { tenant: TenantId, target: Target, after: Option<Pause>, ticket: Option<Ticket> },
 }
 
 /// To whom a run is given, and when that was decided.
@@ -103,7 +106,7 @@ impl Step {
             | Self::End { run, .. }
             | Self::Extend { run, .. }
             | Self::FreeSlot { run, .. } => Some(*run),
-            Self::Event { .. } | Self::Worker { .. } | Self::Gone => None,
+            Self::Event { .. } | Self::Worker { .. } | Self::Gone | Self::Pause { .. } => None,
         }
     }
 }

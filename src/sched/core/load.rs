@@ -24,8 +24,12 @@ impl Shard {
     ) {
         let Some(queue) = self.queues.get_mut(key) else { return };
         queue.loading = false;
-        if std::mem::take(&mut queue.stale) || !self.offers.contains_key(key) {
+        if std::mem::take(&mut queue.stale) || !self.offers.contains_key(&key.whole()) || !self.pauses.opens(key) {
             queue.late.clear();
+            if !self.pauses.opens(key) {
+                // What was a queue of its own has become part of the whole again, or is paused.
+                self.queues.remove(key);
+            }
             return self.refill(key, out);
         }
         queue.loaded = true;
@@ -116,7 +120,7 @@ impl Shard {
                 ours.push_back(command);
             }
         }
-        let key = QueueKey { tenant: row.tenant, action: row.spec.action.clone() };
+        let key = self.pauses.queue_of(row.tenant, &row.spec);
         if ours.is_empty() && !self.queues.contains_key(&key) {
             return;
         }

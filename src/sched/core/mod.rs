@@ -13,6 +13,8 @@ mod flight;
 mod live;
 mod load;
 mod park;
+mod pause;
+mod pauses;
 mod placement;
 mod queues;
 mod recover;
@@ -24,9 +26,11 @@ mod state;
 mod task;
 mod timers;
 mod types;
+mod why;
 
 #[cfg(test)]
 mod tests;
 
 pub use state::{Counters, Settings, Shard};
 pub use types::*;
+pub use why::WhyQuery;

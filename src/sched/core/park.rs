@@ -62,7 +62,7 @@ impl Shard {
             want_body: false,
             reason: Some("unparked"),
         };
-        let key = task.queue();
+        let key = self.pauses.queue_of(task.tenant, &task.spec);
         if let Some(queue) = self.queues.get_mut(&key) {
             queue.uncommitted.insert((rank, run));
         }

@@ -8,6 +8,7 @@ use crate::domain::labels::Requirements;
 use crate::id::SessionId;
 
 use super::session::Session;
+use super::types::QueueKey;
 
 /// What a run needs of a worker: runs with the same needs are one class of their queue.
 #[derive(Clone, Debug, PartialEq)]
@@ -102,5 +103,13 @@ impl Offer {
     pub fn refresh(&mut self) {
         self.dry.clear();
         self.dry_labels.clear();
+    }
+}
+
+/// The offer of a queue's action.
+pub(super) fn offer_of<'a>(offers: &'a mut HashMap<QueueKey, Offer>, key: &QueueKey) -> Option<&'a mut Offer> {
+    match key.part {
+        None => offers.get_mut(key),
+        Some(_) => offers.get_mut(&key.whole()),
     }
 }

@@ -14,12 +14,14 @@ use crate::domain::definition::Spec;
 use crate::id::{RunId, SessionId};
 
 use super::flight::{Assigned, Step};
-use super::placement::Needs;
+use super::placement::{Needs, offer_of};
+use super::session::Session;
 use super::state::Shard;
 use super::task::Phase;
 use super::types::{Context, Effect, Lane, Mark, MoveRow, Placement, QueueKey, Row};
 use crate::domain::delivery::Attempt;
 use crate::domain::status::RunStatus;
+use crate::domain::why::Drain;
 
 /// Runs in memory of one queue, in windows, when nobody could take most of them.
 const PASSED_WINDOWS: usize = 4;
@@ -46,6 +48,8 @@ pub(super) struct Queue {
     pub uncommitted: BTreeSet<Entry>,
     /// Committed beyond the horizon while a read is on its way: the read may have missed them.
     pub late: BTreeSet<Entry>,
+    /// Starts of the last minute.
+    pub drain: Drain,
 }
 
 #[cfg_attr(test, derive(Clone, Debug))]
@@ -75,6 +79,11 @@ impl Queue {
             && self.horizon.is_none()
             && self.uncommitted.is_empty()
             && self.class(spec).is_none_or(|c| c.entries.is_empty())
+    }
+
+    /// Whether nothing at all waits, here or in the database.
+    pub fn is_drained(&self) -> bool {
+        self.loaded && self.horizon.is_none() && self.uncommitted.is_empty() && self.count == 0
     }
 
     pub fn insert(&mut self, spec: &Spec, entry: Entry) {
@@ -119,6 +128,11 @@ impl Queue {
         }
     }
 
+    /// How many stand before an entry, over all classes.
+    pub fn before(&self, entry: Entry) -> usize {
+        self.classes.iter().map(|c| c.entries.range(..entry).count()).sum()
+    }
+
     /// The last entry of the window, over all classes.
     pub fn last(&self) -> Option<Entry> {
         self.classes.iter().filter_map(|c| c.entries.last().copied()).max()
@@ -142,6 +156,13 @@ impl Queue {
         heads
     }
 
+    /// The earliest entry that a session could take now.
+    pub fn first_for(&self, s: &Session) -> Option<Entry> {
+        let fits = self.classes.iter().filter(|class| class.needs.fit(s));
+        let heads = fits.filter_map(|class| class.entries.first().copied());
+        heads.filter(|head| self.loaded && !self.waits_behind_uncommitted(*head)).min()
+    }
+
     /// Whether an uncommitted run stands before `entry`: it must be given out first.
     fn waits_behind_uncommitted(&self, entry: Entry) -> bool {
         self.uncommitted.first().is_some_and(|first| *first < entry)
@@ -151,13 +172,13 @@ impl Queue {
 impl Shard {
     /// A session with room for a run of `spec`, in turn.
     pub(super) fn pick(&mut self, key: &QueueKey, spec: &Spec) -> Option<SessionId> {
-        self.offers.get_mut(key)?.pick(&self.sessions, &Needs::of(spec))
+        offer_of(&mut self.offers, key)?.pick(&self.sessions, &Needs::of(spec))
     }
 
     /// A committed queued run enters its queue, if memory is to hold it.
     pub(super) fn enqueue(&mut self, run: RunId, out: &mut Vec<Effect>) {
         let Some(task) = self.tasks.get(&run) else { return };
-        let (key, entry) = (task.queue(), (task.rank, run));
+        let (key, entry) = (self.pauses.queue_of(task.tenant, &task.spec), (task.rank, run));
         let spec = Arc::clone(&task.spec);
         let Some(queue) = self.queues.get_mut(&key) else { return };
         queue.uncommitted.remove(&entry);
@@ -194,7 +215,7 @@ impl Shard {
     /// Takes a run out of its queue because something happens to it.
     pub(super) fn dequeue(&mut self, run: RunId) {
         let Some(task) = self.tasks.get(&run) else { return };
-        let (key, entry) = (task.queue(), (task.rank, run));
+        let (key, entry) = (self.pauses.queue_of(task.tenant, &task.spec), (task.rank, run));
         let spec = Arc::clone(&task.spec);
         if let Some(queue) = self.queues.get_mut(&key) {
             queue.uncommitted.remove(&entry);
@@ -213,7 +234,10 @@ impl Shard {
 
     fn next_claim(&mut self, key: &QueueKey) -> Option<(Entry, SessionId)> {
         let queue = self.queues.get(key).filter(|q| q.loaded && q.count > 0)?;
-        let offer = self.offers.get_mut(key)?;
+        if self.pauses.block(key) {
+            return None;
+        }
+        let offer = offer_of(&mut self.offers, key)?;
         for (entry, needs) in queue.heads() {
             if queue.waits_behind_uncommitted(entry) {
                 return None;
@@ -230,19 +254,8 @@ impl Shard {
     pub(super) fn fill_session(&mut self, session: SessionId, cx: Context, rows: &mut Vec<Row>, steps: &mut Vec<Step>) {
         loop {
             let Some(s) = self.sessions.get(&session).filter(|s| s.takes_work()) else { return };
-            let mut best: Option<Entry> = None;
-            for action in &s.info.actions {
-                let key = QueueKey { tenant: s.tenant, action: Arc::clone(action) };
-                let Some(queue) = self.queues.get(&key).filter(|q| q.loaded && q.count > 0) else { continue };
-                for class in &queue.classes {
-                    let Some(head) = class.entries.first() else { continue };
-                    let fits = class.needs.fit(s);
-                    if fits && best.is_none_or(|b| *head < b) && !queue.waits_behind_uncommitted(*head) {
-                        best = Some(*head);
-                    }
-                }
-            }
-            let Some((_, run)) = best else { return };
+            let first = s.info.actions.iter().filter_map(|action| self.first_for(s, action)).min();
+            let Some((_, run)) = first else { return };
             let (row, step) = self.claim(run, session, cx);
             rows.push(row);
             steps.push(step);
@@ -252,12 +265,14 @@ impl Shard {
     /// Reserves a slot for a queued run and says what to write.
     pub(super) fn claim(&mut self, run: RunId, session: SessionId, cx: Context) -> (Row, Step) {
         self.dequeue(run);
+        self.note_start(run, cx);
         let (Some(task), Some(s)) = (self.tasks.get_mut(&run), self.sessions.get_mut(&session)) else {
             unreachable!("a window holds only runs in memory, and only a session of the shard claims");
         };
         let to = Assigned { session, worker: s.worker, at: cx.now };
         let attempt = Attempt { run, number: task.attempt + 1 };
         s.hold(attempt, &task.spec);
+        let (tenant, spec) = (task.tenant, Arc::clone(&task.spec));
         let row = MoveRow {
             run,
             tenant: task.tenant,
@@ -276,6 +291,7 @@ impl Shard {
             want_body: task.body.is_none(),
             reason: None,
         };
+        self.spend(tenant, &spec, to, cx);
         (Row::Move(Box::new(row)), Step::Assign { run, to })
     }
 
@@ -298,21 +314,21 @@ impl Shard {
         }
         let (tenant, actions) = (s.tenant, s.info.actions.clone());
         for action in actions {
-            if let Some(offer) = self.offers.get_mut(&QueueKey { tenant, action }) {
+            if let Some(offer) = self.offers.get_mut(&QueueKey::of(tenant, action)) {
                 offer.refresh();
             }
         }
     }
 
     fn served(&mut self, key: &QueueKey) -> usize {
-        let (Some(queue), Some(offer)) = (self.queues.get_mut(key), self.offers.get(key)) else { return 0 };
+        let (Some(queue), Some(offer)) = (self.queues.get_mut(key), self.offers.get(&key.whole())) else { return 0 };
         queue.served(|needs| offer.could_take(&self.sessions, needs))
     }
 
     /// Asks for more of a queue when its window runs low.
     pub(super) fn refill(&mut self, key: &QueueKey, out: &mut Vec<Effect>) {
         let window = self.settings.window;
-        let wanted = self.offers.get(key).is_some_and(|o| !o.sessions.is_empty());
+        let wanted = self.offers.get(&key.whole()).is_some_and(|o| !o.sessions.is_empty()) && self.pauses.opens(key);
         let Some(queue) = self.queues.get(key) else { return };
         let low = match (queue.loaded, queue.horizon) {
             (false, _) => true,
@@ -324,7 +340,11 @@ impl Shard {
         let Some(queue) = self.queues.get_mut(key) else { return };
         if wanted && low && !queue.loading {
             queue.loading = true;
-            out.push(Effect::LoadQueue(key.clone(), queue.horizon, window));
+            let apart = match &key.part {
+                None if !self.pauses.is_empty() => self.pauses.apart(key.tenant, &key.action),
+                None | Some(_) => Vec::new(),
+            };
+            out.push(Effect::LoadQueue(key.clone(), queue.horizon, window, apart));
         }
     }
 
@@ -345,7 +365,7 @@ impl Shard {
 
 /// Slots in use of each session by what it holds; the sum that `used` must equal.
 #[cfg(test)]
-pub(super) fn used_by_holds(session: &super::session::Session) -> BTreeMap<Arc<str>, u32> {
+pub(super) fn used_by_holds(session: &Session) -> BTreeMap<Arc<str>, u32> {
     let mut used = BTreeMap::new();
     for hold in session.holds.values() {
         *used.entry(Arc::clone(&hold.kind)).or_default() += hold.cost;

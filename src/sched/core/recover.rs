@@ -33,6 +33,7 @@ impl Shard {
                 ready: true,
                 draining: false,
                 congested: false,
+                paused: false,
                 holds: HashMap::new(),
                 timer: None,
                 lookups: Budget::full(cx.now),
@@ -42,6 +43,9 @@ impl Shard {
         }
         for row in held {
             self.adopt(&row, cx, out);
+        }
+        if !self.pauses.is_empty() {
+            self.pauses_recovered(cx, out);
         }
     }
 

@@ -31,6 +31,9 @@ impl Shard {
         for run in touched {
             self.settle(run, cx, out);
         }
+        if !self.pauses.unanswered.is_empty() {
+            self.pauses_landed(flight, out);
+        }
     }
 
     fn reject_step(&mut self, step: Step, why: &str, cx: Context, out: &mut Vec<Effect>) {
@@ -69,6 +72,10 @@ impl Shard {
                 self.unwritten(session, cx, out);
             }
             Step::Gone => {}
+            Step::Pause { tenant, target, ticket, .. } => {
+                refuse(ticket, internal(), out);
+                self.pause_refused(tenant, &target, ticket.is_some(), cx, out);
+            }
         }
     }
 

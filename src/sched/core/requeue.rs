@@ -85,7 +85,7 @@ impl Shard {
                 Delivery::Received => {}
             },
             Phase::Queued { .. } => {
-                let key = task.queue();
+                let key = self.pauses.queue_of(task.tenant, &task.spec);
                 self.fill_queue(&key, cx, out);
             }
             Phase::Scheduled { .. } | Phase::Parked => {}
@@ -95,10 +95,11 @@ impl Shard {
     /// A scheduled run's time has come: straight to a free slot if nothing is ahead, else into the queue.
     fn due(&mut self, run: RunId, cx: Context, out: &mut Vec<Effect>) {
         let Some(task) = self.tasks.get(&run) else { return };
-        let (key, spec) = (task.queue(), task.spec.clone());
+        let (key, spec) = (self.pauses.queue_of(task.tenant, &task.spec), task.spec.clone());
         let (entry, tenant, retries) = ((task.rank, run), task.tenant, task.retries);
-        let clear = self.queues.get(&key).is_some_and(|q| q.is_clear(&spec));
-        if clear && let Some(session) = self.pick(&key, &spec) {
+        if self.is_clear(&key, &spec)
+            && let Some(session) = self.pick(&key, &spec)
+        {
             let (row, step) = self.claim(run, session, cx);
             self.set_timer(run, None);
             return self.write(Lane::Finish, tenant, vec![row], vec![step], out);

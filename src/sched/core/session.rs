@@ -27,6 +27,8 @@ pub(super) struct Session {
     pub ready: bool,
     pub draining: bool,
     pub congested: bool,
+    /// Somebody paused it, or its gentle start has no token now.
+    pub paused: bool,
     /// What holds its slots: attempts that run, are on their way, or are told to stop.
     pub holds: HashMap<Attempt, Hold>,
     pub timer: Option<Timestamp>,
@@ -86,7 +88,7 @@ impl Session {
 
     /// Whether it may be given work at all.
     pub const fn takes_work(&self) -> bool {
-        self.ready && self.transport.is_some() && !self.draining && !self.congested
+        self.ready && self.transport.is_some() && !self.draining && !self.congested && !self.paused
     }
 
     pub fn hold(&mut self, attempt: Attempt, spec: &Spec) {

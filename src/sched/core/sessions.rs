@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::domain::delivery::{Attempt, Close, Outcome, Outgoing, Reason};
+use crate::domain::pause::Target;
 use crate::error::Error;
 use crate::id::SessionId;
 
@@ -46,6 +47,7 @@ impl Shard {
             ready: false,
             draining: false,
             congested: false,
+            paused: false,
             holds: HashMap::new(),
             timer: None,
             lookups: Budget::full(cx.now),
@@ -210,7 +212,7 @@ impl Shard {
     /// A session is over: its work goes to others, its row goes.
     fn finish_session(&mut self, id: SessionId, why: TakeBack, cx: Context, out: &mut Vec<Effect>) {
         self.take_all_back(id, why, cx, out);
-        self.remove_session(id, out);
+        self.remove_session(id, cx, out);
     }
 
     /// A worker's row was refused: a new session is not one; of an older one the socket is given up, and what it
@@ -218,7 +220,7 @@ impl Shard {
     pub(super) fn unwritten(&mut self, id: SessionId, cx: Context, out: &mut Vec<Effect>) {
         let Some(s) = self.sessions.get_mut(&id) else { return };
         if !s.ready {
-            return self.remove_session(id, out);
+            return self.remove_session(id, cx, out);
         }
         if let Some(transport) = s.transport.take() {
             s.lost_at = Some(cx.now);
@@ -228,11 +230,14 @@ impl Shard {
     }
 
     /// Takes a session out of memory and out of its row.
-    pub(super) fn remove_session(&mut self, id: SessionId, out: &mut Vec<Effect>) {
+    pub(super) fn remove_session(&mut self, id: SessionId, cx: Context, out: &mut Vec<Effect>) {
         self.set_session_timer(id, None);
         let Some(s) = self.sessions.remove(&id) else { return };
         self.withdraw_offers(s.tenant, id, &s.info.actions, out);
         self.write(Lane::Finish, s.tenant, vec![Row::DropWorker(s.worker)], vec![Step::Gone], out);
+        if !self.pauses.is_empty() {
+            self.pause_left(s.tenant, s.worker, cx, out);
+        }
         self.greet(out);
     }
 
@@ -281,7 +286,7 @@ impl Shard {
         let Some(s) = self.sessions.get(&id) else { return };
         let (tenant, actions) = (s.tenant, s.info.actions.clone());
         for action in actions {
-            let key = QueueKey { tenant, action };
+            let key = QueueKey::of(tenant, action);
             let offer = self.offers.entry(key.clone()).or_default();
             offer.refresh();
             if !offer.sessions.contains(&id) {
@@ -289,6 +294,9 @@ impl Shard {
             }
             self.queues.entry(key.clone()).or_default().offers_changed();
             self.refill(&key, out);
+            if !self.pauses.is_empty() {
+                self.open_parts(&key, out);
+            }
         }
         self.offer_room(id, cx, out);
     }
@@ -301,7 +309,7 @@ impl Shard {
                 continue;
             };
             let loaded = |action: &Arc<str>| {
-                let key = QueueKey { tenant: s.tenant, action: Arc::clone(action) };
+                let key = QueueKey::of(s.tenant, Arc::clone(action));
                 self.queues.get(&key).is_some_and(|q| q.loaded)
             };
             if s.info.actions.iter().all(loaded) {
@@ -315,7 +323,7 @@ impl Shard {
     pub(super) fn offers_refresh(&mut self, id: SessionId) {
         let Some(s) = self.sessions.get(&id) else { return };
         for action in &s.info.actions {
-            if let Some(offer) = self.offers.get_mut(&QueueKey { tenant: s.tenant, action: Arc::clone(action) }) {
+            if let Some(offer) = self.offers.get_mut(&QueueKey::of(s.tenant, Arc::clone(action))) {
                 offer.refresh();
             }
         }
@@ -329,14 +337,16 @@ impl Shard {
         out: &mut Vec<Effect>,
     ) {
         for action in actions {
-            let key = QueueKey { tenant, action: Arc::clone(action) };
+            let key = QueueKey::of(tenant, Arc::clone(action));
             let Some(offer) = self.offers.get_mut(&key) else { continue };
             offer.sessions.retain(|s| *s != id);
             if offer.sessions.is_empty() {
                 self.offers.remove(&key);
                 self.close_queue(&key, out);
+                self.close_parts(&key, out);
             } else if let Some(queue) = self.queues.get_mut(&key) {
                 queue.offers_changed();
+                self.parts_changed(&key);
             }
         }
     }
@@ -368,6 +378,7 @@ impl Shard {
                 connected: s.transport.is_some(),
                 draining: s.draining,
                 lost_at: s.lost_at,
+                pause: self.pauses.get(tenant, &Target::Worker(s.worker)).map(Arc::clone),
             })
             .collect();
         workers.sort_unstable_by_key(|w| w.id);

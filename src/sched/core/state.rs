@@ -10,6 +10,7 @@ use crate::domain::run::RunError;
 use crate::id::{RunId, SessionId, TenantId};
 
 use super::flight::{InFlight, Step};
+use super::pauses::Pauses;
 use super::placement::Offer;
 use super::queues::Queue;
 use super::session::Session;
@@ -44,6 +45,7 @@ pub struct Shard {
     pub(super) queues: HashMap<QueueKey, Queue>,
     pub(super) offers: HashMap<QueueKey, Offer>,
     pub(super) sessions: HashMap<SessionId, Session>,
+    pub(super) pauses: Pauses,
     pub(super) flights: HashMap<Flight, InFlight>,
     /// Create keys on their way, and who waits behind each.
     pub(super) keys: HashMap<(TenantId, Arc<str>, Arc<str>), VecDeque<Command>>,
@@ -68,6 +70,9 @@ pub struct Shard {
     /// Switches the attempt fence off, so that the model can show that it notices.
     #[cfg(test)]
     pub(super) unfenced: bool,
+    /// A pause does not wait for what was decided before it.
+    #[cfg(test)]
+    pub(super) hasty: bool,
 }
 
 /// What the shard has done since it is here.
@@ -105,6 +110,7 @@ impl Shard {
             queues: HashMap::new(),
             offers: HashMap::new(),
             sessions: HashMap::new(),
+            pauses: Pauses::default(),
             flights: HashMap::new(),
             keys: HashMap::new(),
             timers: BTreeSet::new(),
@@ -120,6 +126,8 @@ impl Shard {
             counters: Counters::default(),
             #[cfg(test)]
             unfenced: false,
+            #[cfg(test)]
+            hasty: false,
         }
     }
 
@@ -148,6 +156,8 @@ impl Shard {
             Command::TimersAsked(until) => self.timer_asked = until,
             Command::TimersLoaded(rows, until, all) => self.timers_loaded(rows, until, all, cx, out),
             Command::Recovered(workers, held) => self.recovered(workers, held, cx, out),
+            Command::PausesFound(found) => self.pauses_found(found, cx),
+            Command::Pause(order, ticket) => self.pause(*order, ticket, cx, out),
             Command::Tick => self.tick(cx, out),
             Command::Drain(grace) => self.drain(grace, out),
         }
@@ -157,7 +167,8 @@ impl Shard {
     pub fn next_timer(&self) -> Option<Timestamp> {
         let run = self.timers.first().map(|t| t.0);
         let session = self.session_timers.first().map(|t| t.0);
-        [run, session].into_iter().flatten().min()
+        let pause = self.pauses.timers.first().map(|t| t.0);
+        [run, session, pause].into_iter().flatten().min()
     }
 
     /// Up to when timers are in memory.
@@ -215,7 +226,7 @@ impl Shard {
                 | Step::End { run, .. }
                 | Step::Extend { run, .. }
                 | Step::FreeSlot { run, .. } => *run,
-                Step::Event { .. } | Step::Worker { .. } | Step::Gone => continue,
+                Step::Event { .. } | Step::Worker { .. } | Step::Gone | Step::Pause { .. } => continue,
             };
             if let Some(task) = self.tasks.get_mut(&run) {
                 crate::invariant!(task.flight.is_none(), "I7 two transitions of {run} at once");
@@ -299,7 +310,7 @@ impl Shard {
             // Without a timer it waits in the database.
             Phase::Scheduled { .. } => task.timer.is_some(),
             Phase::Queued { .. } => {
-                let key = QueueKey { tenant: task.tenant, action: Arc::clone(&task.spec.action) };
+                let key = self.pauses.queue_of(task.tenant, &task.spec);
                 let entry = (task.rank, run);
                 self.queues.get(&key).is_some_and(|q| q.holds(&task.spec, entry)) || task.timer.is_some()
             }

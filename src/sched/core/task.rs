@@ -10,7 +10,7 @@ use crate::domain::delivery::{Attempt, Outcome};
 use crate::domain::status::RunStatus;
 use crate::id::{EventId, RunId, SessionId, TenantId, WorkerId};
 
-use super::types::{Body, Flight, Guard, OpenRow, QueueKey, Ticket};
+use super::types::{Body, Flight, Guard, OpenRow, Ticket};
 
 /// A run in memory.
 #[cfg_attr(test, derive(Clone))]
@@ -131,10 +131,6 @@ impl Task {
             deferred: VecDeque::new(),
             timer: None,
         }
-    }
-
-    pub fn queue(&self) -> QueueKey {
-        QueueKey { tenant: self.tenant, action: Arc::clone(&self.spec.action) }
     }
 
     /// What the row must look like for a change of this task to apply.

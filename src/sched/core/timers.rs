@@ -46,6 +46,9 @@ impl Shard {
             }
             self.session_due(session, cx, out);
         }
+        if !self.pauses.is_empty() {
+            self.pauses_due(cx, out);
+        }
     }
 
     /// Rows whose timers lie before `until` have been read; if not all of them, the horizon is the last.

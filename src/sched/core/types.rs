@@ -5,14 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use crate::domain::change::{
-    Body, CreateKey, EndRow, EndedRun, Guard, InsertRow, Mark, MoveRow, NewEventRow, NewRunRow, Placement, Row,
-    RowOutcome, WorkerRow,
+    Body, CreateKey, EndRow, EndedRun, Guard, InsertRow, Mark, MoveRow, NewEventRow, NewRunRow, PauseRow, Placement,
+    Row, RowOutcome, WorkerRow,
 };
 
 use crate::clock::Timestamp;
 use crate::domain::definition::Spec;
 use crate::domain::delivery::{Attempt, Outcome, Outgoing, Welcome, WorkerInfo};
 use crate::domain::live::Change;
+use crate::domain::pause::{Pause, Paused, Target};
 use crate::domain::run::Run;
 use crate::domain::status::RunStatus;
 use crate::error::Error;
@@ -91,6 +92,10 @@ pub enum Command {
     TimersLoaded(Vec<OpenRow>, Timestamp, bool),
     /// What a former owner left: workers and the attempts that they hold.
     Recovered(Vec<WorkerRow>, Vec<OpenRow>),
+    /// What a former owner left paused; comes before the rest of what it left.
+    PausesFound(Vec<Paused>),
+    /// Somebody pauses or resumes.
+    Pause(Box<PauseOrder>, Ticket),
     /// Time has passed.
     Tick,
     /// The process stops: no optimistic assignments, workers are asked to reconnect.
@@ -130,6 +135,45 @@ pub struct QueueKey {
     pub tenant: TenantId,
     /// What a worker must offer.
     pub action: Arc<str>,
+    /// Only the runs of this workflow, which starts gently after a pause; as a rule there is no such part.
+    pub part: Option<Arc<str>>,
+}
+
+impl QueueKey {
+    /// The queue of an action.
+    pub const fn of(tenant: TenantId, action: Arc<str>) -> Self {
+        Self { tenant, action, part: None }
+    }
+
+    /// The queue of the action, of which this may be a part.
+    pub fn whole(&self) -> Self {
+        Self::of(self.tenant, Arc::clone(&self.action))
+    }
+}
+
+/// What somebody wants paused or resumed.
+#[derive(Debug, Clone)]
+pub struct PauseOrder {
+    /// Whose.
+    pub tenant: TenantId,
+    /// What.
+    pub target: Target,
+    /// How.
+    pub change: PauseChange,
+}
+
+/// A wish about a pause.
+#[derive(Debug, Clone)]
+pub enum PauseChange {
+    /// Nothing starts any more.
+    Pause(Pause),
+    /// The backlog goes: at once, or at a rate.
+    Resume {
+        /// Starts per second.
+        rate: Option<f64>,
+        /// The actions that runs of the workflow may need.
+        actions: Vec<Arc<str>>,
+    },
 }
 
 /// A worker on its way in.
@@ -235,8 +279,8 @@ pub enum Effect {
     Ended(RunId, Option<Box<Run>>),
     /// Tell those who watch; only if there are any.
     Changed(Box<Change>),
-    /// Read queued rows of one action, from a place in it.
-    LoadQueue(QueueKey, Option<(i64, RunId)>, usize),
+    /// Read queued rows of one action, from a place in it, without those of some workflows.
+    LoadQueue(QueueKey, Option<(i64, RunId)>, usize, Vec<Arc<str>>),
     /// Read these rows.
     LoadRun(RunId),
 }
@@ -254,6 +298,10 @@ pub enum Answer {
     Cancelled,
     /// The run is in its queue again.
     Unparked,
+    /// The pause is committed, and nothing that was decided before it is on its way any more.
+    Paused(Box<Paused>),
+    /// It is resumed; with what still stands of it: a gentle start.
+    Resumed(Option<Box<Paused>>),
     /// The worker is known; the socket that it replaces, if any, is told already.
     Welcome(Box<Welcome>),
     /// Not done.

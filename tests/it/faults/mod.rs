@@ -5,6 +5,7 @@ mod engine;
 mod jobs;
 mod network;
 mod oracle_tests;
+mod pauses;
 mod postgres;
 mod proxy_tests;
 mod results;

@@ -15,10 +15,12 @@ mod input;
 mod input_schema;
 mod jobs;
 mod lists;
+mod pauses;
 mod reads;
 mod replay;
 mod runs;
 mod wait;
+mod why;
 mod workers;
 mod workflows;
 

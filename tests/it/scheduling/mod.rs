@@ -9,6 +9,7 @@ mod labels;
 mod loss;
 mod order;
 mod parked;
+mod pause;
 mod plans;
 mod retention;
 mod takeover;

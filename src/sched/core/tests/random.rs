@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use super::world::{World, settings, spec};
 use crate::domain::delivery::Attempt;
+use crate::domain::pause::Target;
 use crate::sched::core::{Command, Settings, Transport, WorkerMessage};
 
 #[derive(Debug, Clone)]
@@ -28,6 +29,8 @@ enum Act {
     Lose(usize),
     Resume(usize),
     Goodbye(usize),
+    Pause(u8, Option<u16>),
+    Unpause(u8, bool),
     Wait(u16),
 }
 
@@ -51,6 +54,8 @@ fn act() -> impl Strategy<Value = Act> {
         1 => any::<usize>().prop_map(Act::Lose),
         1 => any::<usize>().prop_map(Act::Resume),
         1 => any::<usize>().prop_map(Act::Goodbye),
+        1 => (0_u8..4, proptest::option::of(1_u16..9_000)).prop_map(|(t, ms)| Act::Pause(t, ms)),
+        2 => (0_u8..4, any::<bool>()).prop_map(|(t, gentle)| Act::Unpause(t, gentle)),
         2 => (1_u16..4_000).prop_map(Act::Wait),
     ]
 }
@@ -68,6 +73,7 @@ struct Player {
     lost: Vec<Transport>,
     holding: Vec<(Transport, Attempt)>,
     runs: Vec<crate::id::RunId>,
+    rejected: bool,
 }
 
 impl Player {
@@ -88,10 +94,12 @@ impl Player {
         let w = &mut self.world;
         let at = (delay > 0).then(|| w.now.plus(Duration::from_secs(u64::from(delay) * 40)));
         let key = key.map(|k| w.with_key(&format!("k{k}")));
+        // A second workflow shares the action.
+        let second = w.ticket().is_multiple_of(3);
         let (run, _) = w.trigger_with(|r| {
             r.run_at = at;
             r.key = key;
-            r.spec = spec(SPECS[of]);
+            r.spec = if second { super::pausing::flow("other", SPECS[of]) } else { spec(SPECS[of]) };
         });
         self.runs.push(run);
     }
@@ -111,7 +119,7 @@ impl Player {
                 }
             }
             Act::Commit(finish) => drop(w.commit(usize::from(finish))),
-            Act::Reject => drop(w.reject(1)),
+            Act::Reject => self.rejected |= w.reject(1),
             Act::Load => drop(w.load()),
             Act::AskTimers => w.ask_timers(),
             Act::DeliverTimers => w.deliver_timers(),
@@ -162,10 +170,30 @@ impl Player {
                     self.world.say(socket, WorkerMessage::Goodbye);
                 }
             }
+            Act::Pause(t, ms) => {
+                if let Some(target) = self.target(t) {
+                    self.world.pause(target, ms.map(|ms| Duration::from_millis(u64::from(ms))));
+                }
+            }
+            Act::Unpause(t, gentle) => {
+                if let Some(target) = self.target(t) {
+                    self.world.resume(target, gentle.then_some(3.0));
+                }
+            }
             Act::Wait(ms) => {
                 w.now = w.now.plus(Duration::from_millis(u64::from(ms)));
                 w.step(Command::Tick);
             }
+        }
+    }
+
+    /// The workflow, another one that shares its action, the action, or a worker.
+    fn target(&self, n: u8) -> Option<Target> {
+        match n {
+            0 => Some(Target::Workflow("w".into())),
+            1 => Some(Target::Workflow("other".into())),
+            2 => Some(Target::Action("a".into())),
+            _ => self.world.shard.sessions.values().map(|s| s.worker).max().map(Target::Worker),
         }
     }
 
@@ -184,6 +212,11 @@ impl Player {
 
     /// An honest worker and enough time: whatever happened before, everything ends.
     fn finish(&mut self) {
+        self.world.settle();
+        let paused: Vec<Target> = self.world.pauses.keys().cloned().collect();
+        for (i, target) in paused.into_iter().enumerate() {
+            self.world.resume(target, (i % 2 == 0).then_some(20.0));
+        }
         self.world.settle();
         let helper = self.world.connect(3);
         self.relabel(helper, true);
@@ -212,6 +245,11 @@ impl Player {
         let used: u32 = self.world.shard.sessions.values().map(|s| s.used.values().sum::<u32>()).sum();
         assert_eq!(used, 0, "I13 a slot leaked");
         assert!(self.world.shard.tasks.is_empty(), "a run is still in memory");
+        assert!(
+            self.rejected
+                || self.world.pauses.keys().all(|t| self.world.shard.pauses.get(self.world.tenant, t).is_some()),
+            "a pause is left in the rows"
+        );
     }
 }
 
@@ -220,7 +258,7 @@ proptest! {
     #[test]
     fn everything_ends_in_any_order(acts in proptest::collection::vec(act(), 1..120), optimistic in any::<bool>()) {
         let world = World::new(Settings { optimistic, redeliveries: 1_000, ..settings() });
-        let mut player = Player { world, sockets: Vec::new(), lost: Vec::new(), holding: Vec::new(), runs: Vec::new() };
+        let mut player = Player { world, sockets: Vec::new(), lost: Vec::new(), holding: Vec::new(), runs: Vec::new(), rejected: false };
         for act in acts {
             player.play(act);
         }

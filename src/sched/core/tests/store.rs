@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::world::{Stored, World};
+use crate::domain::status::RunStatus;
 use crate::id::RunId;
 use crate::sched::core::{Mark, OpenRow, Row, RowOutcome, Write};
 
@@ -47,6 +48,7 @@ impl World {
                 };
                 let before = self.open.insert(row.run.id, Stored { row: open, body: Arc::clone(&row.run.body) });
                 assert!(before.is_none());
+                self.may_start(row.run.id);
                 RowOutcome::Applied(None)
             }
             Row::Move(row) => {
@@ -64,7 +66,11 @@ impl World {
                     Mark::Freed => r.freed = true,
                     Mark::Unparked { rank } => (r.rank, r.unparked) = (rank, row.place.attempt),
                 }
-                RowOutcome::Applied(row.want_body.then(|| Arc::clone(&stored.body)))
+                let body = row.want_body.then(|| Arc::clone(&stored.body));
+                if row.guard.state != RunStatus::Running {
+                    self.may_start(row.run);
+                }
+                RowOutcome::Applied(body)
             }
             Row::End(row) => {
                 if !self.open.get(&row.run).is_some_and(|s| matches(s, &row.guard)) {
@@ -73,6 +79,13 @@ impl World {
                 self.open.remove(&row.run);
                 let before = self.ended.insert(row.run, (row.state, row.guard.attempt, row.guard.session));
                 assert!(before.is_none(), "I3 {:?} ended twice", row.run);
+                RowOutcome::Applied(None)
+            }
+            Row::Pause(row) => {
+                match &row.pause {
+                    Some(pause) => drop(self.pauses.insert(row.target.clone(), pause.clone())),
+                    None => drop(self.pauses.remove(&row.target)),
+                }
                 RowOutcome::Applied(None)
             }
             Row::InsertEvent(_) | Row::PutWorker(_) | Row::DropWorker(_) => RowOutcome::Applied(None),

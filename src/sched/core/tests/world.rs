@@ -8,6 +8,7 @@ use crate::clock::Timestamp;
 use crate::domain::definition::{Spec, WorkflowDefinition};
 use crate::domain::delivery::{Attempt, Outcome, Outgoing, WorkerInfo};
 use crate::domain::json::Payload;
+use crate::domain::pause::{Pause, Target};
 use crate::domain::run::RunError;
 use crate::domain::status::RunStatus;
 use crate::id::{RunId, SessionId, TenantId, WorkerId};
@@ -31,6 +32,9 @@ pub struct World {
     pub open: HashMap<RunId, Stored>,
     pub ended: HashMap<RunId, (RunStatus, i32, Option<SessionId>)>,
     pub keys: HashMap<String, RunId>,
+    pub pauses: BTreeMap<Target, Pause>,
+    /// Pauses whose caller has its answer: nothing of them may start.
+    pub shut: HashSet<Target>,
     pub lanes: [VecDeque<Write>; 2],
     pub loads: VecDeque<Effect>,
     pub answers: HashMap<Ticket, Answer>,
@@ -75,6 +79,8 @@ impl World {
             open: HashMap::new(),
             ended: HashMap::new(),
             keys: HashMap::new(),
+            pauses: BTreeMap::new(),
+            shut: HashSet::new(),
             lanes: [VecDeque::new(), VecDeque::new()],
             loads: VecDeque::new(),
             answers: HashMap::new(),
@@ -124,6 +130,9 @@ impl World {
     fn answered(&mut self, ticket: Ticket, answer: Answer) {
         if let Answer::Welcome(welcome) = &answer {
             self.sessions.insert(self.hellos[&ticket], (welcome.session, welcome.secret.clone()));
+        }
+        if let Answer::Paused(paused) = &answer {
+            self.shut.insert(paused.target.clone());
         }
         self.answers.insert(ticket, answer);
     }
@@ -292,11 +301,13 @@ impl World {
     /// Answers the oldest read.
     pub fn load(&mut self) -> bool {
         match self.loads.pop_front() {
-            Some(Effect::LoadQueue(key, from, limit)) => {
+            Some(Effect::LoadQueue(key, from, limit, apart)) => {
+                let mine = |w: &Arc<str>| key.part.as_ref().is_none_or(|p| p == w) && !apart.contains(w);
                 let mut rows: Vec<OpenRow> = self
                     .open
                     .values()
-                    .filter(|s| s.row.state == RunStatus::Queued && from.is_none_or(|f| (s.row.rank, s.row.run) >= f))
+                    .filter(|s| s.row.state == RunStatus::Queued && s.row.spec.action == key.action)
+                    .filter(|s| mine(&s.row.spec.workflow) && from.is_none_or(|f| (s.row.rank, s.row.run) >= f))
                     .map(|s| s.row.clone())
                     .collect();
                 rows.sort_by_key(|r| (r.rank, r.run));

@@ -60,6 +60,10 @@ pub enum Action {
     Stall,
     /// Once: the second node takes over; the first one may live on.
     TakeOver,
+    /// Once: somebody pauses the workflow.
+    Pause,
+    /// They resume it, again if the owner that they asked is gone.
+    Resume,
 }
 
 const NODES: [usize; 2] = [0, 1];
@@ -102,6 +106,9 @@ impl System {
         if self.taken_over && self.nodes[0].is_some() {
             next.push(Action::Die);
         }
+        if self.pausing.wants_resume(self.owner) {
+            next.push(Action::Resume);
+        }
         next
     }
 
@@ -118,6 +125,9 @@ impl System {
         }
         if self.takeover {
             next.push(Action::TakeOver);
+        }
+        if self.pausing.left {
+            next.push(Action::Pause);
         }
         if self.taken_over && self.nodes[0].is_some() {
             let unsent = self.clients.iter().enumerate().filter(|c| c.1.sent == 0);
@@ -184,7 +194,7 @@ impl System {
                 }
             }
             Action::Late(i) => {
-                let outcomes = self.store.execute(&self.air[i].write, self.off);
+                let outcomes = self.execute(self.air[i].write.clone());
                 self.air[i].executed = Some(outcomes);
             }
             Action::Answer(i) => {
@@ -193,6 +203,8 @@ impl System {
                 self.step(hanging.node, Command::Committed(hanging.write.flight, outcomes));
             }
             Action::TakeOver => self.take_over(),
+            Action::Pause => self.pause(),
+            Action::Resume => self.resume(),
             fault => {
                 self.faults -= 1;
                 self.fail(fault);
@@ -276,7 +288,7 @@ impl System {
             return self.die();
         }
         let Some(write) = self.nodes[n].as_mut().and_then(|node| node.lanes[lane].pop_front()) else { return };
-        let outcomes = self.store.execute(&write, self.off);
+        let outcomes = self.execute(write.clone());
         self.step(n, Command::Committed(write.flight, outcomes));
     }
 
@@ -311,8 +323,9 @@ impl System {
     fn read(&mut self, n: usize) {
         let Some(load) = self.nodes[n].as_mut().and_then(|node| node.loads.pop_front()) else { return };
         let command = match load {
-            Load::Queue(key, from, limit) => {
-                let (rows, all) = self.store.queue(from, limit);
+            Load::Queue(key, from, limit, apart) => {
+                let gone = |w: &Arc<str>| key.part.as_ref().is_some_and(|p| p != w) || apart.contains(w);
+                let (rows, all) = self.store.queue(from, limit, gone);
                 Command::QueueLoaded(key, rows, all)
             }
             Load::Run(run) => Command::RunsLoaded(vec![(run, self.store.find(run))]),

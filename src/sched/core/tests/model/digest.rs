@@ -30,9 +30,23 @@ impl Ink {
         self.sorted(shard.queues.iter());
         self.sorted(shard.offers.iter());
         for (id, s) in &shard.sessions.iter().collect::<std::collections::BTreeMap<_, _>>() {
-            self.put((id, s.worker, s.transport, s.lost_at, s.ready, s.draining, s.congested, &s.used, s.timer));
+            self.put((
+                id,
+                s.worker,
+                s.transport,
+                s.lost_at,
+                s.ready,
+                s.draining,
+                s.congested,
+                s.paused,
+                &s.used,
+                s.timer,
+            ));
             self.sorted(s.holds.iter());
         }
+        self.sorted(shard.pauses.standing.iter());
+        self.sorted(shard.pauses.rows.iter());
+        self.put((&shard.pauses.timers, &shard.pauses.unanswered));
         self.sorted(shard.flights.iter());
         self.sorted(shard.keys.iter());
         self.sorted(shard.loading.iter());
@@ -58,6 +72,7 @@ impl Ink {
                 Row::PutWorker(row) => self.put((row.worker, row.session)),
                 Row::DropWorker(worker) => self.put(worker),
                 Row::InsertEvent(event) => self.put(event.id),
+                Row::Pause(row) => self.put(&row.pause),
             }
         }
     }
@@ -84,6 +99,7 @@ impl System {
         ink.put((&store.ended, &store.keys, &store.under_key, store.epochs, store.fenced));
         ink.put(store.workers.values().map(|w| (w.worker, w.session)).collect::<Vec<_>>());
         ink.put((&self.workers, &self.clients, &self.given));
+        ink.put((&self.pausing, &store.pause));
         ink.put((self.now, self.owner, self.faults, self.takeover, self.taken_over, self.given_twice, self.broken));
         let hash = Sha256::digest(ink.0.as_bytes());
         self.digest = hash.iter().take(8).fold(0, |all, byte| (all << 8) | u64::from(*byte));

@@ -3,6 +3,7 @@
 
 mod actions;
 mod digest;
+mod pause;
 mod store;
 mod system;
 mod worker;
@@ -33,6 +34,8 @@ pub enum Protection {
     IdempotentCreate,
     /// A lost answer is resolved; without: it counts as a refusal.
     UnknownHandling,
+    /// A pause is answered when what was decided before it has landed.
+    PauseWaits,
 }
 
 const ENDS_ONCE: &str = "a run ends once, with the result of its running attempt";
@@ -42,12 +45,14 @@ const ONE_PER_KEY: &str = "a key creates one run";
 const ANSWERED_IS_STORED: &str = "what a client was told is stored";
 const NOTHING_LOST: &str = "at rest, every run has ended and every client has its answer";
 const NONE_REFUSED: &str = "no client is told that its run was not created";
+const PAUSE_HOLDS: &str = "after the answer of a pause nothing starts";
 const CORE_IS_SOUND: &str = "the core's own invariants hold";
 /// What must be met at least once: a model in which nothing happens proves nothing.
 const ENDED_LATER: &str = "a run ends with its second attempt";
 const UNANSWERED: &str = "a statement is executed and its answer is lost";
 const ALL_DONE: &str = "everything comes to rest";
-const SOMETIMES: [&str; 3] = [ENDED_LATER, UNANSWERED, ALL_DONE];
+const PAUSED: &str = "a run waits because its workflow is paused";
+const SOMETIMES: [&str; 4] = [ENDED_LATER, UNANSWERED, ALL_DONE, PAUSED];
 
 /// How much happens in one exploration.
 #[derive(Clone, Copy)]
@@ -59,6 +64,8 @@ pub struct Scope {
     takeover: bool,
     clients: &'static [Option<&'static str>],
     faults: u32,
+    /// Somebody pauses the workflow once, and resumes it some time later.
+    pauses: bool,
     off: &'static [Protection],
 }
 
@@ -99,10 +106,18 @@ impl Model for Scope {
             }),
             Property::always(NOTHING_LOST, |_, s: &System| s.broken || !s.is_at_rest() || nothing_lost(s)),
             Property::always(NONE_REFUSED, |_, s: &System| s.clients.iter().all(|c| !c.refused)),
+            Property::always(PAUSE_HOLDS, |_, s: &System| !s.pausing.broken),
             Property::always(CORE_IS_SOUND, |_, s: &System| !s.broken),
-            Property::sometimes(ENDED_LATER, |_, s: &System| s.store.ended.values().any(|e| e.attempt == 2)),
-            Property::sometimes(UNANSWERED, |_, s: &System| s.air.iter().any(|h| h.awaited && h.executed.is_some())),
+            Property::sometimes(ENDED_LATER, |m: &Self, s: &System| {
+                m.faults == 0 || s.store.ended.values().any(|e| e.attempt == 2)
+            }),
+            Property::sometimes(UNANSWERED, |m: &Self, s: &System| {
+                m.faults == 0 || s.air.iter().any(|h| h.awaited && h.executed.is_some())
+            }),
             Property::sometimes(ALL_DONE, |_, s: &System| s.is_at_rest()),
+            Property::sometimes(PAUSED, |m: &Self, s: &System| {
+                !m.pauses || (s.pausing.shut && !s.store.open.is_empty())
+            }),
         ]
     }
 }
@@ -145,15 +160,49 @@ fn miss(off: &'static [Protection], scope: Scope, property: &'static str) {
 
 /// A worker comes while a trigger with a key is on its way; an engine takes over; two more things go wrong.
 const TAKEOVER: Scope =
-    Scope { workers: 1, connected: false, takeover: true, clients: &[Some("k")], faults: 2, off: &[] };
+    Scope { workers: 1, connected: false, takeover: true, clients: &[Some("k")], faults: 2, pauses: false, off: &[] };
 /// Two runs want one slot; two things go wrong.
-const ONE_SLOT: Scope =
-    Scope { workers: 1, connected: true, takeover: false, clients: &[None, Some("k")], faults: 2, off: &[] };
+const ONE_SLOT: Scope = Scope {
+    workers: 1,
+    connected: true,
+    takeover: false,
+    clients: &[None, Some("k")],
+    faults: 2,
+    pauses: false,
+    off: &[],
+};
 /// A run goes from one worker to another; two things go wrong.
 const TWO_WORKERS: Scope =
-    Scope { workers: 2, connected: true, takeover: false, clients: &[None], faults: 2, off: &[] };
+    Scope { workers: 2, connected: true, takeover: false, clients: &[None], faults: 2, pauses: false, off: &[] };
 /// The same over a takeover, while the former owner may live on; one more thing goes wrong.
 const TWO_OWNERS: Scope = Scope { takeover: true, faults: 1, ..TWO_WORKERS };
+
+/// Somebody pauses and resumes while two runs want one slot.
+const PAUSE: Scope = Scope { clients: &[None, None], faults: 0, pauses: true, ..ONE_SLOT };
+/// The same with one run, and one thing goes wrong.
+const PAUSE_FAULT: Scope = Scope { clients: &[None], faults: 1, ..PAUSE };
+/// The same with one run over a takeover.
+const PAUSE_TAKEOVER: Scope = Scope { connected: true, clients: &[None], faults: 0, pauses: true, ..TAKEOVER };
+
+#[test]
+fn the_model_holds_with_a_pause() {
+    prove(PAUSE, 3_000);
+}
+
+#[test]
+fn the_model_holds_with_a_pause_and_a_fault() {
+    prove(PAUSE_FAULT, 3_000);
+}
+
+#[test]
+fn the_model_holds_with_a_pause_over_a_takeover() {
+    prove(PAUSE_TAKEOVER, 3_000);
+}
+
+#[test]
+fn the_model_misses_that_a_pause_waits() {
+    miss(&[Protection::PauseWaits], PAUSE, PAUSE_HOLDS);
+}
 
 #[test]
 fn the_model_holds_with_two_owners() {

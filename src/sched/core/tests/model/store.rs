@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::clock::Timestamp;
+use crate::domain::pause::Pause;
 use crate::domain::status::RunStatus;
 use crate::id::{RunId, SessionId, WorkerId};
 use crate::sched::core::{
@@ -31,6 +32,8 @@ pub struct Store {
     /// Runs that were created under each key.
     pub under_key: BTreeMap<String, u32>,
     pub workers: BTreeMap<WorkerId, WorkerRow>,
+    /// Of the one workflow.
+    pub pause: Option<Pause>,
     pub epochs: [[u32; 2]; 2],
     /// The first node may write nothing more.
     pub fenced: bool,
@@ -53,6 +56,10 @@ impl Store {
             }
             Row::DropWorker(worker) => {
                 self.workers.remove(worker);
+                RowOutcome::Applied(None)
+            }
+            Row::Pause(row) => {
+                self.pause = row.pause.clone();
                 RowOutcome::Applied(None)
             }
             Row::InsertEvent(_) => unreachable!("the model has no events"),
@@ -148,13 +155,23 @@ impl Store {
             Row::End(row) if self.ended.get(&row.run).is_some_and(|e| e.attempt == row.guard.attempt) => {
                 RowOutcome::Applied(None)
             }
-            Row::End(_) | Row::InsertEvent(_) | Row::PutWorker(_) | Row::DropWorker(_) => RowOutcome::Missed,
+            Row::End(_) | Row::InsertEvent(_) | Row::PutWorker(_) | Row::DropWorker(_) | Row::Pause(_) => {
+                RowOutcome::Missed
+            }
         }
     }
 
     /// Queued rows from a place in the queue, in order; whether these are all.
-    pub fn queue(&self, from: Option<(i64, RunId)>, limit: usize) -> (Vec<OpenRow>, bool) {
-        let queued = |r: &&OpenRow| r.state == RunStatus::Queued && from.is_none_or(|f| (r.rank, r.run) >= f);
+    pub fn queue(
+        &self,
+        from: Option<(i64, RunId)>,
+        limit: usize,
+        gone: impl Fn(&Arc<str>) -> bool,
+    ) -> (Vec<OpenRow>, bool) {
+        let queued = |r: &&OpenRow| {
+            let from = from.is_none_or(|f| (r.rank, r.run) >= f);
+            r.state == RunStatus::Queued && from && !gone(&r.spec.workflow)
+        };
         let mut rows: Vec<OpenRow> = self.open.values().map(|(r, _)| r).filter(queued).cloned().collect();
         rows.sort_by_key(|r| (r.rank, r.run));
         rows.truncate(limit);

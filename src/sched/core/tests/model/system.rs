@@ -17,6 +17,7 @@ use crate::sched::core::{
     Answer, Command, Context, Effect, Flight, Lane, QueueKey, RowOutcome, Settings, Shard, Ticket, Write,
 };
 
+use super::pause::{PAUSE, Pausing, RESUME};
 use super::store::Store;
 use super::worker::{In, Worker};
 use super::{Protection, Scope};
@@ -30,7 +31,7 @@ pub const FORESEEN: Duration = Duration::from_secs(60);
 /// A read that a shard asked for.
 #[derive(Clone, Debug)]
 pub enum Load {
-    Queue(QueueKey, Option<(i64, RunId)>, usize),
+    Queue(QueueKey, Option<(i64, RunId)>, usize, Vec<Arc<str>>),
     Run(RunId),
 }
 
@@ -82,6 +83,7 @@ pub struct System {
     pub given_twice: bool,
     /// A broken invariant inside the core.
     pub broken: bool,
+    pub pausing: Pausing,
     pub off: &'static [Protection],
     pub digest: u64,
 }
@@ -107,13 +109,14 @@ impl Node {
     pub fn new(off: &[Protection]) -> Self {
         let mut shard = Shard::new(settings(off));
         shard.unfenced = off.contains(&Protection::AttemptFence);
+        shard.hasty = off.contains(&Protection::PauseWaits);
         Self { shard, lanes: [VecDeque::new(), VecDeque::new()], loads: VecDeque::new() }
     }
 }
 
 impl System {
     pub fn new(scope: &Scope) -> Self {
-        let Scope { workers, clients, faults, off, .. } = *scope;
+        let Scope { workers, clients, faults, off, pauses, .. } = *scope;
         let now = Timestamp::from_micros(1_800_000_000_000_000);
         let client = |key: &Option<&'static str>| Client { key: *key, ..Client::default() };
         let mut system = Self {
@@ -130,6 +133,7 @@ impl System {
             given: BTreeMap::new(),
             given_twice: false,
             broken: false,
+            pausing: Pausing { left: pauses, ..Pausing::default() },
             off,
             digest: 0,
         };
@@ -146,6 +150,7 @@ impl System {
         let until = self.now.plus(FORESEEN);
         let (workers, held, due) = self.store.left_behind(until);
         self.step(node, Command::TimersAsked(until));
+        self.step(node, Command::PausesFound(self.store.paused()));
         self.step(node, Command::Recovered(workers, held));
         self.step(node, Command::TimersLoaded(due, until, true));
     }
@@ -166,7 +171,9 @@ impl System {
             let Some(node) = &mut self.nodes[at] else { return };
             match effect {
                 Effect::Write(write) => node.lanes[usize::from(write.lane == Lane::Finish)].push_back(write),
-                Effect::LoadQueue(key, from, limit) => node.loads.push_back(Load::Queue(key, from, limit)),
+                Effect::LoadQueue(key, from, limit, apart) => {
+                    node.loads.push_back(Load::Queue(key, from, limit, apart))
+                }
                 Effect::LoadRun(run) => node.loads.push_back(Load::Run(run)),
                 Effect::Ended(..) | Effect::Changed(_) => {}
                 Effect::Answer(ticket, answer) => self.answered(at, ticket, answer),
@@ -188,6 +195,9 @@ impl System {
     }
 
     fn answered(&mut self, at: usize, ticket: Ticket, answer: Answer) {
+        if ticket == PAUSE || ticket == RESUME {
+            return self.pause_answered(&answer);
+        }
         if ticket >= HELLO {
             let transport = ticket - HELLO;
             let Some(worker) = self.workers.iter_mut().find(|w| w.socket == Some((at, transport))) else { return };
