@@ -35,7 +35,9 @@ impl Shard {
                 let what = Changed::Event { event: *event, key: of.1.clone(), runs: runs.clone() };
                 return out.push(Effect::Changed(Box::new(Change { tenant: of.0, at: cx.now, what })));
             }
-            Step::Extend { .. } | Step::FreeSlot { .. } | Step::Worker { .. } | Step::Gone => return,
+            Step::Extend { .. } | Step::FreeSlot { .. } | Step::Pause { .. } | Step::Worker { .. } | Step::Gone => {
+                return;
+            }
         };
         let Some(task) = self.tasks.get(run) else { return };
         let (workflow, attempt) = (task.spec.workflow.clone(), attempt.unwrap_or(task.attempt));

@@ -85,7 +85,9 @@ impl Case {
             _ if self.is_at_takeover() => 1,
             Point::BeforeReadback | Point::AfterReadback => 1,
             // The first one or two statements are those of the first two workers; more are hired later.
-            Point::BeforeWorkers | Point::AfterWorkers | Point::BeforeRenewal | Point::AfterRenewal => 3,
+            Point::BeforeWorkers | Point::AfterWorkers => 3,
+            // An engine that starts looks several times in a row.
+            Point::BeforeRenewal | Point::AfterRenewal => 10,
             Point::BeforeTimer | Point::AfterTimer => 6,
             Point::BeforeCancelled | Point::AfterCancelled => 2,
             _ => 25,

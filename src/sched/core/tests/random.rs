@@ -109,6 +109,7 @@ impl Player {
         self.world.say(socket, WorkerMessage::Labels(labels));
     }
 
+    #[expect(clippy::too_many_lines, reason = "one short arm for each act")]
     fn play(&mut self, act: Act) {
         let w = &mut self.world;
         match act {
