@@ -22,10 +22,24 @@ pub enum ParseIdError {
 }
 
 /// Ids made in one process sort in the order in which they were made, also within a millisecond.
-static ORDER: std::sync::Mutex<ContextV7> = std::sync::Mutex::new(ContextV7::new());
+static ORDER: std::sync::Mutex<Order> = std::sync::Mutex::new(Order { context: ContextV7::new(), last: i64::MIN });
+/// The engine's clock never steps back. A time so far before the last one is another clock's: several engines in one
+/// process, as in tests, share no future.
+const ANOTHER_CLOCK: i64 = 10_000_000;
+
+struct Order {
+    context: ContextV7,
+    /// The last time, in microseconds.
+    last: i64,
+}
 
 fn new_v7(now: Timestamp) -> Uuid {
-    v7_in_order(&ORDER.lock().unwrap_or_else(std::sync::PoisonError::into_inner), now)
+    let mut order = ORDER.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    if now.micros().saturating_add(ANOTHER_CLOCK) < order.last {
+        order.context = ContextV7::new();
+    }
+    order.last = now.micros();
+    v7_in_order(&order.context, now)
 }
 
 fn v7_in_order(order: &ContextV7, now: Timestamp) -> Uuid {
