@@ -105,7 +105,7 @@ async fn open_and_final_runs_are_one_list() {
         |keep: &dyn Fn(usize) -> bool| -> Vec<_> { (0..24).rev().filter(|i| keep(*i)).map(|i| ids[i]).collect() };
     let statuses = vec![RunStatus::Queued, RunStatus::Failed];
     let filter = RunFilter { statuses, ..RunFilter::default() };
-    assert_eq!(store.ids(filter).await, wanted(&|i| matches!(i % 6, 1 | 4)));
+    assert_eq!(store.ids(filter).await, wanted(&|i| matches!(i % 7, 1 | 5)));
     let filter = RunFilter { metadata: vec![("n".into(), "1".into())], ..RunFilter::default() };
     assert_eq!(store.ids(filter).await, wanted(&|i| i % 2 == 1));
     let at = store.start.plus(std::time::Duration::from_millis(3));
