@@ -16,8 +16,17 @@ use crate::ops::auth::TenantScope;
 
 /// What reads the database alone: every engine answers it, also while a shard has no owner. Everything else touches the
 /// owner's memory, or may: a route that is not named here is the owner's.
-const READS: &[&str] =
-    &["/v1/runs", "/v1/runs/{id}", "/v1/events", "/v1/events/{id}", "/v1/jobs", "/v1/jobs/{id}", "/v1/jobs/{id}/runs"];
+const READS: &[&str] = &[
+    "/v1/runs",
+    "/v1/runs/{id}",
+    "/v1/runs/{id}/logs",
+    "/v1/events",
+    "/v1/events/{id}",
+    "/v1/jobs",
+    "/v1/jobs/{id}",
+    "/v1/jobs/{id}/runs",
+    "/v1/pauses",
+];
 
 /// Lets a request through where the tenant's shard is, behind authentication.
 pub async fn to_owner(State(state): State<ApiState>, mut request: Request, next: Next) -> Response {

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -154,26 +154,29 @@ impl Cluster {
 
     /// Looks, decides and has shards moved, until `ending`. Ends early only when another engine has taken over.
     pub async fn run(&mut self, ending: &CancellationToken) {
-        let mut wait = Duration::ZERO;
+        let clock = self.parts.standing.clock().clone();
+        let mut next = clock.instant();
         loop {
-            match self.event(wait, ending).await {
+            match self.event(next, ending).await {
                 Event::Stop => return,
                 Event::Time | Event::News(News::Shards) => {}
                 Event::News(News::Workflows(tenant)) => {
+                    // However much of this there is, the next look is not put off.
                     self.parts.definitions.forget(tenant);
                     continue;
                 }
                 Event::Report(report) => self.report(report).await,
                 Event::Leave(reply) => self.leave(reply).await,
             }
-            wait = self.turn().await;
+            let wait = self.turn().await;
+            next = clock.instant() + wait;
             if self.parts.standing.is_fenced() {
                 return;
             }
         }
     }
 
-    async fn event(&mut self, wait: Duration, ending: &CancellationToken) -> Event {
+    async fn event(&mut self, next: Instant, ending: &CancellationToken) -> Event {
         let Self { conn, parts, .. } = self;
         let news = async {
             match conn {
@@ -186,7 +189,7 @@ impl Cluster {
             Some(report) = parts.reports.recv() => Event::Report(report),
             Some(leave) = parts.leaves.recv() => Event::Leave(leave),
             news = news => Event::News(news),
-            () = tokio::time::sleep(wait) => Event::Time,
+            () = tokio::time::sleep_until(next.into()) => Event::Time,
         }
     }
 
@@ -334,10 +337,7 @@ impl Cluster {
 
     /// The process stops: everything goes to others, if there are any.
     async fn leave(&mut self, reply: Leave) {
-        let others = self
-            .nodes
-            .iter()
-            .any(|n| n.id != self.parts.node && n.joined && !n.leaving && n.remaining.is_some() && n.connected);
+        let others = self.nodes.iter().any(|n| n.id != self.parts.node && n.joined && !n.leaving && !looks_gone(n));
         if !others {
             // Who asked may have given up.
             let _ = reply.send(false);

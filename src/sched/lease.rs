@@ -36,6 +36,11 @@ impl Standing {
         }))
     }
 
+    /// The engine's clock.
+    pub fn clock(&self) -> &Clock {
+        &self.0.clock
+    }
+
     /// The time by which [`Standing::trust`] counts.
     pub fn elapsed(&self) -> i64 {
         i64::try_from(self.0.clock.instant().duration_since(self.0.base).as_micros()).unwrap_or(i64::MAX)

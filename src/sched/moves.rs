@@ -59,6 +59,8 @@ impl Owner {
             }
         }
         failpoint::hit_now(Point::AfterRecover);
+        // Their timers are read at once.
+        self.timers_at = self.clock.now();
         self.report(Report::Gained(shards));
     }
 

@@ -250,7 +250,7 @@ impl Owner {
 
     fn tick(&mut self) {
         let now = self.clock.now();
-        for shard in self.shards.numbers() {
+        for shard in 0..self.shards.places() {
             let due = self.shards.get(shard).and_then(|owned| owned.state.next_timer());
             if due.is_some_and(|at| at <= now) && self.takes(shard) {
                 failpoint::hit_now(Point::BeforeTimer);
@@ -273,7 +273,11 @@ impl Owner {
         if self.reading_timers {
             return;
         }
-        let Some(nearest) = self.shards.all().map(|(_, owned)| owned.state.timer_horizon()).min() else { return };
+        let Some(nearest) = self.shards.all().map(|(_, owned)| owned.state.timer_horizon()).min() else {
+            // Nothing is owned: there is nothing to wake up for before a shard comes.
+            self.timers_at = self.timers_at.max(now.plus(READ_TIMERS));
+            return;
+        };
         let missing = nearest.minus(READ_BEFORE).max(self.timers_at.minus(READ_TIMERS).plus(READ_MORE));
         if self.timers_at.min(missing) > now {
             return;

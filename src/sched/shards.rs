@@ -65,6 +65,11 @@ impl Shards {
         self.places.iter().enumerate().filter_map(|(shard, place)| Some((shard, place.as_ref()?)))
     }
 
+    /// How many shards there are, owned or not.
+    pub const fn places(&self) -> usize {
+        self.places.len()
+    }
+
     /// The numbers of the owned shards.
     pub fn numbers(&self) -> Vec<usize> {
         self.all().map(|(shard, _)| shard).collect()

@@ -38,8 +38,8 @@ pub(super) const fn looks_gone(node: &NodeView) -> bool {
 /// How many shards an engine should own: as many as every other, and one more for the first ones by id while that
 /// does not come out even. Engines that do not take part own none.
 fn target(nodes: &[NodeView], me: NodeId, node: NodeId) -> usize {
-    // Whoever looks is alive, whatever the snapshot says of its lease.
-    let takes_part = |n: &&NodeView| n.joined && !n.leaving && (n.id == me || n.remaining.is_some());
+    // Whoever looks is alive, whatever the snapshot says of its lease. One that looks gone gets nothing more.
+    let takes_part = |n: &&NodeView| n.joined && !n.leaving && (n.id == me || !looks_gone(n));
     let mut members: Vec<NodeId> = nodes.iter().filter(takes_part).map(|n| n.id).collect();
     members.sort_unstable();
     let Some(place) = members.iter().position(|member| *member == node) else { return 0 };
@@ -108,6 +108,13 @@ mod tests {
         assert_eq!((first.give, first.take), (32, 0));
         let second = plan(&nodes, nodes[1].id, &[], true);
         assert_eq!((second.give, second.take, second.soon), (0, 0, Some(SOON)), "it waits, and looks often");
+    }
+
+    #[test]
+    fn one_that_looks_gone_gets_nothing() {
+        let mut nodes = [node(1, 0..64), node(2, 0..0)];
+        nodes[1].connected = false;
+        assert_eq!(plan(&nodes, nodes[0].id, &[], true).give, 0);
     }
 
     #[test]

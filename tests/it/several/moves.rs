@@ -9,7 +9,7 @@ use helve::id::TenantId;
 use serde_json::{Value, json};
 
 use crate::support::process::EngineProcess;
-use crate::support::{Http, Worker, fresh_database, hello, provision, sql, until_within};
+use crate::support::{Builder, Http, Worker, fresh_database, hello, provision, sql, until_within};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Enough to have some in either half of the shards.
@@ -108,4 +108,23 @@ async fn an_engine_stalls_while_it_gives_shards_up() {
 #[cfg_attr(not(debug_assertions), ignore = "a release build has no failpoints")]
 async fn an_engine_stalls_when_it_has_given_shards_up() {
     a_move("move.released", false).await;
+}
+
+/// What other engines say of workflows comes as often as people deploy: the lease is renewed in between.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn news_of_workflows_put_no_renewal_off() {
+    let engine = Builder::new().scheduling(|s| s.lease = Duration::from_secs(1)).start().await;
+    let client = engine.sql().await;
+    let (clock, tenant) = (Clock::system(), engine.tenant.uuid().to_string());
+    let until = clock.instant() + Duration::from_secs(4);
+    while clock.instant() < until {
+        client.execute("select pg_notify('helve', $1)", &[&tenant]).await.unwrap();
+        let lasts: bool =
+            client.query_one("select expires_at > clock_timestamp() from node", &[]).await.unwrap().get(0);
+        assert!(lasts, "the lease has run out");
+        // A pause shorter than any renewal takes to come.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    engine.workflow("work").await;
+    engine.trigger("work", json!(1)).await;
 }
