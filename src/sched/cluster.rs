@@ -19,7 +19,7 @@ use crate::ops::definitions::Definitions;
 use super::directory::{Directory, Place, reachable};
 use super::holdings::{Holding, Holdings, shards_of};
 use super::lease::Standing;
-use super::share::{Plan, looks_gone, plan};
+use super::share::{Plan, Suspects, looks_gone};
 
 /// How long one question to the database may take besides the look, which has a third of the lease.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -73,7 +73,7 @@ pub(super) struct Cluster {
     conn: Option<LeaseConnection>,
     holdings: Holdings,
     nodes: Vec<NodeView>,
-    suspects: Vec<NodeId>,
+    suspects: Suspects,
     /// Renewals in a row that came in time.
     streak: u32,
     /// The owner runs; the database must hear of it.
@@ -92,13 +92,12 @@ enum Event {
 
 impl Cluster {
     pub fn new(parts: Parts) -> Self {
-        let (nodes, suspects) = (Vec::new(), Vec::new());
         Self {
             parts,
             conn: None,
             holdings: Holdings::default(),
-            nodes,
-            suspects,
+            nodes: Vec::new(),
+            suspects: Suspects::default(),
             streak: 0,
             joining: false,
             leaving: None,
@@ -214,8 +213,8 @@ impl Cluster {
         if !self.accept(view, sent) {
             return usual;
         }
-        let plan = plan(&self.nodes, self.parts.node, &self.suspects, self.streak >= 2);
-        self.suspects.clone_from(&plan.suspects);
+        let now = self.parts.standing.clock().instant();
+        let plan = self.suspects.plan(&self.nodes, self.parts.node, self.streak >= 2, now);
         match tokio::time::timeout(PATIENCE, self.act(&plan)).await {
             Ok(Ok(())) => {}
             Ok(Err(e)) => return self.missed(&format!("shards could not be moved: {e}")),
@@ -230,7 +229,7 @@ impl Cluster {
         warn!("{why}");
         self.conn = None;
         self.streak = 0;
-        self.suspects.clear();
+        self.suspects = Suspects::default();
         self.parts.ttl / 8
     }
 

@@ -1,7 +1,7 @@
 //! How shards are spread over engines: what one of them does about what it sees. Pure, so that it can be tested with
 //! any number of engines.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::db::lease::NodeView;
 use crate::id::{NodeId, SHARDS};
@@ -23,6 +23,9 @@ pub(super) struct Plan {
 
 /// How soon a suspect is looked at again, and how soon an engine looks that waits for shards.
 const SOON: Duration = Duration::from_millis(300);
+/// How long an engine must have looked gone: news of others make looks follow each other at once, and one whose lanes
+/// are just connecting again, or that is just stopping, looks gone for a moment.
+const SUSPICION: Duration = Duration::from_millis(250);
 /// A lease is looked at so long after its end.
 const PAST_THE_END: Duration = Duration::from_millis(30);
 
@@ -47,9 +50,9 @@ fn target(nodes: &[NodeView], me: NodeId, node: NodeId) -> usize {
     each + usize::from(place < rest)
 }
 
-/// What `me` does about these nodes. `suspects` are those of its last look; `judges`: it has renewed its lease often
+/// What `me` does about these nodes. `suspects` have looked gone for [`SUSPICION`]; `judges`: it has renewed its lease often
 /// enough to know that it is not the database that stalled.
-pub(super) fn plan(nodes: &[NodeView], me: NodeId, suspects: &[NodeId], judges: bool) -> Plan {
+fn plan(nodes: &[NodeView], me: NodeId, suspects: &[NodeId], judges: bool) -> Plan {
     let mut plan = Plan::default();
     for node in nodes.iter().filter(|n| n.id != me && looks_gone(n)) {
         match judges && suspects.contains(&node.id) {
@@ -72,6 +75,22 @@ pub(super) fn plan(nodes: &[NodeView], me: NodeId, suspects: &[NodeId], judges: 
     let waits = plan.suspects.is_empty() && owned + plan.take >= mine;
     plan.soon = [ends.map(|rest| rest + PAST_THE_END), (!waits).then_some(SOON)].into_iter().flatten().min();
     plan
+}
+
+/// Engines that look gone, and since when.
+#[derive(Default)]
+pub(super) struct Suspects(Vec<(NodeId, Instant)>);
+
+impl Suspects {
+    /// What `me` does about what it sees at `now`. `judges`: see [`plan`].
+    pub fn plan(&mut self, nodes: &[NodeView], me: NodeId, judges: bool, now: Instant) -> Plan {
+        let long = self.0.iter().filter(|(_, since)| now.duration_since(*since) >= SUSPICION);
+        let long: Vec<NodeId> = long.map(|(node, _)| *node).collect();
+        let plan = plan(nodes, me, &long, judges);
+        let since = |node: &NodeId| self.0.iter().find(|(suspect, _)| suspect == node).map_or(now, |(_, since)| *since);
+        self.0 = plan.suspects.iter().map(|node| (*node, since(node))).collect();
+        plan
+    }
 }
 
 #[cfg(test)]
@@ -156,6 +175,22 @@ mod tests {
         nodes[1].settled = false;
         assert_eq!(plan(&nodes, me, &[other], true).fence, [], "the server has just started");
         assert_eq!(plan(&nodes, other, &[me], true).fence, [], "nobody fences who lives");
+    }
+
+    #[test]
+    fn looks_that_follow_each_other_at_once_fence_nobody() {
+        let mut nodes = [node(1, 0..32), node(2, 32..64)];
+        let (me, other) = (nodes[0].id, nodes[1].id);
+        let (mut suspects, start) = (Suspects::default(), crate::clock::Clock::system().instant());
+        let mut fenced =
+            |nodes: &[NodeView], millis| suspects.plan(nodes, me, true, start + Duration::from_millis(millis)).fence;
+        nodes[1].connected = false;
+        assert_eq!([fenced(&nodes, 0), fenced(&nodes, 1), fenced(&nodes, 200)], [[], [], []]);
+        nodes[1].connected = true;
+        assert_eq!(fenced(&nodes, 240), [], "it is back, and no suspect any more");
+        nodes[1].connected = false;
+        assert_eq!([fenced(&nodes, 260), fenced(&nodes, 500)], [[], []]);
+        assert_eq!(fenced(&nodes, 520), [other]);
     }
 
     #[test]
