@@ -10,6 +10,8 @@ mod view;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::Response;
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::auth::{Reader, Writer};
 use super::json::{self, AnyBody};
@@ -24,10 +26,20 @@ use crate::error::{Error, Result};
 use crate::id::{EventId, TenantId};
 use crate::sched::{EventCreated, NewEvent};
 
+use bulk::Outcomes;
 use cloud::CloudEvent;
 use form::Form;
 use request::PushEvent;
 use view::{EventListView, EventView};
+
+/// What a push is answered with that stored no single event.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "describes the answers")]
+enum Pushed<'a> {
+    Before(EventView<'a>),
+    Batch(Outcomes<'a>),
+}
 
 /// Push an event
 ///
@@ -50,7 +62,8 @@ use view::{EventListView, EventView};
     responses(
         (status = 201, description = "Stored, with the runs that it started", body = EventView,
             headers(("Location" = String, description = "Where the event is"))),
-        (status = 200, description = "Its source had sent it before; for a batch as from `pushEvents`", body = EventView),
+        (status = 200, description = "Its source had sent it before; for a batch the outcomes, as from `pushEvents`",
+            body = inline(Pushed<'_>)),
         (status = 409, description = "Its source had sent another body under this id", body = Problem,
             content_type = "application/problem+json"),
         (status = 413, description = "The body or the payload is too large", body = Problem,
