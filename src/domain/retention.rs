@@ -33,7 +33,6 @@ pub struct Kept {
     #[schema(value_type = String)]
     pub keep: Duration,
     /// Who says so.
-    #[schema(inline)]
     pub by: KeptBy,
 }
 

@@ -30,14 +30,13 @@ use crate::jobs::Accepted;
 #[serde(deny_unknown_fields)]
 pub struct CreateJob<'a> {
     /// Cancel open runs, or replay final ones.
-    #[schema(inline)]
     kind: JobKind,
     /// Which runs. At least one condition; a replay names the `status`.
     #[serde(borrow)]
     filter: Filter<'a>,
     /// For a replay: the workflow's current version, or the same one that each run had. `current` if absent.
     #[serde(default)]
-    #[schema(inline, nullable = false)]
+    #[schema(nullable = false)]
     version: Option<ReplayVersion>,
     /// True: create nothing, and say how many runs match now.
     #[serde(default)]

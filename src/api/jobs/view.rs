@@ -15,14 +15,13 @@ pub struct JobView<'a> {
     /// Its id.
     id: JobId,
     /// What it does to each run.
-    #[schema(inline)]
     kind: JobKind,
     /// Where it stands.
     status: JobStatus,
     /// Which runs it finds, of those that were there when it was created.
     filter: &'a JobFilter,
     /// Which version its replays start; null for a cancel.
-    #[schema(required, inline)]
+    #[schema(required)]
     version: Option<ReplayVersion>,
     /// Runs that matched when it was created. When it has finished: those that it found, `done`, `skipped` and `failed`
     /// together.

@@ -25,7 +25,7 @@ use crate::sched::Created;
 pub struct ReplayRun {
     /// The workflow's current version, or the same one that the run had. `current` if absent.
     #[serde(default)]
-    #[schema(inline, required = false)]
+    #[schema(required = false)]
     version: ReplayVersion,
 }
 

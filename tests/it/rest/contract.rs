@@ -111,3 +111,20 @@ fn what_a_response_always_has_is_required_there() {
     }
     assert!(!nullable("created_at"));
 }
+
+/// A value can fit one member of `allOf` and never the other: a described field beside an inlined enum becomes that, and
+/// no client could send it.
+#[test]
+fn no_schema_is_made_of_several_at_once() {
+    fn look(at: &str, value: &Value) {
+        match value {
+            Value::Object(fields) => {
+                assert!(!fields.contains_key("allOf"), "{at} has `allOf`: refer to the schema instead of inlining it");
+                fields.iter().for_each(|(name, field)| look(&format!("{at}/{name}"), field));
+            }
+            Value::Array(items) => items.iter().enumerate().for_each(|(i, item)| look(&format!("{at}/{i}"), item)),
+            _ => {}
+        }
+    }
+    look("", &document());
+}
