@@ -20,6 +20,7 @@ use crate::ops::auth::Authenticator;
 use crate::ops::definitions::Definitions;
 use crate::ops::retention::{self, Retention};
 use crate::sched::{self, Scheduler};
+use crate::share::Shares;
 use crate::supervisor::Supervisor;
 use crate::ws::{self, WsState};
 
@@ -38,6 +39,7 @@ pub struct App {
     scheduler: Scheduler,
     connections: Connections,
     sockets: WsState,
+    shares: Shares,
     /// The entry takes no more.
     closing: CancellationToken,
     drain: Duration,
@@ -87,11 +89,13 @@ impl App {
         let stopping = closing.clone();
         let parts = forward::Parts::of(&scheduler, limits.wait, closing.clone(), config.http.drain);
         let forwarder = Forwarder::new(parts, &supervisor);
+        let shares = Shares::new(limits.tenant_bytes);
         let sockets = WsState::new(ws::Parts {
             scheduler: scheduler.clone(),
             forwarder: forwarder.clone(),
             authenticator: authenticator.clone(),
             definitions: definitions.clone(),
+            shares: shares.clone(),
             config: &config,
             supervisor: &supervisor,
         });
@@ -104,6 +108,7 @@ impl App {
             authenticator,
             pool,
             limits,
+            shares: shares.clone(),
             clock,
             readiness,
             streams: config.http.streams_per_tenant,
@@ -117,12 +122,17 @@ impl App {
             closing: closing.clone(),
         };
         let connections = server.start(&supervisor);
-        Ok(Self { address, supervisor, scheduler, connections, sockets, closing, drain: config.http.drain })
+        Ok(Self { address, supervisor, scheduler, connections, sockets, shares, closing, drain: config.http.drain })
     }
 
     /// Whether it takes work: every shard has an owner that it knows.
     pub fn is_ready(&self) -> bool {
         self.scheduler.is_ready()
+    }
+
+    /// Bytes of memory that tenants' requests hold now, and how many tenants hold any.
+    pub fn held(&self) -> (usize, usize) {
+        self.shares.total()
     }
 
     /// Resolves when something without which the engine is useless has died: it should be stopped.

@@ -6,11 +6,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Notify;
 
 use crate::domain::delivery::{Assignment, Outgoing};
+use crate::share::Held;
 
 /// Frames of tasks that may wait for one socket.
 const MAX_FRAMES: usize = 256;
 /// Bytes of payload that may wait for one socket.
 const MAX_BYTES: usize = 8 << 20;
+/// Bytes by which the tenant's account is changed: small tasks come and go without it.
+const STEP: usize = 64 << 10;
 /// Control messages that may wait for one socket; past it the socket is beyond help.
 const MAX_CONTROL: usize = 16_384;
 
@@ -21,17 +24,17 @@ pub struct Outbox(Arc<Shared>);
 /// The socket's end.
 pub struct Inbox(Arc<Shared>);
 
-#[derive(Default)]
 struct Shared {
     queues: Mutex<Queues>,
     wake: Notify,
 }
 
-#[derive(Default)]
 struct Queues {
     control: VecDeque<Outgoing>,
     tasks: VecDeque<Vec<Assignment>>,
     bytes: usize,
+    /// `bytes` on the tenant's account, in steps: an outbox with little in it counts nothing.
+    held: Held,
     /// The scheduler was told that there is no room, and waits to hear of some.
     full: bool,
     closed: bool,
@@ -48,9 +51,11 @@ pub enum Room {
     Gone,
 }
 
-/// A connected pair.
-pub fn outbox() -> (Outbox, Inbox) {
-    let shared = Arc::new(Shared::default());
+/// A connected pair. What waits in it is counted by `held`.
+pub fn outbox(held: Held) -> (Outbox, Inbox) {
+    let (control, tasks) = (VecDeque::new(), VecDeque::new());
+    let queues = Queues { control, tasks, bytes: 0, held, full: false, closed: false };
+    let shared = Arc::new(Shared { queues: Mutex::new(queues), wake: Notify::new() });
     (Outbox(Arc::clone(&shared)), Inbox(shared))
 }
 
@@ -61,6 +66,11 @@ impl Shared {
 }
 
 impl Queues {
+    fn holds(&mut self, bytes: usize) {
+        self.bytes = bytes;
+        self.held.set(bytes / STEP * STEP);
+    }
+
     fn over(&self) -> bool {
         self.tasks.len() >= MAX_FRAMES || self.bytes >= MAX_BYTES || self.control.len() >= MAX_CONTROL
     }
@@ -80,7 +90,8 @@ impl Outbox {
             }
             match message {
                 Outgoing::Assign(tasks) => {
-                    q.bytes += size(&tasks);
+                    let bytes = q.bytes + size(&tasks);
+                    q.holds(bytes);
                     q.tasks.push_back(tasks);
                 }
                 control => q.push_control(control),
@@ -134,7 +145,8 @@ impl Inbox {
             Some(control) => control,
             None => {
                 let tasks = q.tasks.pop_front()?;
-                q.bytes = q.bytes.saturating_sub(size(&tasks));
+                let bytes = q.bytes.saturating_sub(size(&tasks));
+                q.holds(bytes);
                 Outgoing::Assign(tasks)
             }
         };
@@ -154,7 +166,11 @@ impl Inbox {
 
 impl Drop for Inbox {
     fn drop(&mut self) {
-        self.0.lock().closed = true;
+        let mut q = self.0.lock();
+        q.closed = true;
+        // The scheduler's end may live on for a while.
+        q.tasks.clear();
+        q.holds(0);
     }
 }
 
@@ -165,7 +181,12 @@ mod tests {
     use crate::domain::delivery::{Attempt, Reason};
     use crate::domain::json::Payload;
     use crate::domain::status::RunStatus;
-    use crate::id::RunId;
+    use crate::id::{RunId, TenantId};
+    use crate::share::Shares;
+
+    fn held() -> Held {
+        Shares::new(1 << 20).count(TenantId::generate(Timestamp::from_micros(1)), 0)
+    }
 
     fn attempt() -> Attempt {
         Attempt { run: RunId::generate(Timestamp::from_micros(1)), number: 1 }
@@ -185,7 +206,7 @@ mod tests {
 
     #[test]
     fn control_overtakes_tasks_and_confirmations_merge() {
-        let (tx, mut rx) = outbox();
+        let (tx, mut rx) = outbox(held());
         tx.push(Outgoing::Assign(vec![task()]));
         tx.push(Outgoing::Stored(vec![(attempt(), RunStatus::Succeeded)]));
         tx.push(Outgoing::Stored(vec![(attempt(), RunStatus::Failed)]));
@@ -198,7 +219,7 @@ mod tests {
 
     #[test]
     fn a_full_outbox_says_so_and_later_that_it_caught_up() {
-        let (tx, mut rx) = outbox();
+        let (tx, mut rx) = outbox(held());
         let rooms: Vec<_> = (0..MAX_FRAMES).map(|_| tx.push(Outgoing::Assign(vec![task()]))).collect();
         assert_eq!(rooms.iter().filter(|r| **r == Room::No).count(), 1);
         let caught_up: Vec<_> = std::iter::from_fn(|| rx.try_next()).map(|n| n.caught_up).collect();

@@ -17,6 +17,7 @@ pub mod jobs;
 pub mod ops;
 pub mod oracle;
 pub mod sched;
+pub mod share;
 pub mod supervisor;
 pub mod telemetry;
 pub mod ws;

@@ -63,7 +63,7 @@ async fn pass_on(
     next: Next,
 ) -> Result<Response, ApiError> {
     let (head, body) = request.into_parts();
-    let body = json::collect(&head.headers, body, &state.limits).await?;
+    let body = json::collect(&head, body, state).await?;
     let outgoing = Outgoing {
         method: head.method.clone(),
         uri: head.uri.clone(),

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use axum::extract::{FromRequest, Request};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -15,13 +16,16 @@ use serde_path_to_error::{Path, Segment};
 
 use super::ApiState;
 use super::problem::ApiError;
-use crate::domain::limits::Limits;
 use crate::error::{Code, Error, Result};
+use crate::ops::auth::TenantScope;
 
 /// How long a client may take to send its body.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// What a request holds beside its body: what is parsed, the connection, the answer.
+const REQUEST: usize = 4 << 10;
 
 /// The bytes of a JSON body, within the limit. Parsed by the handler, so that parts of it can be passed on as they are.
+/// They count against the tenant's share until the last part is dropped.
 pub struct JsonBody(pub Bytes);
 
 impl FromRequest<ApiState> for JsonBody {
@@ -29,7 +33,7 @@ impl FromRequest<ApiState> for JsonBody {
 
     async fn from_request(request: Request, state: &ApiState) -> Result<Self, ApiError> {
         check_type(request.headers())?;
-        read(request, &state.limits).await.map(Self).map_err(ApiError)
+        read(request, state).await.map(Self).map_err(ApiError)
     }
 }
 
@@ -41,7 +45,7 @@ impl FromRequest<ApiState> for OptionalJsonBody {
 
     async fn from_request(request: Request, state: &ApiState) -> Result<Self, ApiError> {
         let typed = check_type(request.headers());
-        let body = read(request, &state.limits).await?;
+        let body = read(request, state).await?;
         if body.is_empty() {
             return Ok(Self(Bytes::from_static(b"{}")));
         }
@@ -57,7 +61,7 @@ impl FromRequest<ApiState> for AnyBody {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &ApiState) -> Result<Self, ApiError> {
-        read(request, &state.limits).await.map(Self).map_err(ApiError)
+        read(request, state).await.map(Self).map_err(ApiError)
     }
 }
 
@@ -71,26 +75,35 @@ fn check_type(headers: &HeaderMap) -> Result<()> {
     Err(Error::invalid(Code::UnsupportedMediaType, None, message))
 }
 
-async fn read(request: Request, limits: &Limits) -> Result<Bytes> {
+async fn read(request: Request, state: &ApiState) -> Result<Bytes> {
     let (head, body) = request.into_parts();
-    collect(&head.headers, body, limits).await
+    collect(&head, body, state).await
 }
 
-/// Reads a whole body.
+/// Reads a whole body, which counts against its tenant's share.
 ///
 /// # Errors
-/// `TooLarge`, or `Malformed` when it ends early or does not come in time.
-pub async fn collect(headers: &HeaderMap, body: Body, limits: &Limits) -> Result<Bytes> {
-    let limit = limits.body_bytes;
+/// `Limited` when the share is used up; `TooLarge`, or `Malformed` when it ends early or does not come in time.
+pub async fn collect(head: &Parts, body: Body, state: &ApiState) -> Result<Bytes> {
+    let limit = state.limits.body_bytes;
     let too_large = |size| Error::TooLarge { what: "the request body", size, limit };
-    let announced = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
+    let announced = head.headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
     if let Some(size) = announced.filter(|size| *size > limit) {
         return Err(too_large(Some(size)));
     }
+    let scope = head.extensions.get::<TenantScope>();
+    let tenant = scope.ok_or(Error::Unauthenticated("this route needs a token"))?.tenant();
+    // Before a byte is read. A body without a length may become as long as it can.
+    let longest = body.size_hint().upper().and_then(|size| usize::try_from(size).ok());
+    let mut held = state.shares.take(tenant, longest.unwrap_or(limit) + REQUEST)?;
     let body = Limited::new(body, limit).collect();
     let late = || Error::invalid(Code::Malformed, None, "the request body did not arrive within 30 s");
     match tokio::time::timeout(PATIENCE, body).await.map_err(|_| late())? {
-        Ok(body) => Ok(body.to_bytes()),
+        Ok(body) => {
+            let body = body.to_bytes();
+            held.set(body.len() + REQUEST);
+            Ok(held.keep(body))
+        }
         Err(e) if e.is::<LengthLimitError>() => Err(too_large(None)),
         Err(_) => Err(Error::invalid(Code::Malformed, None, "the request body ended early")),
     }

@@ -42,6 +42,7 @@ use crate::ops::auth::Authenticator;
 use crate::ops::definitions::Definitions;
 use crate::ops::retention::Retention;
 use crate::sched::Scheduler;
+use crate::share::Shares;
 
 pub use document::text as openapi_text;
 pub use health::Readiness;
@@ -65,6 +66,8 @@ pub struct ApiState {
     pub pool: Pool,
     /// What clients may send.
     pub limits: Arc<Limits>,
+    /// What each tenant's requests hold.
+    pub shares: Shares,
     /// The engine's clock.
     pub clock: Clock,
     /// Whether the engine can take work.

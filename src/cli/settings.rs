@@ -77,6 +77,8 @@ settings! { LimitArgs => Limits, "Limits";
         "Bytes of one input, event payload or output";
     body_bytes: usize = "limit-body-bytes", "HELVE_LIMIT_BODY_BYTES", count, "Bytes of one request body";
     frame_bytes: usize = "limit-frame-bytes", "HELVE_LIMIT_FRAME_BYTES", count, "Bytes of one frame of a worker";
+    tenant_bytes: usize = "limit-tenant-bytes", "HELVE_LIMIT_TENANT_BYTES", count,
+        "Bytes of memory that one tenant's requests may hold; past it they are refused with 429";
     bulk_items: usize = "limit-bulk-items", "HELVE_LIMIT_BULK_ITEMS", count, "Items of one bulk request";
     metadata_keys: usize = "limit-metadata-keys", "HELVE_LIMIT_METADATA_KEYS", count, "Keys of one metadata object";
     metadata_bytes: usize = "limit-metadata-bytes", "HELVE_LIMIT_METADATA_BYTES", count,
@@ -183,6 +185,10 @@ impl Settings {
             (s.heartbeat >= s.silence, "HELVE_SCHEDULING_HEARTBEAT must be shorter than HELVE_SCHEDULING_SILENCE"),
             (s.lease < Duration::from_secs(1), "HELVE_SCHEDULING_LEASE must be at least 1s"),
             (l.payload_bytes >= l.body_bytes, "HELVE_LIMIT_PAYLOAD_BYTES must be below HELVE_LIMIT_BODY_BYTES"),
+            (
+                l.tenant_bytes < 2 * l.body_bytes,
+                "HELVE_LIMIT_TENANT_BYTES must be at least twice HELVE_LIMIT_BODY_BYTES",
+            ),
             (l.payload_bytes >= l.frame_bytes, "HELVE_LIMIT_PAYLOAD_BYTES must be below HELVE_LIMIT_FRAME_BYTES"),
         ] {
             if wrong {
@@ -260,6 +266,7 @@ mod tests {
             ["--scheduling-heartbeat", "1h"],
             ["--http-advertise", "10.0.0.7"],
             ["--limit-payload-bytes", "99999999"],
+            ["--limit-tenant-bytes", "8388607"],
         ] {
             assert!(parse(&wrong).is_err(), "{wrong:?}");
         }

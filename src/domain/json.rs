@@ -7,6 +7,9 @@ use serde_json::value::RawValue;
 use crate::domain::limits::Limits;
 use crate::error::{Code, Error, Result};
 
+/// Payloads up to this size stay in memory with their run; larger ones are read when they are needed.
+pub const SMALL: usize = 1_024;
+
 /// One valid JSON document, exactly as received: big numbers, `\u0000` and lone surrogates survive.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Payload(Bytes);
@@ -32,12 +35,13 @@ impl Payload {
         Self(bytes)
     }
 
-    /// A part of a parsed body, without a copy. Checks size and depth, which the parser does not.
+    /// A part of a parsed body; a large one without a copy. Checks size and depth, which the parser does not.
     pub fn from_raw(body: &Bytes, raw: &RawValue, what: &'static str, pointer: &str, limits: &Limits) -> Result<Self> {
         let text = raw.get().as_bytes();
         check_size(text.len(), what, limits)?;
         check_depth(text, pointer, limits)?;
-        Ok(Self(body.slice_ref(text)))
+        // A small part must not keep the whole body, of which it may be a thousandth.
+        Ok(Self(if text.len() <= SMALL { Bytes::copy_from_slice(text) } else { body.slice_ref(text) }))
     }
 
     /// A whole document that is not parsed yet.

@@ -11,6 +11,8 @@ pub struct Limits {
     pub body_bytes: usize,
     /// Bytes of one frame of the worker socket.
     pub frame_bytes: usize,
+    /// Bytes of memory that one tenant's requests, results and outboxes may hold; past it its requests are refused.
+    pub tenant_bytes: usize,
     /// Items of one bulk request.
     pub bulk_items: usize,
     /// Keys of one metadata object.
@@ -55,6 +57,7 @@ impl Default for Limits {
             payload_bytes: 1 << 20,
             body_bytes: 4 << 20,
             frame_bytes: 4 << 20,
+            tenant_bytes: 64 << 20,
             bulk_items: 1_000,
             metadata_keys: 64,
             metadata_bytes: 16 << 10,

@@ -63,7 +63,7 @@ impl Actor {
             return items;
         }
         // Without an answer nothing is known of any of them: they come again, with the same keys.
-        let Ok(created) = self.scheduler.create_many(new).await else { return items };
+        let Ok(created) = self.scheduler.create_many(new, None).await else { return items };
         for (run, created) in ready.into_iter().zip(created) {
             let made = created.map(|created| match created {
                 Created::New { run, .. } => Some(run.id),

@@ -11,8 +11,15 @@ use super::lane::{About, Job, about};
 const MAX_ROWS: usize = 250;
 /// Payload bytes of one statement.
 const MAX_BYTES: usize = 1 << 20;
-/// Rows that bulk requests may fill while single ones wait.
+/// Rows that bulk requests may fill while single ones wait, or did lately.
 const MAX_BULK_ROWS: usize = 64;
+
+/// Rows of bulk requests that one tenant has waiting at most, and a piece more: enough for the next batch. All others
+/// wait undecided, where they are small.
+const BULK_AHEAD: usize = 256;
+/// Batches after one with single rows that are kept short of bulk: the next single one must not find a full batch
+/// underway.
+const SHORT: u8 = 32;
 
 /// Who takes turns: the single and the bulk work of each tenant.
 type Source = (TenantId, bool);
@@ -24,9 +31,16 @@ pub(super) struct Waiting {
     turns: VecDeque<Source>,
     singles: usize,
     len: usize,
+    /// Batches that are still kept short of bulk.
+    short: u8,
 }
 
 impl Waiting {
+    /// Whether more of a tenant's bulk requests should be decided.
+    pub fn has_room(&self, tenant: TenantId) -> bool {
+        self.queues.get(&(tenant, true)).is_none_or(|q| q.len() < BULK_AHEAD)
+    }
+
     pub fn push(&mut self, job: Job, bulk: bool) {
         let source = (job.write.tenant, bulk);
         let queue = self.queues.entry(source).or_default();
@@ -46,7 +60,8 @@ impl Waiting {
     /// workers have a statement of their own, and never two of one worker in it.
     pub fn next_batch(&mut self) -> Vec<Job> {
         let (mut batch, mut rows, mut bytes, mut bulk_rows) = (Vec::new(), 0, 0, 0);
-        let singles_wait = self.singles > 0;
+        self.short = if self.singles > 0 { SHORT } else { self.short.saturating_sub(1) };
+        let short = self.short > 0;
         let mut passed = 0;
         while passed < self.turns.len() {
             let Some(source) = self.turns.pop_front() else { break };
@@ -55,7 +70,7 @@ impl Waiting {
             let fits = batch.is_empty()
                 || (rows + more_rows <= MAX_ROWS
                     && bytes + more_bytes <= MAX_BYTES
-                    && !(source.1 && singles_wait && bulk_rows + more_rows > MAX_BULK_ROWS)
+                    && !(source.1 && short && bulk_rows + more_rows > MAX_BULK_ROWS)
                     && goes_with(&batch, head));
             if !fits {
                 self.turns.push_back(source);

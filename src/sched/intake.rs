@@ -11,6 +11,7 @@ use tracing::warn;
 use crate::error::{Error, Result};
 use crate::failpoint::{self, Point};
 use crate::id::{EventId, RunId, SessionId, TenantId, WorkerId};
+use crate::share::Held;
 
 use super::answers::{Bulk, Outcomes, Reply};
 use super::core::{Body, Command, CreateKey, NewEventRow, NewRunRow, NewSession, Ticket, Transport, WorkerMessage};
@@ -27,6 +28,9 @@ pub(super) enum BulkWork {
     Events(Enumerate<IntoIter<NewEvent>>, Outcomes<EventCreated>),
 }
 
+/// A bulk request, with what its items count against their tenant's share.
+pub(super) type Counted = (BulkWork, Option<Held>);
+
 impl Owner {
     /// Decides on one request.
     pub fn request(&mut self, request: Request) {
@@ -38,13 +42,15 @@ impl Owner {
                 let ticket = self.ticket(shard_of(tenant), Reply::Create { run: row.id, reply, watch });
                 self.step(shard_of(tenant), Command::Create(Box::new(row), Some(ticket)), false);
             }
-            Request::CreateMany { runs, reply } => {
-                let (bulk, shard) = (Bulk::of(runs.len(), reply), runs.first().map_or(0, |run| shard_of(run.tenant)));
-                self.bulks.push_back((shard, BulkWork::Runs(runs.into_iter().enumerate(), bulk)));
+            Request::CreateMany { runs, held, reply } => {
+                let tenant = runs.first().map(|run| run.tenant);
+                let bulk = Bulk::of(runs.len(), reply);
+                self.begin_bulk(tenant, (BulkWork::Runs(runs.into_iter().enumerate(), bulk), held));
             }
             Request::Events { events, reply } => {
-                let (bulk, shard) = (Bulk::of(events.len(), reply), events.first().map_or(0, |e| shard_of(e.tenant)));
-                self.bulks.push_back((shard, BulkWork::Events(events.into_iter().enumerate(), bulk)));
+                let tenant = events.first().map(|event| event.tenant);
+                let bulk = Bulk::of(events.len(), reply);
+                self.begin_bulk(tenant, (BulkWork::Events(events.into_iter().enumerate(), bulk), None));
             }
             Request::Event { event, reply } => {
                 let (tenant, bulk) = (event.tenant, event.specs.len() > 1);
@@ -120,7 +126,7 @@ impl Owner {
         // A caller that has gone away needs no answer. Who watches reads the row when the sender is dropped.
         match request {
             Request::Create { reply, .. } => drop(reply.send(Err(moved()))),
-            Request::CreateMany { runs, reply } => drop(reply.send(runs.iter().map(|_| Err(moved())).collect())),
+            Request::CreateMany { runs, reply, .. } => drop(reply.send(runs.iter().map(|_| Err(moved())).collect())),
             Request::Events { events, reply } => drop(reply.send(events.iter().map(|_| Err(moved())).collect())),
             Request::Event { reply, .. } => drop(reply.send(Err(moved()))),
             Request::Connect { reply, .. } => drop(reply.send(Err(moved()))),
@@ -196,9 +202,25 @@ impl Owner {
         NewEventRow { id, tenant, key, source, create_key, body, replay_of, skipped, runs }
     }
 
+    /// Of nothing there is nothing to decide: it is answered already.
+    fn begin_bulk(&mut self, tenant: Option<TenantId>, work: Counted) {
+        if let Some(tenant) = tenant {
+            self.bulks.push(tenant, work);
+        }
+    }
+
+    /// Whether a bulk request can go on: what its tenant has waiting for the lane is enough for the next batch.
+    pub fn bulk_goes_on(&self) -> bool {
+        self.bulks.any(|tenant| self.create_waiting().has_room(tenant))
+    }
+
     /// Takes some items of the bulk requests, in turn: a thousand decisions at once would keep everybody else waiting.
     pub fn advance_bulks(&mut self) {
-        let Some((shard, work)) = self.bulks.pop_front() else { return };
+        let mut bulks = std::mem::take(&mut self.bulks);
+        let next = bulks.take(|tenant| self.create_waiting().has_room(tenant));
+        self.bulks = bulks;
+        let Some((tenant, (work, held))) = next else { return };
+        let shard = shard_of(tenant);
         match work {
             BulkWork::Runs(mut runs, bulk) => {
                 for (place, run) in runs.by_ref().take(BULK_TURN) {
@@ -208,7 +230,7 @@ impl Owner {
                     self.step(shard, Command::Create(Box::new(row), Some(ticket)), true);
                 }
                 if runs.len() > 0 {
-                    self.bulks.push_back((shard, BulkWork::Runs(runs, bulk)));
+                    self.bulks.put_back(tenant, (BulkWork::Runs(runs, bulk), held));
                 }
             }
             BulkWork::Events(mut events, bulk) => {
@@ -223,7 +245,7 @@ impl Owner {
                     self.step(shard, Command::CreateEvent(Box::new(row), ticket), true);
                 }
                 if events.len() > 0 {
-                    self.bulks.push_back((shard, BulkWork::Events(events, bulk)));
+                    self.bulks.put_back(tenant, (BulkWork::Events(events, bulk), held));
                 }
             }
         }
@@ -317,7 +339,7 @@ impl Owner {
     }
 }
 
-fn shard_of(tenant: TenantId) -> usize {
+pub(super) fn shard_of(tenant: TenantId) -> usize {
     usize::try_from(tenant.shard()).unwrap_or(0)
 }
 

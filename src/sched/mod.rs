@@ -2,6 +2,7 @@
 
 mod answers;
 mod batch;
+mod bulks;
 mod cluster;
 pub mod core;
 mod directory;
@@ -48,6 +49,7 @@ use crate::domain::run::{Priority, Run};
 use crate::error::{Error, Result};
 use crate::hub::Outbox;
 use crate::id::{EventId, NodeId, RunId, SessionId, TenantId, TokenId};
+use crate::share::Held;
 
 use cluster::Leave;
 
@@ -242,10 +244,11 @@ impl Scheduler {
         self.ask(Request::Create { run, reply }, answer).await?
     }
 
-    /// Creates many runs, each with its own outcome, in the order given.
-    pub async fn create_many(&self, runs: Vec<NewRun>) -> Result<Vec<Result<Created>>> {
+    /// Creates many runs of one tenant, each with its own outcome, in the order given. `held` is what they count against
+    /// their tenant's share until they are decided; a caller with a bound of its own counts nothing.
+    pub async fn create_many(&self, runs: Vec<NewRun>, held: Option<Held>) -> Result<Vec<Result<Created>>> {
         let (reply, answer) = oneshot::channel();
-        self.ask(Request::CreateMany { runs, reply }, answer).await
+        self.ask(Request::CreateMany { runs, held, reply }, answer).await
     }
 
     /// Stores an event and the runs that it starts, in one statement.

@@ -1,6 +1,6 @@
 //! The owner's loop: commands in, decisions by the core, two lanes that commit them, answers and frames out.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -20,9 +20,10 @@ use crate::id::{RunId, SHARDS, SessionId};
 
 use super::answers::Reply;
 use super::batch::Waiting;
+use super::bulks::Bulks;
 use super::cluster::{Order, Report};
 use super::core::{Command, Context, Effect, Lane, Settings, Ticket, Transport};
-use super::intake::BulkWork;
+use super::intake::Counted;
 use super::lane::{BatchDone, Done, Job, LaneWriter};
 use super::lease::Standing;
 use super::live::Live;
@@ -112,8 +113,8 @@ pub(super) struct Owner {
     reading_timers: bool,
     sweep_at: Timestamp,
     pub quiesced: Vec<oneshot::Sender<()>>,
-    /// Bulk requests that are decided a piece at a time, with their shards.
-    pub bulks: VecDeque<(usize, BulkWork)>,
+    /// Bulk requests that are decided a piece at a time.
+    pub bulks: Bulks<Counted>,
     effects: Vec<Effect>,
     /// Sums over the shards: optimistic assignments and creates that are not committed.
     optimistic: usize,
@@ -176,7 +177,7 @@ impl Owner {
             reading_timers: false,
             sweep_at: now.plus(SWEEP),
             quiesced: Vec::new(),
-            bulks: VecDeque::new(),
+            bulks: Bulks::default(),
             effects: Vec::new(),
             optimistic: 0,
             creating: 0,
@@ -189,7 +190,7 @@ impl Owner {
         loop {
             self.standing.tick();
             self.pump();
-            let sleep = self.until_next();
+            let (sleep, bulk) = (self.until_next(), self.bulk_goes_on());
             let [create, finish] = &mut self.lanes;
             tokio::select! {
                 (writer, done) = finished(&mut finish.running) => self.lane_done(Lane::Finish, writer, done),
@@ -204,7 +205,7 @@ impl Owner {
                 }
                 (reads, done) = finished(&mut self.reading) => self.read_done(reads, done),
                 Some(order) = self.orders.recv() => self.order(order),
-                () = std::future::ready(()), if !self.bulks.is_empty() => self.advance_bulks(),
+                () = std::future::ready(()), if bulk => self.advance_bulks(),
                 () = tokio::time::sleep(sleep) => {}
                 () = stopping.cancelled() => return,
             }
@@ -212,6 +213,11 @@ impl Owner {
             self.finish_moves();
             self.flush();
         }
+    }
+
+    /// What waits for the create lane.
+    pub const fn create_waiting(&self) -> &Waiting {
+        &self.lanes[0].waiting
     }
 
     fn until_next(&self) -> Duration {
@@ -383,6 +389,6 @@ impl Owner {
 
     /// Whether a bulk request has items left that are this shard's.
     pub fn has_bulk_of(&self, shard: usize) -> bool {
-        self.bulks.iter().any(|(of, _)| *of == shard)
+        self.bulks.any(|tenant| super::intake::shard_of(tenant) == shard)
     }
 }

@@ -12,6 +12,7 @@ use crate::domain::why::Why;
 use crate::error::Result;
 use crate::hub::Outbox;
 use crate::id::{RunId, TenantId};
+use crate::share::Held;
 
 use super::{
     Connection, Created, EventCreated, FromWorker, Hello, NewEvent, NewRun, PauseOrder, Stats, WhyQuery, WorkerState,
@@ -20,7 +21,7 @@ use super::{
 /// One request of an entry, with the way back to who asked.
 pub(crate) enum Request {
     Create { run: NewRun, reply: oneshot::Sender<Result<Created>> },
-    CreateMany { runs: Vec<NewRun>, reply: oneshot::Sender<Vec<Result<Created>>> },
+    CreateMany { runs: Vec<NewRun>, held: Option<Held>, reply: oneshot::Sender<Vec<Result<Created>>> },
     Event { event: NewEvent, reply: oneshot::Sender<Result<EventCreated>> },
     Events { events: Vec<NewEvent>, reply: oneshot::Sender<Vec<Result<EventCreated>>> },
     Cancel { tenant: TenantId, run: RunId, reply: oneshot::Sender<Result<()>> },

@@ -105,7 +105,7 @@ async fn open(ctx: &Context, who: Who, hello: Checked) -> Result<(Welcome, Conne
     tokio::time::timeout(REGISTRATION, registration)
         .await
         .map_err(|_| Error::unavailable("registering the workflows took too long"))??;
-    let (outbox, inbox) = hub::outbox();
+    let (outbox, inbox) = hub::outbox(ctx.shares.count(who.tenant, 0));
     let hello = Hello { tenant: who.tenant, token: who.token, info, resume };
     let (welcome, connection) = ctx.scheduler.connect(hello, outbox).await?;
     Ok((welcome, connection, inbox))

@@ -38,6 +38,7 @@ use crate::id::{TenantId, TokenId};
 use crate::ops::auth::{Authenticator, TenantScope};
 use crate::ops::definitions::Definitions;
 use crate::sched::Scheduler;
+use crate::share::Shares;
 use crate::supervisor::Supervisor;
 
 use sockets::Sockets;
@@ -75,6 +76,7 @@ struct Context {
     scheduler: Scheduler,
     register: Register,
     limits: Limits,
+    shares: Shares,
     scheduling: Scheduling,
     /// How long a stopping engine waits for its workers to leave.
     drain: Duration,
@@ -107,6 +109,8 @@ pub struct Parts<'a> {
     pub authenticator: Authenticator,
     /// Takes the workflows that workers bring.
     pub definitions: Definitions,
+    /// What each tenant's frames hold.
+    pub shares: Shares,
     /// The settings.
     pub config: &'a Config,
     /// Owns the sockets' tasks.
@@ -116,7 +120,7 @@ pub struct Parts<'a> {
 impl WsState {
     /// Composes the parts.
     pub fn new(parts: Parts<'_>) -> Self {
-        let Parts { scheduler, forwarder, authenticator, definitions, config, supervisor } = parts;
+        let Parts { scheduler, forwarder, authenticator, definitions, shares, config, supervisor } = parts;
         let register: Register = Box::new(move |tenant, name, definition, at| {
             let definitions = definitions.clone();
             Box::pin(async move { definitions.register(tenant, &at, &name, definition).await.map(drop) })
@@ -126,6 +130,7 @@ impl WsState {
             scheduler,
             register,
             limits: config.limits.clone(),
+            shares,
             scheduling: config.scheduling.clone(),
             drain: config.http.drain,
             stopping: supervisor.stopping(),

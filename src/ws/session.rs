@@ -3,6 +3,7 @@
 use std::panic::AssertUnwindSafe;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -15,19 +16,24 @@ use super::voice::Voice;
 use super::wire::{End, Step, Wire};
 use super::{Context, Guest, greet};
 use crate::domain::delivery::{Close, Outgoing, Reason};
+use crate::domain::json::SMALL;
 use crate::error::Code;
 use crate::failpoint::{self, Point};
 use crate::hub::{Inbox, Next};
+use crate::id::TenantId;
 use crate::sched::{Connection, FromWorker};
 
 /// How long a worker may take nothing of what waits for it.
 const STALL: Duration = Duration::from_secs(30);
 /// Bytes taken from the outbox for one flush.
 const BATCH: usize = 1 << 20;
-/// Pings a second, of either kind, past which a worker is read more slowly.
+/// Pings a second, of either kind, or changes of capacity or labels, past which a worker is read more slowly. A change is a
+/// statement of its own.
 const PINGS: u32 = 10;
-/// Attempts a second of which the engine knows nothing, past which a worker is read more slowly.
+/// Attempts a second of which the engine knows nothing, and frames that are wrong or empty, past which a worker is read more slowly.
 const STRANGERS: u32 = 100;
+/// How long a worker whose tenant has used up its share of memory is not read, after each large frame.
+const HELD_UP: Duration = Duration::from_millis(50);
 
 /// Serves one socket from its hello to its close.
 pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(ctx: &Context, stream: S, mut guest: Guest) {
@@ -59,6 +65,7 @@ struct Session<'c, S> {
     ctx: &'c Context,
     wire: Wire<S>,
     connection: Connection,
+    tenant: TenantId,
     inbox: Inbox,
     /// Resolves when the socket must end whatever happens on it.
     cut: BoxFuture<'static, Close>,
@@ -99,6 +106,7 @@ impl<'c, S: AsyncRead + AsyncWrite + Unpin> Session<'c, S> {
             ctx,
             wire,
             connection,
+            tenant: guest.who.tenant,
             inbox,
             cut: cut(ctx, guest),
             pings: Pace::new(PINGS, now),
@@ -175,7 +183,10 @@ impl<'c, S: AsyncRead + AsyncWrite + Unpin> Session<'c, S> {
         let now = self.ctx.clock.instant();
         self.heard = now;
         match message {
-            Message::Text(text) => self.on_frame(&text.into()).await,
+            Message::Text(text) => {
+                let frame = self.counted(text.into(), now);
+                self.on_frame(&frame).await
+            }
             Message::Binary(_) => Some(End::Close(Close::BadFrame)),
             Message::Close(_) => Some(End::Gone),
             Message::Ping(_) => {
@@ -186,7 +197,19 @@ impl<'c, S: AsyncRead + AsyncWrite + Unpin> Session<'c, S> {
         }
     }
 
-    async fn on_frame(&mut self, text: &bytes::Bytes) -> Option<End> {
+    /// A large frame counts against the tenant's share as long as a part of it is held. It cannot be refused, as a
+    /// request can: past the share the next one is read later.
+    fn counted(&mut self, frame: Bytes, now: Instant) -> Bytes {
+        if frame.len() <= SMALL {
+            return frame;
+        }
+        if self.ctx.shares.is_used_up(self.tenant) {
+            self.paused = self.paused.max(Some(now + HELD_UP));
+        }
+        self.ctx.shares.count(self.tenant, frame.len()).keep(frame)
+    }
+
+    async fn on_frame(&mut self, text: &Bytes) -> Option<End> {
         let decoded = match protocol::decode(text, &self.ctx.limits) {
             Ok(decoded) => decoded,
             Err(close) => return Some(End::Close(close)),
@@ -194,6 +217,7 @@ impl<'c, S: AsyncRead + AsyncWrite + Unpin> Session<'c, S> {
         for fault in &decoded.faults {
             self.wire.push(protocol::fault(fault));
         }
+        self.idle_words(&decoded);
         match decoded.frame? {
             Incoming::Hello(_) => {
                 let message = "this socket has had its hello; this one was ignored";
@@ -219,7 +243,10 @@ impl<'c, S: AsyncRead + AsyncWrite + Unpin> Session<'c, S> {
                     self.tell(FromWorker::FreeSlot(attempt)).await;
                 }
             }
-            Incoming::Labels(labels) => self.tell(FromWorker::Labels(labels)).await,
+            Incoming::Labels(labels) => {
+                self.paused = self.paused.max(self.pings.take(1, self.heard));
+                self.tell(FromWorker::Labels(labels)).await;
+            }
             Incoming::Log(said) => {
                 let batches = self.voice.log(said, self.heard, self.ctx.clock.now());
                 self.tell(FromWorker::Log(batches)).await;
@@ -229,7 +256,10 @@ impl<'c, S: AsyncRead + AsyncWrite + Unpin> Session<'c, S> {
                 self.paused = self.paused.max(pause);
                 self.tell(FromWorker::Progress(items)).await;
             }
-            Incoming::Capacity(slots) => self.tell(FromWorker::Capacity(slots)).await,
+            Incoming::Capacity(slots) => {
+                self.paused = self.paused.max(self.pings.take(1, self.heard));
+                self.tell(FromWorker::Capacity(slots)).await;
+            }
             Incoming::Ping => {
                 self.paused = self.paused.max(self.pings.take(1, self.heard));
                 self.wire.push(protocol::pong());
@@ -242,6 +272,29 @@ impl<'c, S: AsyncRead + AsyncWrite + Unpin> Session<'c, S> {
             }
         }
         None
+    }
+
+    /// Frames that are wrong or say nothing cost the worker its own time, as those about attempts that are not known.
+    fn idle_words(&mut self, decoded: &protocol::Decoded) {
+        let empty = match &decoded.frame {
+            None | Some(Incoming::Hello(_) | Incoming::Drain) => true,
+            Some(Incoming::Received(attempts)) => attempts.is_empty(),
+            Some(Incoming::Results(results)) => results.is_empty(),
+            Some(Incoming::Extend(extensions)) => extensions.is_empty(),
+            Some(Incoming::FreeSlot(attempts)) => attempts.is_empty(),
+            Some(
+                Incoming::Capacity(_)
+                | Incoming::Labels(_)
+                | Incoming::Log(_)
+                | Incoming::Progress(_)
+                | Incoming::Ping
+                | Incoming::Goodbye,
+            ) => false,
+        };
+        let idle = decoded.faults.len() + usize::from(empty && decoded.faults.is_empty());
+        if idle > 0 {
+            self.paused = self.paused.max(self.strangers.take(idle, self.heard));
+        }
     }
 
     /// Queues everything that waits, up to a batch, so that one flush writes it.

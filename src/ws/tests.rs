@@ -24,6 +24,7 @@ use crate::domain::status::RunStatus;
 use crate::hub::{Outbox, Room};
 use crate::id::{NodeId, RunId, SessionId, TenantId, TokenId, WorkerId};
 use crate::sched::{Connection, FromWorker, Request, Scheduler};
+use crate::share::Shares;
 
 const WAIT: Duration = Duration::from_secs(5);
 
@@ -54,6 +55,7 @@ impl Bench {
             scheduler,
             register: Box::new(|_, _, _, _| std::future::ready(Ok(())).boxed()),
             limits: Limits { frame_bytes: 64 << 10, ..Limits::default() },
+            shares: Shares::new(1 << 20),
             scheduling,
             drain: Duration::from_millis(50),
             clock,
@@ -321,6 +323,19 @@ async fn too_many_pings_are_answered_slowly() {
     }
     for _ in 0..15 {
         assert_eq!(bench.frame().await["type"], "pong");
+    }
+    assert!(started.elapsed() >= Duration::from_millis(300), "{:?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn too_many_changes_of_capacity_are_taken_slowly() {
+    let mut bench = Bench::new().greeted().await;
+    let started = tokio::time::Instant::now();
+    for slots in 0..15 {
+        bench.send(json!({"type": "capacity", "slots": {"default": slots}})).await;
+    }
+    for _ in 0..15 {
+        assert!(matches!(bench.told().await, FromWorker::Capacity(_)));
     }
     assert!(started.elapsed() >= Duration::from_millis(300), "{:?}", started.elapsed());
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 /// Usable from everywhere.
-const BASE: &[&str] = &["id", "clock", "error", "config", "supervisor", "telemetry", "failpoint"];
+const BASE: &[&str] = &["id", "clock", "error", "config", "supervisor", "telemetry", "failpoint", "share"];
 /// Each module with what it may import besides itself and the base. What is not listed here fails.
 const LAYERS: &[(&str, &[&str])] = &[
     ("main", &["cli"]),
@@ -28,6 +28,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("supervisor", &[]),
     ("error", &[]),
     ("failpoint", &[]),
+    ("share", &[]),
     ("clock", &[]),
     ("id", &[]),
 ];

@@ -72,7 +72,10 @@ pub async fn create(
         watch: wait.is_some(),
     };
     let run = request.check(&state, around).await?;
-    match (state.scheduler.create(run).await?, wait) {
+    let created = state.scheduler.create(run).await?;
+    // A minute of waiting needs no body.
+    drop(body);
+    match (created, wait) {
         (Created::New { run, .. }, None) => Ok(located(201, &run, false)),
         (Created::New { run, finished }, Some(wait)) => {
             let ended = match finished {

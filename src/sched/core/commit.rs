@@ -12,9 +12,6 @@ use super::state::{Shard, refuse};
 use super::task::{Deferred, Phase};
 use super::types::{Answer, Body, Context, CreateKey, Effect, EndRow, Flight, QueueKey, RowOutcome, Ticket};
 
-/// Bodies up to this size stay in memory with a queued run, so that its claim need not read them.
-const KEPT_BODY: usize = 1_024;
-
 impl Shard {
     /// A transition is committed.
     pub(super) fn committed(&mut self, flight: Flight, outcomes: Vec<RowOutcome>, cx: Context, out: &mut Vec<Effect>) {
@@ -120,7 +117,7 @@ impl Shard {
         cx: Context,
         out: &mut Vec<Effect>,
     ) {
-        self.creating -= 1;
+        self.end_create(run);
         if let Start::Assigned(_) = start {
             self.optimistic -= 1;
         }
@@ -281,9 +278,8 @@ impl Shard {
     fn trim_body(&mut self, run: RunId) {
         if let Some(task) = self.tasks.get_mut(&run)
             && !matches!(task.phase, Phase::Running(_))
-            && task.body.as_ref().is_some_and(|b| b.input.len() + b.metadata.len() > KEPT_BODY)
         {
-            task.body = None;
+            task.trim();
         }
     }
 

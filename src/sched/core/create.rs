@@ -9,7 +9,7 @@ use crate::domain::delivery::Attempt;
 use crate::domain::run::Run;
 use crate::domain::status::RunStatus;
 use crate::error::Error;
-use crate::id::RunId;
+use crate::id::{RunId, TenantId};
 
 use super::flight::{Assigned, Start, Step};
 use super::state::{Shard, refuse};
@@ -29,7 +29,7 @@ impl Shard {
             let identity = key.identity();
             return self.wait_for_key(&identity, Command::Create(Box::new(run), ticket), ticket, out);
         }
-        if cx.creating >= self.settings.pending {
+        if !self.may_create(run.tenant, cx) {
             return refuse(ticket, too_many_creates(), out);
         }
         let gate = run.key.as_ref().map(|_| run.id.uuid());
@@ -46,7 +46,7 @@ impl Shard {
             let identity = key.identity();
             return self.wait_for_key(&identity, Command::CreateEvent(Box::new(event), ticket), Some(ticket), out);
         }
-        if cx.creating >= self.settings.pending {
+        if !self.may_create(event.tenant, cx) {
             return refuse(Some(ticket), too_many_creates(), out);
         }
         self.lock_key(event.create_key.as_ref());
@@ -63,6 +63,25 @@ impl Shard {
             steps.push(step);
         }
         self.write(Lane::Create, tenant, rows, steps, out);
+    }
+
+    /// Whether there is room for one more create. One tenant may have half of it: when the database is slow, a
+    /// tenant that floods the engine must not have everybody refused.
+    fn may_create(&self, tenant: TenantId, cx: Context) -> bool {
+        let own = self.creating_of.get(&tenant).copied().unwrap_or(0);
+        cx.creating < self.settings.pending && own < self.settings.pending.div_ceil(2)
+    }
+
+    /// A create is committed or refused.
+    pub(super) fn end_create(&mut self, run: RunId) {
+        self.creating -= 1;
+        let Some(tenant) = self.tasks.get(&run).map(|t| t.tenant) else { return };
+        if let Some(own) = self.creating_of.get_mut(&tenant) {
+            *own -= 1;
+            if *own == 0 {
+                self.creating_of.remove(&tenant);
+            }
+        }
     }
 
     /// Decides where a new run starts, reserves what it takes, and says what to write.
@@ -92,6 +111,7 @@ impl Shard {
             queue.uncommitted.insert((rank, run.id));
         }
         self.creating += 1;
+        *self.creating_of.entry(run.tenant).or_default() += 1;
         let task = Task {
             tenant: run.tenant,
             spec: run.spec.clone(),

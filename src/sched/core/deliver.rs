@@ -1,6 +1,7 @@
 //! Delivery: an assignment is pushed after its commit, confirmed by the worker, sent again, or taken back.
 
 use crate::domain::delivery::{Assignment, Attempt, Close, Outgoing, Reason};
+use crate::error::Code;
 use crate::id::{RunId, SessionId};
 
 use super::flight::Assigned;
@@ -62,34 +63,43 @@ impl Shard {
 
     /// The worker says that these attempts arrived.
     pub(super) fn received(&mut self, session: SessionId, attempts: Vec<Attempt>, cx: Context, out: &mut Vec<Effect>) {
-        let mut strangers = Vec::new();
+        let (mut strangers, mut flooded) = (Vec::new(), false);
         for attempt in attempts {
             let held_here = self.sessions.get(&session).is_some_and(|s| s.holds.contains_key(&attempt));
             if !held_here {
                 strangers.push((attempt, Reason::Unknown));
                 continue;
             }
-            self.confirm(session, attempt, cx);
+            // Saying it again is allowed, and counts as a look-up.
+            flooded |= !self.confirm(session, attempt, cx)
+                && self.sessions.get_mut(&session).is_some_and(|s| !s.lookups.take(cx.now));
+        }
+        if flooded {
+            let message = "more than 1000 confirmations a second of attempts that are confirmed";
+            self.push(session, Outgoing::Error(Code::TooManyRequests, message.into()), out);
         }
         if !strangers.is_empty() && self.sessions.get_mut(&session).is_some_and(|s| s.lookups.take(cx.now)) {
             self.push(session, Outgoing::Superseded(strangers), out);
         }
     }
 
-    /// From now on the attempt's time runs.
-    pub(super) fn confirm(&mut self, session: SessionId, attempt: Attempt, cx: Context) {
-        let Some(task) = self.tasks.get_mut(&attempt.run) else { return };
+    /// From now on the attempt's time runs. False: nothing changed.
+    pub(super) fn confirm(&mut self, session: SessionId, attempt: Attempt, cx: Context) -> bool {
+        let Some(task) = self.tasks.get_mut(&attempt.run) else { return false };
         if !task.is_held_by(session, attempt.number) {
-            return;
+            return false;
         }
         let timeout = task.spec.execution_timeout;
-        let Phase::Running(held) = &mut task.phase else { return };
+        let Phase::Running(held) = &mut task.phase else { return false };
         if held.delivery == Delivery::Received {
-            return;
+            return false;
         }
         held.delivery = Delivery::Received;
         let deadline = *held.deadline.get_or_insert_with(|| cx.now.plus(timeout));
+        // It is not sent again: whoever waits for the end reads a large input from the rows.
+        task.trim();
         self.set_timer(attempt.run, Some(deadline));
+        true
     }
 
     /// The time of an unconfirmed assignment has come: send it again, or take it back.

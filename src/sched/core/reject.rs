@@ -40,7 +40,7 @@ impl Shard {
         let internal = || Error::Internal(format!("the database refused the write: {why}"));
         match step {
             Step::Create { run, ticket, start, key } => {
-                self.creating -= 1;
+                self.end_create(run);
                 if let Start::Assigned(_) = start {
                     self.optimistic -= 1;
                 }

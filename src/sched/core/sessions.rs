@@ -100,7 +100,9 @@ impl Shard {
             match holds.binary_search_by_key(attempt, |h| h.0) {
                 Err(_) => superseded.push((*attempt, Reason::Reassigned)),
                 Ok(at) if holds[at].1 => superseded.push((*attempt, Reason::Requested)),
-                Ok(_) => self.confirm(id, *attempt, cx),
+                Ok(_) => {
+                    self.confirm(id, *attempt, cx);
+                }
             }
         }
         for (attempt, stopping) in holds {

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Timestamp;
-use crate::domain::delivery::{Attempt, Welcome};
+use crate::domain::delivery::{Attempt, Outgoing, Welcome};
 use crate::domain::run::RunError;
+use crate::error::Code;
 use crate::id::{RunId, SessionId, TenantId};
 
 use super::flight::{InFlight, Step};
@@ -16,6 +17,10 @@ use super::queues::Queue;
 use super::session::Session;
 use super::task::{Deferred, Phase, Task};
 use super::types::{Answer, Command, Context, Effect, Flight, Lane, OpenRow, QueueKey, Row, Ticket, Write};
+
+/// What may wait behind a run's transition before more of its worker is refused. What else waits is bounded by callers,
+/// or comes once.
+const MAX_DEFERRED: usize = 64;
 
 /// The settings that decisions depend on; their meaning is told in `config::Scheduling`.
 #[derive(Debug, Clone)]
@@ -62,6 +67,8 @@ pub struct Shard {
     pub(super) welcomes: Vec<(Ticket, Box<Welcome>)>,
     /// Creates that are not committed.
     pub(super) creating: usize,
+    /// The same by tenant.
+    pub(super) creating_of: HashMap<TenantId, usize>,
     /// Runs assigned at creation that are not committed.
     pub(super) optimistic: usize,
     pub(super) next_flight: Flight,
@@ -120,6 +127,7 @@ impl Shard {
             loading: HashMap::new(),
             welcomes: Vec::new(),
             creating: 0,
+            creating_of: HashMap::new(),
             optimistic: 0,
             next_flight: 1,
             draining: false,
@@ -265,7 +273,16 @@ impl Shard {
     /// Runs a command on a run: now, after its transition, or when its row is read.
     pub(super) fn on_run(&mut self, run: RunId, command: Deferred, cx: Context, out: &mut Vec<Effect>) {
         match self.tasks.get_mut(&run) {
-            Some(task) if task.flight.is_some() => task.deferred.push_back(command),
+            Some(task) if task.flight.is_some() => {
+                if let Some(session) = command.of_worker()
+                    && task.deferred.len() >= MAX_DEFERRED
+                {
+                    let message = "too many results or extensions of one attempt at once";
+                    let refused = Outgoing::Error(Code::TooManyRequests, message.into());
+                    return self.push(session, refused, out);
+                }
+                task.deferred.push_back(command);
+            }
             Some(_) => self.apply(run, command, cx, out),
             None => self.load_run(run, VecDeque::from([command]), out),
         }

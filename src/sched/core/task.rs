@@ -103,6 +103,18 @@ pub(super) enum Deferred {
     Timer,
 }
 
+impl Deferred {
+    /// The session whose worker sent it, and may send it a million times.
+    pub const fn of_worker(&self) -> Option<SessionId> {
+        match self {
+            Self::Result { session, .. } | Self::Extend { session, .. } | Self::FreeSlot { session, .. } => {
+                Some(*session)
+            }
+            Self::Cancel { .. } | Self::Unpark { .. } | Self::TakeBack { .. } | Self::Timer => None,
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum TakeBack {
     /// The worker gave it back, or left.
@@ -130,6 +142,13 @@ impl Task {
             flight: None,
             deferred: VecDeque::new(),
             timer: None,
+        }
+    }
+
+    /// Lets go of a large body: small ones stay, so that a claim need not read them.
+    pub fn trim(&mut self) {
+        if self.body.as_ref().is_some_and(|b| b.input.len() + b.metadata.len() > crate::domain::json::SMALL) {
+            self.body = None;
         }
     }
 

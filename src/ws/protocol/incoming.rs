@@ -237,6 +237,7 @@ fn labels(top: &Top<'_>, limits: &Limits) -> Result<BTreeMap<String, String>, Fa
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::json::SMALL;
 
     const RUN: &str = "run_01890a5d96427774b3dc9d8e5f1a2b3c";
 
@@ -272,13 +273,16 @@ mod tests {
     }
 
     #[test]
-    fn an_output_passes_byte_for_byte_and_without_a_copy() {
-        let text = Bytes::from(one(r#""outcome":"succeeded","output": {"n":1e400, "s":"\u0000\ud800"}"#));
-        let decoded = decode(&text, &Limits::default()).unwrap();
-        let Some(Incoming::Results(results)) = decoded.frame else { panic!() };
-        let Outcome::Succeeded(output) = &results[0].1 else { panic!() };
-        assert_eq!(output.bytes(), r#"{"n":1e400, "s":"\u0000\ud800"}"#.as_bytes());
-        assert!(text.as_ptr_range().contains(&output.bytes().as_ptr()));
+    fn an_output_passes_byte_for_byte_and_a_large_one_without_a_copy() {
+        let large = format!(r#"{{"n":1e400, "s":"{}"}}"#, "x".repeat(SMALL));
+        for (given, copied) in [(r#"{"n":1e400, "s":"\u0000\ud800"}"#, true), (large.as_str(), false)] {
+            let text = Bytes::from(one(&format!(r#""outcome":"succeeded","output": {given}"#)));
+            let decoded = decode(&text, &Limits::default()).unwrap();
+            let Some(Incoming::Results(results)) = decoded.frame else { panic!() };
+            let Outcome::Succeeded(output) = &results[0].1 else { panic!() };
+            assert_eq!(output.bytes(), given.as_bytes());
+            assert_eq!(!text.as_ptr_range().contains(&output.bytes().as_ptr()), copied, "a small one keeps no frame");
+        }
     }
 
     #[test]

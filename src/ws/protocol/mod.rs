@@ -11,7 +11,7 @@ mod vectors;
 use std::fmt::Write as _;
 
 pub(super) use hello::{Checked, HelloFrame};
-pub(super) use incoming::{Incoming, decode};
+pub(super) use incoming::{Decoded, Incoming, decode};
 #[cfg(test)]
 pub(super) use live::SaidLine;
 pub(super) use live::{SaidLines, SaidProgress};

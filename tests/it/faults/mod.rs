@@ -3,6 +3,7 @@
 mod bench;
 mod engine;
 mod jobs;
+mod liars;
 mod network;
 mod oracle_tests;
 mod pauses;

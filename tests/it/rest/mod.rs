@@ -19,6 +19,7 @@ mod pauses;
 mod reads;
 mod replay;
 mod runs;
+mod share;
 mod wait;
 mod why;
 mod workers;

@@ -245,6 +245,11 @@ impl Engine {
         .await
     }
 
+    /// Bytes of memory that tenants' requests hold, and how many tenants hold any.
+    pub fn held(&self) -> (usize, usize) {
+        self.app.as_ref().map_or((0, 0), App::held)
+    }
+
     /// Stops the engine as an operator would.
     pub async fn stop(mut self) {
         if let Some(app) = self.app.take() {

@@ -10,6 +10,7 @@ mod parked;
 mod pauses;
 mod pausing;
 mod random;
+mod share;
 mod store;
 mod stories;
 mod why;

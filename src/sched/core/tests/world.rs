@@ -163,6 +163,8 @@ impl World {
 
     /// What must be true after every step.
     fn check(&self) {
+        let creating: usize = self.shard.creating_of.values().sum();
+        assert_eq!(creating, self.shard.creating, "creates by tenant are all creates");
         for s in self.shard.sessions.values() {
             let held = super::super::queues::used_by_holds(s);
             let used: BTreeMap<_, _> = s.used.iter().filter(|u| *u.1 > 0).map(|(k, v)| (k.clone(), *v)).collect();
