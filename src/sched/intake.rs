@@ -20,7 +20,7 @@ use super::owner::{Owner, Socket};
 use super::{Connection, Created, EventCreated, FromWorker, Hello, Idempotency, NewEvent, NewRun, Request, Stats};
 
 /// Rows of a bulk request that one turn decides on.
-const BULK_TURN: usize = 64;
+const BULK_TURN: usize = 32;
 
 /// What is left of a bulk request. All its items are one tenant's.
 pub(super) enum BulkWork {
