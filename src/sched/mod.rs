@@ -244,8 +244,7 @@ impl Scheduler {
         self.ask(Request::Create { run, reply }, answer).await?
     }
 
-    /// Creates many runs of one tenant, each with its own outcome, in the order given. `held` is what they count against
-    /// their tenant's share until they are decided; a caller with a bound of its own counts nothing.
+    /// Creates many runs of one tenant, each with its own outcome, in the order given. `held` counts until they are decided.
     pub async fn create_many(&self, runs: Vec<NewRun>, held: Option<Held>) -> Result<Vec<Result<Created>>> {
         let (reply, answer) = oneshot::channel();
         self.ask(Request::CreateMany { runs, held, reply }, answer).await
