@@ -9,13 +9,14 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::api::server::{Connections, Patience, Server};
-use crate::api::{self, ApiState, Readiness};
+use crate::api::{self, ApiState, Observed, Readiness};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::db::{Pool, migrate};
 use crate::error::{Error, Result};
 use crate::forward::{self, Forwarder};
 use crate::jobs;
+use crate::metrics::Metrics;
 use crate::ops::auth::Authenticator;
 use crate::ops::definitions::Definitions;
 use crate::ops::retention::{self, Retention};
@@ -55,12 +56,12 @@ impl App {
     pub async fn start(config: Config, clock: Clock) -> Result<Self> {
         let pool = Pool::new(&config.database)?;
         check_schema(&pool).await?;
-        let listener = listen(config.http.listen)?;
-        let address = listener.local_addr().map_err(|e| Error::Internal(format!("no address: {e}")))?;
+        let (listener, address) = listen(config.http.listen)?;
         let (supervisor, closing) = (Supervisor::default(), CancellationToken::new());
         let limits = Arc::new(config.limits.clone());
         let definitions = Definitions::new(pool.clone(), clock.clone(), Arc::clone(&limits), supervisor.clone());
         let authenticator = Authenticator::start(pool.clone(), clock.clone(), &supervisor);
+        let metrics = Arc::new(Metrics::default());
         let scheduler = sched::start(sched::Parts {
             database: config.database.clone(),
             pool: pool.clone(),
@@ -71,6 +72,7 @@ impl App {
             takeover: config.takeover,
             definitions: definitions.clone(),
             clock: clock.clone(),
+            metrics: Arc::clone(&metrics),
             supervisor: supervisor.clone(),
         })?;
         let owner = scheduler.clone();
@@ -86,7 +88,6 @@ impl App {
         });
         let owner = scheduler.clone();
         retention::start(pool.clone(), clock.clone(), &supervisor, move || owner.owned_shards());
-        let stopping = closing.clone();
         let parts = forward::Parts::of(&scheduler, limits.wait, closing.clone(), config.http.drain);
         let forwarder = Forwarder::new(parts, &supervisor);
         let shares = Shares::new(limits.tenant_bytes);
@@ -112,7 +113,8 @@ impl App {
             clock,
             readiness,
             streams: config.http.streams_per_tenant,
-            stopping,
+            observed: Observed::new(metrics, config.http.metrics),
+            stopping: closing.clone(),
         };
         let server = Server {
             listener,
@@ -176,13 +178,15 @@ async fn check_schema(pool: &Pool) -> Result<()> {
     Err(Error::Internal(format!("the database lacks {names}: run `helve migrate`")))
 }
 
-fn listen(address: SocketAddr) -> Result<tokio::net::TcpListener> {
+fn listen(address: SocketAddr) -> Result<(tokio::net::TcpListener, SocketAddr)> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
     let bound = socket.and_then(|socket| {
         // A restart must not wait for the connections of before.
         socket.set_reuseaddr(true)?;
         socket.bind(address)?;
-        socket.listen(BACKLOG)
+        let listener = socket.listen(BACKLOG)?;
+        let bound = listener.local_addr()?;
+        Ok((listener, bound))
     });
     bound.map_err(|e| {
         let hint = if e.kind() == std::io::ErrorKind::AddrInUse { ": choose another port" } else { "" };

@@ -89,6 +89,20 @@ pub struct Http {
     pub streams_per_tenant: usize,
     /// Values of `Origin` that may open a worker socket, compared exactly. Empty: no browser may.
     pub origins: Vec<String>,
+    /// Who may ask for the figures of the engine.
+    pub metrics: MetricsAccess,
+}
+
+/// Who may read `/metrics`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MetricsAccess {
+    /// Everybody who reaches the port.
+    Open,
+    /// Who has a token with the scope `admin`.
+    Token,
+    /// Nobody.
+    Off,
 }
 
 impl Default for Http {
@@ -101,6 +115,7 @@ impl Default for Http {
             sockets_per_tenant: 20_000,
             streams_per_tenant: 200,
             origins: Vec::new(),
+            metrics: MetricsAccess::Token,
         }
     }
 }

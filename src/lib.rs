@@ -14,6 +14,7 @@ pub mod forward;
 pub mod hub;
 pub mod id;
 pub mod jobs;
+pub mod metrics;
 pub mod ops;
 pub mod oracle;
 pub mod sched;

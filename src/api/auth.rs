@@ -25,7 +25,7 @@ pub async fn authenticate(
     Ok(next.run(request).await)
 }
 
-fn bearer(headers: &HeaderMap) -> Result<&str> {
+pub fn bearer(headers: &HeaderMap) -> Result<&str> {
     let missing = Error::Unauthenticated("send a token in the header `Authorization: Bearer helve_..`");
     let Some(value) = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()) else {
         return Err(missing);

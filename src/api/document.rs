@@ -30,6 +30,7 @@ use super::problem::{self, Problem};
         (name = "events", description = "Facts that start runs"),
         (name = "workers", description = "Programs that execute tasks"),
         (name = "pauses", description = "What does not start for now"),
+        (name = "metrics", description = "Figures of the engine and of the load"),
         (name = "health", description = "The engine itself"),
     )
 )]

@@ -8,6 +8,7 @@ mod health;
 mod jobs;
 mod json;
 mod metadata;
+mod metrics;
 mod page;
 mod path;
 mod pauses;
@@ -46,6 +47,7 @@ use crate::share::Shares;
 
 pub use document::text as openapi_text;
 pub use health::Readiness;
+pub use metrics::Observed;
 
 /// What the handlers work with.
 #[derive(Clone)]
@@ -74,6 +76,8 @@ pub struct ApiState {
     pub readiness: Readiness,
     /// Event streams that one tenant may read at once.
     pub streams: usize,
+    /// What the engine shows of itself.
+    pub observed: Observed,
     /// Cancelled when the engine stops: who waits for a run is answered at once.
     pub stopping: CancellationToken,
 }
@@ -107,6 +111,7 @@ fn tenant_routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(events::get))
         .routes(routes!(events::replay::one))
         .routes(routes!(workers::list))
+        .routes(routes!(metrics::queues::list))
         .routes(routes!(jobs::create::create, jobs::list::list))
         .routes(routes!(jobs::get::get))
         .routes(routes!(jobs::items::list))
@@ -118,6 +123,7 @@ fn open_routes() -> OpenApiRouter<ApiState> {
     OpenApiRouter::with_openapi(document::Document::openapi())
         .routes(routes!(health::health))
         .routes(routes!(health::ready))
+        .routes(routes!(metrics::metrics))
         .routes(routes!(document::openapi))
 }
 

@@ -32,6 +32,7 @@ pub async fn observe(State(state): State<ApiState>, mut request: Request, next: 
         request.id = id.to_str().unwrap_or_default(),
         tenant.id = Empty,
     );
+    let counted = state.observed.requests().place(request.method(), route);
     let started = state.clock.instant();
     let answered = AssertUnwindSafe(next.run(request).instrument(span.clone())).catch_unwind().await;
     let _inside = span.enter();
@@ -42,7 +43,9 @@ pub async fn observe(State(state): State<ApiState>, mut request: Request, next: 
     });
     let status = response.status().as_u16();
     span.record("http.status", status);
-    let duration_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+    let took = started.elapsed();
+    counted.answered(status, took);
+    let duration_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
     tracing::debug!(http.status = status, duration_us, "answered");
     let headers = response.headers_mut();
     headers.insert(REQUEST_ID, id);

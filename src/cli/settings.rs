@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::config::{Config, Http, Retention, Scheduling};
+use crate::config::{Config, Http, MetricsAccess, Retention, Scheduling};
 use crate::domain::duration;
 use crate::domain::limits::Limits;
 
@@ -39,6 +39,15 @@ fn switch(text: &str) -> Result<bool, String> {
         "on" | "true" => Ok(true),
         "off" | "false" => Ok(false),
         _ => Err("must be `on` or `off`".to_owned()),
+    }
+}
+
+fn metrics_access(text: &str) -> Result<MetricsAccess, String> {
+    match text {
+        "open" => Ok(MetricsAccess::Open),
+        "token" => Ok(MetricsAccess::Token),
+        "off" => Ok(MetricsAccess::Off),
+        _ => Err("must be `open`, `token` or `off`".to_owned()),
     }
 }
 
@@ -143,6 +152,8 @@ settings! { HttpArgs => Http, "HTTP";
         "Worker sockets of one tenant";
     streams_per_tenant: usize = "http-streams-per-tenant", "HELVE_HTTP_STREAMS_PER_TENANT", count,
         "Event streams of one tenant";
+    metrics: MetricsAccess = "http-metrics", "HELVE_HTTP_METRICS", metrics_access,
+        "Who may read /metrics: open, token (scope admin) or off";
 }
 
 /// All settings but the database's.
@@ -265,6 +276,7 @@ mod tests {
             ["--retention-history", "soon"],
             ["--scheduling-heartbeat", "1h"],
             ["--http-advertise", "10.0.0.7"],
+            ["--http-metrics", "on"],
             ["--limit-payload-bytes", "99999999"],
             ["--limit-tenant-bytes", "8388607"],
         ] {

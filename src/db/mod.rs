@@ -16,6 +16,7 @@ pub mod page;
 pub mod partitions;
 pub mod pauses;
 pub mod plain;
+pub mod queues;
 mod read;
 pub mod retention;
 mod run_list;

@@ -49,7 +49,8 @@ impl Priority {
     pub const DEFAULT: Self = Self(2);
     /// The allowed values.
     pub const RANGE: std::ops::RangeInclusive<i64> = 1..=4;
-    const CLASS_MICROS: i64 = 60_000_000;
+    /// What one class is worth.
+    pub const CLASS_MICROS: i64 = 60_000_000;
 
     /// `None` outside 1 to 4.
     pub fn new(n: i64) -> Option<Self> {
@@ -65,6 +66,11 @@ impl Priority {
     /// for a run, so ageing needs no rewriting and memory and SQL have one order.
     pub fn rank(self, enqueued: Timestamp) -> i64 {
         enqueued.micros().saturating_sub(i64::from(self.0) * Self::CLASS_MICROS)
+    }
+
+    /// When a run of this priority and place entered its queue: the reverse of [`Priority::rank`].
+    pub fn entered(number: i16, rank: i64) -> Timestamp {
+        Timestamp::from_micros(rank.saturating_add(i64::from(number) * Self::CLASS_MICROS))
     }
 }
 

@@ -52,6 +52,11 @@ impl Waiting {
         self.singles += usize::from(!bulk);
     }
 
+    /// Transitions that wait.
+    pub const fn len(&self) -> usize {
+        self.len
+    }
+
     pub const fn is_empty(&self) -> bool {
         self.len == 0
     }

@@ -14,6 +14,7 @@ use crate::db::lease::{LeaseConnection, News, NodeView, View};
 use crate::error::Result;
 use crate::failpoint::{self, Point};
 use crate::id::NodeId;
+use crate::metrics::Metrics;
 use crate::ops::definitions::Definitions;
 
 use super::directory::{Directory, Place, reachable};
@@ -65,6 +66,7 @@ pub(super) struct Parts {
     pub orders: mpsc::Sender<Order>,
     pub reports: mpsc::Receiver<Report>,
     pub leaves: mpsc::Receiver<Leave>,
+    pub metrics: Arc<Metrics>,
 }
 
 /// One engine among others.
@@ -251,6 +253,7 @@ impl Cluster {
             warn!(node = %other, "taking over from a node that is gone");
             failpoint::hit(Point::BeforeFence).await;
             self.connection().await?.fence(*other).await?;
+            self.parts.metrics.takeovers.inc();
             failpoint::hit(Point::AfterFence).await;
             self.nodes.retain(|n| n.id != *other);
         }

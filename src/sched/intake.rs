@@ -15,6 +15,7 @@ use crate::share::Held;
 
 use super::answers::{Bulk, Outcomes, Reply};
 use super::core::{Body, Command, CreateKey, NewEventRow, NewRunRow, NewSession, Ticket, Transport, WorkerMessage};
+use super::gauges::Question;
 use super::moves::moved;
 use super::owner::{Owner, Socket};
 use super::{Connection, Created, EventCreated, FromWorker, Hello, Idempotency, NewEvent, NewRun, Request, Stats};
@@ -87,6 +88,7 @@ impl Owner {
             Request::Stats { reply } => {
                 let _ = reply.send(self.stats());
             }
+            Request::Measure(question) => self.measure(question),
             Request::Drain { within } => {
                 for shard in self.shards.numbers() {
                     self.step(shard, Command::Drain(within), false);
@@ -115,8 +117,13 @@ impl Owner {
             Request::Cancel { tenant, .. }
             | Request::Unpark { tenant, .. }
             | Request::Watch { tenant, .. }
-            | Request::Snapshot { tenant, .. } => *tenant,
-            Request::Worker { .. } | Request::Stats { .. } | Request::Drain { .. } | Request::Quiesce { .. } => {
+            | Request::Snapshot { tenant, .. }
+            | Request::Measure(Question::Tenant(tenant, _)) => *tenant,
+            Request::Measure(_)
+            | Request::Worker { .. }
+            | Request::Stats { .. }
+            | Request::Drain { .. }
+            | Request::Quiesce { .. } => {
                 return Some(request);
             }
         };
@@ -328,7 +335,7 @@ impl Owner {
         }
     }
 
-    fn stats(&self) -> Stats {
+    pub fn stats(&self) -> Stats {
         let (mut stats, counters) = (self.totals, self.shards.counters());
         stats.created += counters.created;
         stats.optimistic += counters.optimistic;

@@ -1,6 +1,7 @@
 //! Group commit: whatever arrived while the last commit ran becomes one statement. What a batch became is
 //! known for certain before its lane goes on: committed, refused, or taken over.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tracing::{error, info, warn};
@@ -11,6 +12,7 @@ use crate::config::Database;
 use crate::db::lane::{CreateRows, FinishRows, LaneConnection, LaneError, LaneName};
 use crate::failpoint::{self, Point};
 use crate::id::{EventId, NodeId, RunId, WorkerId};
+use crate::metrics::{LaneMetrics, Metrics};
 
 use super::core::{Flight, Row, RowOutcome, Write};
 use super::lease::Standing;
@@ -51,6 +53,7 @@ pub(super) struct LaneWriter {
     clock: Clock,
     standing: Standing,
     key_lifetime: Duration,
+    metrics: Arc<Metrics>,
     conn: Option<LaneConnection>,
 }
 
@@ -62,8 +65,9 @@ impl LaneWriter {
         clock: Clock,
         standing: Standing,
         key_lifetime: Duration,
+        metrics: Arc<Metrics>,
     ) -> Self {
-        Self { name, database, node, clock, standing, key_lifetime, conn: None }
+        Self { name, database, node, clock, standing, key_lifetime, metrics, conn: None }
     }
 
     /// Opens the connection, at the start: the lane's backend must be known before anything is written.
@@ -75,6 +79,23 @@ impl LaneWriter {
     /// Commits a batch. Returns only when it is certain what became of each transition; meanwhile the
     /// lane takes nothing else.
     pub async fn run(&mut self, jobs: Vec<Job>) -> BatchDone {
+        let (begun, rows) = (self.clock.instant(), jobs.iter().map(|job| job.write.rows.len()).sum::<usize>());
+        let done = self.commit(jobs).await;
+        let metrics = self.measured();
+        metrics.rows.record(u64::try_from(rows).unwrap_or(u64::MAX));
+        metrics.busy.observe(self.clock.instant().duration_since(begun));
+        metrics.unknown.add(done.unknown);
+        done
+    }
+
+    fn measured(&self) -> &LaneMetrics {
+        match self.name {
+            LaneName::Create => &self.metrics.create,
+            LaneName::Finish => &self.metrics.finish,
+        }
+    }
+
+    async fn commit(&mut self, jobs: Vec<Job>) -> BatchDone {
         let mut done = BatchDone { results: Vec::with_capacity(jobs.len()), unknown: 0, statements: 0, fenced: false };
         let mut rest = jobs;
         let mut pause = FIRST_PAUSE;

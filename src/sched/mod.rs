@@ -6,6 +6,7 @@ mod bulks;
 mod cluster;
 pub mod core;
 mod directory;
+pub mod gauges;
 mod holdings;
 mod intake;
 mod lane;

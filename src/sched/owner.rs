@@ -17,6 +17,7 @@ use crate::domain::run::Run;
 use crate::failpoint::{self, Point};
 use crate::hub::Outbox;
 use crate::id::{RunId, SHARDS, SessionId};
+use crate::metrics::Metrics;
 
 use super::answers::Reply;
 use super::batch::Waiting;
@@ -109,6 +110,7 @@ pub(super) struct Owner {
     standing: Standing,
     orders: mpsc::Receiver<Order>,
     pub reports: mpsc::Sender<Report>,
+    pub metrics: Arc<Metrics>,
     pub timers_at: Timestamp,
     reading_timers: bool,
     sweep_at: Timestamp,
@@ -132,6 +134,7 @@ pub(super) struct OwnerParts {
     pub orders: mpsc::Receiver<Order>,
     pub reports: mpsc::Sender<Report>,
     pub live: Live,
+    pub metrics: Arc<Metrics>,
 }
 
 async fn finished<T>(running: &mut Running<T>) -> T {
@@ -173,6 +176,7 @@ impl Owner {
             standing: parts.standing,
             orders: parts.orders,
             reports: parts.reports,
+            metrics: parts.metrics,
             timers_at: now,
             reading_timers: false,
             sweep_at: now.plus(SWEEP),
@@ -332,6 +336,7 @@ impl Owner {
             Effect::Push(transport, message) => self.push(transport, message),
             Effect::Ended(run, view) => self.ended(run, view),
             Effect::Changed(change) => self.live.changed(*change),
+            Effect::Seen(seen) => self.seen(seen),
             Effect::LoadQueue(key, from, limit, apart) => {
                 if let Some(of) = self.shards.tenure(shard) {
                     self.reads.push(ReadJob::Queue { of, key, from, limit, apart });
@@ -343,6 +348,11 @@ impl Owner {
                 }
             }
         }
+    }
+
+    /// Transitions that wait for each lane, and what is created and not committed.
+    pub fn waiting(&self) -> ([usize; 2], usize) {
+        (self.lanes.each_ref().map(|lane| lane.waiting.len()), self.creating)
     }
 
     fn lane_done(&mut self, lane: Lane, writer: LaneWriter, done: BatchDone) {

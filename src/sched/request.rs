@@ -33,6 +33,7 @@ pub(crate) enum Request {
     Worker { from: Connection, message: FromWorker },
     Snapshot { tenant: TenantId, reply: oneshot::Sender<Vec<WorkerState>> },
     Stats { reply: oneshot::Sender<Stats> },
+    Measure(super::gauges::Question),
     Drain { within: Duration },
     Quiesce { reply: oneshot::Sender<()> },
 }

@@ -15,6 +15,7 @@ use crate::db::{Pool, partitions};
 use crate::domain::limits::Limits;
 use crate::error::{Error, Result};
 use crate::id::NodeId;
+use crate::metrics::Metrics;
 use crate::ops::definitions::Definitions;
 use crate::supervisor::{Schedule, Supervisor};
 
@@ -52,6 +53,8 @@ pub struct Parts {
     pub definitions: Definitions,
     /// Time.
     pub clock: Clock,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
     /// Owns the tasks.
     pub supervisor: Supervisor,
 }
@@ -91,6 +94,7 @@ pub fn start(parts: Parts) -> Result<Scheduler> {
         orders,
         reports: reported,
         leaves: left,
+        metrics: Arc::clone(&parts.metrics),
     });
     let clock = parts.clock.clone();
     let live = Live::new(clock.clone(), node, Desk::new());
@@ -133,6 +137,7 @@ async fn serve(parts: Parts, node: NodeId, standing: Standing, mut cluster: Clus
                 orders,
                 reports,
                 live: live.clone(),
+                metrics: Arc::clone(&parts.metrics),
             });
             tokio::select! {
                 () = owner.run(requests, stopping.clone()) => {}
@@ -180,7 +185,8 @@ async fn try_open(parts: &Parts, node: NodeId, standing: &Standing) -> Result<(L
     partitions::make_ahead(&parts.pool, parts.clock.now()).await?;
     let lane = |name| {
         let (database, clock) = (parts.database.clone(), parts.clock.clone());
-        LaneWriter::new(name, database, node, clock, standing.clone(), parts.retention.idempotency)
+        let (lifetime, metrics) = (parts.retention.idempotency, Arc::clone(&parts.metrics));
+        LaneWriter::new(name, database, node, clock, standing.clone(), lifetime, metrics)
     };
     let (mut create, mut finish) = (lane(LaneName::Create), lane(LaneName::Finish));
     for writer in [&mut create, &mut finish] {

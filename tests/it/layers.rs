@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 /// Usable from everywhere.
-const BASE: &[&str] = &["id", "clock", "error", "config", "supervisor", "telemetry", "failpoint", "share"];
+const BASE: &[&str] = &["id", "clock", "error", "config", "supervisor", "telemetry", "metrics", "failpoint", "share"];
 /// Each module with what it may import besides itself and the base. What is not listed here fails.
 const LAYERS: &[(&str, &[&str])] = &[
     ("main", &["cli"]),
@@ -25,6 +25,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     // The limits of what clients may send are a concept of the domain, and a part of the settings.
     ("config", &["domain"]),
     ("telemetry", &[]),
+    ("metrics", &[]),
     ("supervisor", &[]),
     ("error", &[]),
     ("failpoint", &[]),

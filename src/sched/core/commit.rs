@@ -10,7 +10,7 @@ use crate::id::RunId;
 use super::flight::{Farewell, InFlight, Note, Placed, Start, Step};
 use super::state::{Shard, refuse};
 use super::task::{Deferred, Phase};
-use super::types::{Answer, Body, Context, CreateKey, Effect, EndRow, Flight, QueueKey, RowOutcome, Ticket};
+use super::types::{Answer, Body, Context, CreateKey, Effect, EndRow, Flight, QueueKey, RowOutcome, Seen, Ticket};
 
 impl Shard {
     /// A transition is committed.
@@ -233,6 +233,9 @@ impl Shard {
         let state = row.state;
         if applied {
             self.counters.finished += 1;
+            let started = self.tasks.get(&run).and_then(|task| Some(task.held()?.started_at));
+            let ran = started.map(|at| row.finished_at.since(at));
+            out.push(Effect::Seen(Seen::Ended { status: state, ran }));
             out.push(Effect::Ended(run, self.ended_view(run, row)));
         }
         self.forget(run, out);

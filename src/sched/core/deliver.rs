@@ -7,7 +7,7 @@ use crate::id::{RunId, SessionId};
 use super::flight::Assigned;
 use super::state::Shard;
 use super::task::{Deferred, Delivery, Held, Phase, TakeBack};
-use super::types::{Context, Effect};
+use super::types::{Context, Effect, Seen};
 
 /// How often an assignment is sent before it is taken back.
 const SENDS: u32 = 3;
@@ -24,6 +24,10 @@ impl Shard {
             deadline: None,
         });
         if self.sessions.contains_key(&to.session) {
+            if task.attempt == 1 {
+                let ready = task.ready_at();
+                out.push(Effect::Seen(Seen::Started { ready, optimistic: to.at == ready }));
+            }
             return self.send(run, cx, out);
         }
         // The session ended while the write was on its way.

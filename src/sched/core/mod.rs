@@ -23,6 +23,7 @@ mod requeue;
 mod session;
 mod sessions;
 mod state;
+mod survey;
 mod task;
 mod timers;
 mod types;
@@ -32,5 +33,6 @@ mod why;
 mod tests;
 
 pub use state::{Counters, Settings, Shard};
+pub use survey::{ActionLoad, Survey, Workers};
 pub use types::*;
 pub use why::WhyQuery;

@@ -143,6 +143,11 @@ impl Queue {
         self.classes.iter().flat_map(|c| c.entries.range(from..).copied()).collect()
     }
 
+    /// The first entries of each class.
+    pub fn first_of_each_class(&self, limit: usize) -> impl Iterator<Item = Entry> {
+        self.classes.iter().flat_map(move |c| c.entries.iter().take(limit).copied())
+    }
+
     /// Every entry.
     pub fn all(&self) -> Vec<Entry> {
         self.classes.iter().flat_map(|c| c.entries.iter().copied()).collect()

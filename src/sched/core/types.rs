@@ -266,9 +266,30 @@ pub struct Write {
     pub rows: Vec<Row>,
 }
 
+/// What has become certain and is worth counting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seen {
+    /// A run's first assignment is pushed.
+    Started {
+        /// From when on it could have started.
+        ready: Timestamp,
+        /// It was created assigned.
+        optimistic: bool,
+    },
+    /// A run ended.
+    Ended {
+        /// How.
+        status: RunStatus,
+        /// How long its last attempt was assigned, if it had one.
+        ran: Option<Duration>,
+    },
+}
+
 /// What the core wants done.
 #[derive(Debug)]
 pub enum Effect {
+    /// Count this.
+    Seen(Seen),
     /// Commit this.
     Write(Write),
     /// Tell a caller.

@@ -4,4 +4,5 @@ mod bench;
 mod commands;
 mod dev;
 mod entry;
+mod logs;
 mod tls;

@@ -16,6 +16,7 @@ mod input_schema;
 mod jobs;
 mod lists;
 mod pauses;
+mod metrics;
 mod reads;
 mod replay;
 mod runs;

@@ -119,7 +119,7 @@ impl World {
                 Effect::Write(write) => self.lanes[usize::from(write.lane == Lane::Finish)].push_back(write),
                 Effect::Answer(ticket, answer) => self.answered(ticket, answer),
                 Effect::Push(transport, message) => self.pushed(transport, message),
-                Effect::Ended(..) => {}
+                Effect::Ended(..) | Effect::Seen(_) => {}
                 Effect::Changed(change) => self.changed(*change),
                 load @ (Effect::LoadQueue(..) | Effect::LoadRun(_)) => self.loads.push_back(load),
             }
