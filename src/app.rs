@@ -20,6 +20,7 @@ use crate::metrics::Metrics;
 use crate::ops::auth::Authenticator;
 use crate::ops::definitions::Definitions;
 use crate::ops::retention::{self, Retention};
+use crate::ops::tickets::Tickets;
 use crate::sched::{self, Scheduler};
 use crate::share::Shares;
 use crate::supervisor::Supervisor;
@@ -77,6 +78,7 @@ impl App {
         })?;
         let owner = scheduler.clone();
         let readiness = Readiness::new(move || owner.is_ready());
+        let tickets = Tickets::new(pool.clone(), clock.clone(), Arc::clone(&limits), &config.http.origins);
         let jobs = jobs::start(jobs::Parts {
             pool: pool.clone(),
             scheduler: scheduler.clone(),
@@ -95,6 +97,7 @@ impl App {
             scheduler: scheduler.clone(),
             forwarder: forwarder.clone(),
             authenticator: authenticator.clone(),
+            tickets: tickets.clone(),
             definitions: definitions.clone(),
             shares: shares.clone(),
             config: &config,
@@ -107,6 +110,7 @@ impl App {
             retention: Retention::new(pool.clone(), config.retention.history),
             jobs,
             authenticator,
+            tickets,
             pool,
             limits,
             shares: shares.clone(),

@@ -169,6 +169,11 @@ impl Error {
         Self::invalid(Code::InvalidField, Some(pointer.into()), message)
     }
 
+    /// A field that asks for more than the credential allows.
+    pub fn not_allowed(pointer: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::invalid(Code::Forbidden, Some(pointer.into()), message)
+    }
+
     /// A wrong request.
     pub fn invalid(code: Code, pointer: Option<String>, message: impl Into<String>) -> Self {
         Self::Invalid { code, pointer, message: message.into() }

@@ -64,3 +64,14 @@ impl<S: Sync> FromRequestParts<S> for Writer {
         scope(parts, Scope::Write).map(Self)
     }
 }
+
+/// A caller that may hold a worker socket.
+pub struct WorkerHolder(pub TenantScope);
+
+impl<S: Sync> FromRequestParts<S> for WorkerHolder {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        scope(parts, Scope::Worker).map(Self)
+    }
+}

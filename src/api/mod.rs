@@ -18,6 +18,7 @@ mod request;
 mod runs;
 pub mod server;
 mod stream;
+mod tickets;
 mod time;
 mod trace;
 mod workers;
@@ -42,6 +43,7 @@ use crate::jobs::Jobs;
 use crate::ops::auth::Authenticator;
 use crate::ops::definitions::Definitions;
 use crate::ops::retention::Retention;
+use crate::ops::tickets::Tickets;
 use crate::sched::Scheduler;
 use crate::share::Shares;
 
@@ -64,6 +66,8 @@ pub struct ApiState {
     pub jobs: Jobs,
     /// Who is asking.
     pub authenticator: Authenticator,
+    /// Lets pages open worker sockets.
+    pub tickets: Tickets,
     /// For reads.
     pub pool: Pool,
     /// What clients may send.
@@ -112,6 +116,7 @@ fn tenant_routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(events::replay::one))
         .routes(routes!(workers::list))
         .routes(routes!(metrics::queues::list))
+        .routes(routes!(tickets::create))
         .routes(routes!(jobs::create::create, jobs::list::list))
         .routes(routes!(jobs::get::get))
         .routes(routes!(jobs::items::list))

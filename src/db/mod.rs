@@ -26,6 +26,7 @@ pub mod scan;
 pub(crate) mod statement;
 mod target;
 pub mod tenants;
+pub mod tickets;
 mod tls;
 pub mod tokens;
 pub mod workflows;

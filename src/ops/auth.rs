@@ -61,6 +61,11 @@ impl TenantScope {
         self.expires_at
     }
 
+    /// Of a worker that came by a ticket: as much as the token that made it, but for worker sockets alone.
+    pub(in crate::ops) fn of_ticket(tenant: TenantId, token: TokenId, expires_at: Option<Timestamp>) -> Self {
+        Self { tenant, token, scopes: Scopes::of(&[Scope::Worker]), expires_at }
+    }
+
     /// Goes on only with this scope.
     ///
     /// # Errors
@@ -121,7 +126,7 @@ impl Authenticator {
     /// # Errors
     /// `Unauthenticated`, or `Unavailable` when an unknown token cannot be looked up.
     pub async fn authenticate(&self, token: &str) -> Result<TenantScope> {
-        if !secret::is_well_formed(token) {
+        if !secret::is_well_formed(token, secret::TOKEN) {
             return Err(Error::Unauthenticated("this is not a token of this engine"));
         }
         let hash = secret::hash(token);

@@ -5,4 +5,5 @@ pub mod definitions;
 pub mod retention;
 pub mod secret;
 pub mod tenants;
+pub mod tickets;
 pub mod tokens;

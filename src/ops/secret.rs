@@ -1,4 +1,4 @@
-//! The form of an API token: `helve_`, 43 base62 digits of 256 random bits, 6 base62 digits of a CRC-32.
+//! The form of a token or ticket: its prefix, 43 base62 digits of 256 random bits, 6 base62 digits of a CRC-32.
 //!
 //! The prefix lets secret scanners find a leaked token; the checksum refuses a mistyped or invented one without a
 //! look into the database.
@@ -9,28 +9,29 @@ use crate::config::Secret;
 use crate::db::tokens::TokenHash;
 use crate::error::{Error, Result};
 
-const PREFIX: &str = "helve_";
+/// What every API token begins with.
+pub const TOKEN: &str = "helve_";
 const RANDOM_DIGITS: usize = 43;
 const CHECK_DIGITS: usize = 6;
 const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
-/// A fresh secret.
+/// A fresh secret that begins with `prefix`.
 ///
 /// # Errors
 /// `Internal` when the system gives no random bytes.
-pub fn generate() -> Result<Secret> {
+pub fn generate(prefix: &str) -> Result<Secret> {
     let mut random = [0_u8; 32];
     getrandom::fill(&mut random).map_err(|e| Error::Internal(format!("no random bytes: {e}")))?;
-    let mut token = format!("{PREFIX}{}", base62(random, RANDOM_DIGITS));
+    let mut token = format!("{prefix}{}", base62(random, RANDOM_DIGITS));
     let check = check_digits(&token);
     token.push_str(&check);
     Ok(Secret::new(token))
 }
 
-/// Whether `token` has the form of a token, with a right checksum.
-pub fn is_well_formed(token: &str) -> bool {
-    let right_length = token.len() == PREFIX.len() + RANDOM_DIGITS + CHECK_DIGITS;
-    if !right_length || !token.starts_with(PREFIX) || !token[PREFIX.len()..].bytes().all(|b| DIGITS.contains(&b)) {
+/// Whether `token` begins with `prefix` and has the form of a secret, with a right checksum.
+pub fn is_well_formed(token: &str, prefix: &str) -> bool {
+    let right_length = token.len() == prefix.len() + RANDOM_DIGITS + CHECK_DIGITS;
+    if !right_length || !token.starts_with(prefix) || !token[prefix.len()..].bytes().all(|b| DIGITS.contains(&b)) {
         return false;
     }
     let (body, check) = token.split_at(token.len() - CHECK_DIGITS);
@@ -69,25 +70,25 @@ mod tests {
 
     #[test]
     fn a_fresh_secret_has_the_form_and_differs_from_the_next() {
-        let (a, b) = (generate().unwrap(), generate().unwrap());
+        let (a, b) = (generate(TOKEN).unwrap(), generate(TOKEN).unwrap());
         assert_ne!(a.reveal(), b.reveal());
-        assert!(is_well_formed(a.reveal()));
+        assert!(is_well_formed(a.reveal(), TOKEN));
         assert_eq!(a.reveal().len(), 55);
         assert_eq!(format!("{a:?}"), "[redacted]");
     }
 
     #[test]
     fn every_changed_character_is_noticed() {
-        let token = generate().unwrap().reveal().to_owned();
+        let token = generate(TOKEN).unwrap().reveal().to_owned();
         for at in 0..token.len() {
             let mut wrong = token.clone().into_bytes();
             wrong[at] = if wrong[at] == b'a' { b'b' } else { b'a' };
-            assert!(!is_well_formed(std::str::from_utf8(&wrong).unwrap()), "position {at}");
+            assert!(!is_well_formed(std::str::from_utf8(&wrong).unwrap(), TOKEN), "position {at}");
         }
-        assert!(!is_well_formed(&token[..54]));
-        assert!(!is_well_formed(&format!("{token}0")));
-        assert!(!is_well_formed("helve_ÄÄÄÄÄÄÄÄÄÄÄÄÄÄÄÄÄÄÄÄÄÄÄÄa"));
-        assert!(!is_well_formed(""));
+        assert!(!is_well_formed(&token[..54], TOKEN));
+        assert!(!is_well_formed(&format!("{token}0"), TOKEN));
+        assert!(!is_well_formed("helve_ÄÄÄÄÄÄÄÄÄÄÄÄÄÄÄÄÄÄÄÄÄÄÄÄa", TOKEN));
+        assert!(!is_well_formed("", TOKEN));
     }
 
     #[test]

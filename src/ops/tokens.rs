@@ -45,7 +45,7 @@ pub async fn create(pool: &Pool, clock: &Clock, tenant: TenantId, new: NewToken)
         let days = MAX_LIFETIME.as_secs() / DAY.as_secs();
         return Err(Error::field("/expires_in", format!("a token lives for 1s to {days}d")));
     }
-    let secret = secret::generate()?;
+    let secret = secret::generate(secret::TOKEN)?;
     let now = clock.now();
     let token = TokenInfo {
         id: TokenId::generate(now),
@@ -82,7 +82,7 @@ pub async fn revoke(pool: &Pool, clock: &Clock, id: TokenId) -> Result<()> {
 /// # Errors
 /// `Unavailable`.
 pub async fn check(pool: &Pool, clock: &Clock, token: &str) -> Result<Option<TokenInfo>> {
-    if !secret::is_well_formed(token) {
+    if !secret::is_well_formed(token, secret::TOKEN) {
         return Ok(None);
     }
     let found = tokens::by_hash(pool, secret::hash(token)).await?;

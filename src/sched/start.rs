@@ -11,7 +11,7 @@ use tracing::warn;
 use crate::clock::Clock;
 use crate::config::{Database, Retention, Scheduling, Secret};
 use crate::db::lane::LaneName;
-use crate::db::{Pool, partitions};
+use crate::db::{Pool, partitions, tickets};
 use crate::domain::limits::Limits;
 use crate::error::{Error, Result};
 use crate::id::NodeId;
@@ -208,6 +208,7 @@ fn maintain(parts: &Parts) {
         let (pool, clock) = (pool.clone(), clock.clone());
         async move {
             partitions::make_ahead(&pool, clock.now()).await?;
+            tickets::expire(&pool, clock.now()).await?;
             partitions::drop_old(&pool, clock.now(), keep).await
         }
     });

@@ -9,27 +9,26 @@ use axum::response::Response;
 use hyper_util::rt::TokioIo;
 use tracing::{Instrument, debug, info_span};
 
+use super::guest::Admitted;
 use super::upgrade::Refusal;
-use super::{SWITCH, Shared, start};
+use super::{SWITCH, Shared, open};
 use crate::forward::{NOT_OWNER, Opened, Sender, Switched};
-use crate::ops::auth::TenantScope;
+use crate::id::TenantId;
 
 /// Answers an upgrade that may be accepted, but not as this engine's own. `accepted` is the answer to it when this
 /// engine becomes the owner meanwhile.
 pub(super) async fn connect(
     shared: Arc<Shared>,
-    scope: TenantScope,
+    admitted: Admitted,
     accepted: Response,
     sender: Sender,
     request: Request,
 ) -> Response {
-    let tenant = scope.tenant();
+    // A stranger's tenant is not known, and is asked for here.
+    let Some(tenant) = admitted.tenant() else { return open(shared, admitted, accepted, request).await };
     if !sender.may_be_forwarded() {
         return match shared.forwarder.become_owner(tenant).await {
-            Ok(()) => {
-                start(shared, &scope, request);
-                accepted
-            }
+            Ok(()) => open(shared, admitted, accepted, request).await,
             Err(err) => {
                 let mut response = Refusal::from(err).into_response();
                 response.headers_mut().insert(NOT_OWNER, HeaderValue::from_static("1"));
@@ -42,21 +41,18 @@ pub(super) async fn connect(
             let mut response = Response::new(Body::empty());
             *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
             response.headers_mut().clone_from(&switched.headers);
-            tunnel(&shared, &scope, switched, request);
+            tunnel(&shared, tenant, switched, request);
             response
         }
         Ok(Some(Opened::Refused(refusal))) => refusal.map(Body::from),
-        Ok(None) => {
-            start(shared, &scope, request);
-            accepted
-        }
+        Ok(None) => open(shared, admitted, accepted, request).await,
         Err(err) => Refusal::from(err).into_response(),
     }
 }
 
-/// Starts what carries the bytes. The owner counts the socket for its tenant, and closes it when the token is revoked.
-fn tunnel(shared: &Arc<Shared>, scope: &TenantScope, switched: Switched, request: Request) {
-    let span = info_span!("tunnel", tenant = %scope.tenant(), token = %scope.token());
+/// Starts what carries the bytes. The owner uses the ticket, if there is one. It counts the socket for its tenant, and closes it when the token is revoked.
+fn tunnel(shared: &Arc<Shared>, tenant: TenantId, switched: Switched, request: Request) {
+    let span = info_span!("tunnel", tenant = %tenant);
     let (stopping, leaving) = (shared.supervisor.stopping(), shared.leaving.clone());
     let task = async move {
         let client = match tokio::time::timeout(SWITCH, hyper::upgrade::on(request)).await {

@@ -6,11 +6,13 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Message;
 
+use super::Context;
+use super::guest::{Caller, Guest, Who};
 use super::protocol::{self, Checked, Fault, HelloFrame, Incoming};
 use super::wire::{End, Step, Wire};
-use super::{Context, Guest, Who};
 use crate::domain::delivery::{Close, Welcome};
 use crate::domain::scope::Scope;
+use crate::domain::ticket::Allowed;
 use crate::error::{Code, Error, Result};
 use crate::hub::{self, Inbox};
 use crate::sched::{Connection, Hello};
@@ -24,17 +26,13 @@ const REGISTRATION: Duration = Duration::from_secs(30);
 pub(super) async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
     ctx: &Context,
     wire: &mut Wire<S>,
-    guest: &mut Guest,
-) -> Result<(Welcome, Connection, Inbox), End> {
-    let hello = first_hello(ctx, wire, guest).await?;
-    let opened = match hello.check(&ctx.limits) {
-        Ok(checked) => open(ctx, guest.who, checked).await,
-        Err(err) => Err(err),
-    };
-    match opened {
-        Ok((welcome, connection, inbox)) => {
+    mut caller: Caller,
+) -> Result<(Guest, Welcome, Connection, Inbox), End> {
+    let hello = first_hello(ctx, wire, &mut caller).await?;
+    match introduce(ctx, caller, hello).await {
+        Ok((guest, welcome, connection, inbox)) => {
             wire.push(protocol::welcome(&welcome, ctx.scheduler.node(), &ctx.scheduling, &ctx.limits));
-            Ok((welcome, connection, inbox))
+            Ok((guest, welcome, connection, inbox))
         }
         Err(err) => {
             if let Error::Internal(details) = &err {
@@ -46,11 +44,24 @@ pub(super) async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
+/// Learns who the worker is, and opens its session.
+async fn introduce(
+    ctx: &Context,
+    caller: Caller,
+    mut hello: HelloFrame,
+) -> Result<(Guest, Welcome, Connection, Inbox)> {
+    let ticket = hello.take_ticket();
+    let checked = hello.check(&ctx.limits)?;
+    let guest = caller.guest(ticket).await?;
+    let (welcome, connection, inbox) = open(ctx, guest.who, guest.allowed.as_ref(), checked).await?;
+    Ok((guest, welcome, connection, inbox))
+}
+
 /// Reads until a `hello` comes. Other frames are answered and change nothing.
 async fn first_hello<S: AsyncRead + AsyncWrite + Unpin>(
     ctx: &Context,
     wire: &mut Wire<S>,
-    guest: &mut Guest,
+    caller: &mut Caller,
 ) -> Result<HelloFrame, End> {
     let deadline = Instant::from_std(ctx.clock.instant() + HELLO);
     loop {
@@ -61,7 +72,7 @@ async fn first_hello<S: AsyncRead + AsyncWrite + Unpin>(
                 Step::Flushed => continue,
                 Step::Ended(end) => return Err(end),
             },
-            () = &mut guest.revoked => return Err(End::Close(Close::Auth)),
+            () = caller.revoked() => return Err(End::Close(Close::Auth)),
             () = ctx.stopping.cancelled() => return Err(End::Close(Close::Draining)),
             () = tokio::time::sleep_until(deadline) => return Err(End::Close(Close::NoHello)),
         };
@@ -91,8 +102,19 @@ async fn first_hello<S: AsyncRead + AsyncWrite + Unpin>(
 }
 
 /// Registers what the worker brings and opens its session: both are committed when this returns.
-async fn open(ctx: &Context, who: Who, hello: Checked) -> Result<(Welcome, Connection, Inbox)> {
+async fn open(
+    ctx: &Context,
+    who: Who,
+    allowed: Option<&Allowed>,
+    hello: Checked,
+) -> Result<(Welcome, Connection, Inbox)> {
     let Checked { info, workflows, resume } = hello;
+    if let Some(allowed) = allowed {
+        if !workflows.is_empty() {
+            return Err(Error::not_allowed("/workflows", "a worker that comes by a ticket registers no workflows"));
+        }
+        allowed.check(&info)?;
+    }
     if !workflows.is_empty() && !who.scopes.allow(Scope::Write) {
         return Err(Error::Forbidden(Scope::Write.as_str()));
     }
@@ -114,6 +136,7 @@ async fn open(ctx: &Context, who: Who, hello: Checked) -> Result<(Welcome, Conne
 /// What the worker should do about an error of its `hello`.
 const fn close_for(err: &Error) -> Close {
     match err {
+        Error::Invalid { code: Code::Forbidden | Code::OriginNotAllowed, .. } => Close::NotAllowed,
         Error::Invalid { .. } | Error::TooLarge { .. } | Error::NotFound { .. } | Error::Conflict { .. } => {
             Close::BadFrame
         }

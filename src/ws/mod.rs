@@ -2,6 +2,7 @@
 
 mod elsewhere;
 mod greet;
+mod guest;
 mod pace;
 mod protocol;
 mod session;
@@ -17,13 +18,14 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::header::AUTHORIZATION;
-use axum::http::{HeaderMap, HeaderValue};
+use axum::http::HeaderMap;
 use axum::response::Response;
 use axum::routing::get;
 use futures_util::future::BoxFuture;
 use hyper_util::rt::TokioIo;
+use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::field::Empty;
 use tracing::{Instrument, debug, info_span};
 
 use crate::clock::Clock;
@@ -31,16 +33,17 @@ use crate::config::{Config, Http, Scheduling};
 use crate::domain::definition::WorkflowDefinition;
 use crate::domain::delivery::Close;
 use crate::domain::limits::Limits;
-use crate::domain::scope::{Scope, Scopes};
 use crate::error::{Error, Result};
 use crate::forward::Forwarder;
-use crate::id::{TenantId, TokenId};
-use crate::ops::auth::{Authenticator, TenantScope};
+use crate::id::TenantId;
+use crate::ops::auth::Authenticator;
 use crate::ops::definitions::Definitions;
+use crate::ops::tickets::Tickets;
 use crate::sched::Scheduler;
 use crate::share::Shares;
 use crate::supervisor::Supervisor;
 
+use guest::{Admitted, Caller, Guest};
 use sockets::Sockets;
 use upgrade::Refusal;
 use wire::{End, Wire};
@@ -51,6 +54,9 @@ pub const PATH: &str = "/v1/worker/connect";
 /// How long the client may take to switch protocols after it was told that it may.
 const SWITCH: Duration = Duration::from_secs(5);
 
+/// Sockets at once of which nobody knows whose they are: their first frame must bring a ticket.
+const STRANGERS: usize = 256;
+
 /// What worker sockets need of the engine. Cheap to clone.
 #[derive(Clone)]
 pub struct WsState(Arc<Shared>);
@@ -58,6 +64,8 @@ pub struct WsState(Arc<Shared>);
 struct Shared {
     forwarder: Forwarder,
     authenticator: Authenticator,
+    tickets: Tickets,
+    strangers: Arc<Semaphore>,
     supervisor: Supervisor,
     http: Http,
     sockets: Sockets,
@@ -84,21 +92,6 @@ struct Context {
     stopping: CancellationToken,
 }
 
-/// The caller that opened a socket.
-#[derive(Debug, Clone, Copy)]
-struct Who {
-    tenant: TenantId,
-    token: TokenId,
-    scopes: Scopes,
-}
-
-/// A caller, and word of the end of its token.
-struct Guest {
-    who: Who,
-    /// Resolves when the token is no longer valid.
-    revoked: BoxFuture<'static, ()>,
-}
-
 /// What the worker sockets are made of.
 pub struct Parts<'a> {
     /// Opens sessions.
@@ -107,6 +100,8 @@ pub struct Parts<'a> {
     pub forwarder: Forwarder,
     /// Who is asking.
     pub authenticator: Authenticator,
+    /// Lets pages in.
+    pub tickets: Tickets,
     /// Takes the workflows that workers bring.
     pub definitions: Definitions,
     /// What each tenant's frames hold.
@@ -120,7 +115,7 @@ pub struct Parts<'a> {
 impl WsState {
     /// Composes the parts.
     pub fn new(parts: Parts<'_>) -> Self {
-        let Parts { scheduler, forwarder, authenticator, definitions, shares, config, supervisor } = parts;
+        let Parts { scheduler, forwarder, authenticator, tickets, definitions, shares, config, supervisor } = parts;
         let register: Register = Box::new(move |tenant, name, definition, at| {
             let definitions = definitions.clone();
             Box::pin(async move { definitions.register(tenant, &at, &name, definition).await.map(drop) })
@@ -138,6 +133,8 @@ impl WsState {
         Self(Arc::new(Shared {
             forwarder,
             authenticator,
+            tickets,
+            strangers: Arc::new(Semaphore::new(STRANGERS)),
             supervisor: supervisor.clone(),
             http: config.http.clone(),
             sockets: Sockets::default(),
@@ -164,44 +161,42 @@ pub fn routes(state: WsState) -> Router {
 async fn connect(State(WsState(shared)): State<WsState>, mut request: Request) -> Response {
     let sender = shared.forwarder.sender(request.headers_mut());
     match admit(&shared, request.headers()).await {
-        Ok((scope, response)) if shared.forwarder.is_here(scope.tenant()) => {
-            start(shared, &scope, request);
-            response
+        Ok((admitted, accepted)) if admitted.tenant().is_none_or(|tenant| shared.forwarder.is_here(tenant)) => {
+            open(shared, admitted, accepted, request).await
         }
-        Ok((scope, response)) => elsewhere::connect(shared, scope, response, sender, request).await,
+        Ok((admitted, accepted)) => elsewhere::connect(shared, admitted, accepted, sender, request).await,
+        Err(refusal) => refusal.into_response(),
+    }
+}
+
+/// Opens the socket here: only now a ticket is used.
+async fn open(shared: Arc<Shared>, admitted: Admitted, accepted: Response, request: Request) -> Response {
+    match guest::caller(&shared, admitted, request.headers()).await {
+        Ok(caller) => {
+            start(shared, caller, request);
+            accepted
+        }
         Err(refusal) => refusal.into_response(),
     }
 }
 
 /// Who may open a socket, and the answer that opens it.
-async fn admit(shared: &Shared, headers: &HeaderMap) -> Result<(TenantScope, Response), Refusal> {
-    let token = bearer(headers.get(AUTHORIZATION))?;
-    let scope = shared.authenticator.authenticate(token).await?;
-    scope.require(Scope::Worker)?;
-    upgrade::check_origin(headers, &shared.http.origins)?;
+async fn admit(shared: &Shared, headers: &HeaderMap) -> Result<(Admitted, Response), Refusal> {
+    let admitted = guest::admit(shared, headers).await?;
     let response = upgrade::accept(headers)?;
     if shared.sessions.stopping.is_cancelled() {
         return Err(Error::unavailable("the engine is stopping").into());
     }
-    Ok((scope, response))
-}
-
-fn bearer(header: Option<&HeaderValue>) -> Result<&str> {
-    let header = header.and_then(|value| value.to_str().ok());
-    let header = header.ok_or(Error::Unauthenticated("`Authorization: Bearer helve_..` is required"))?;
-    match header.split_once(' ') {
-        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => Ok(token.trim()),
-        _ => Err(Error::Unauthenticated("`Authorization` must be `Bearer` and a token")),
-    }
+    Ok((admitted, response))
 }
 
 /// Starts the session that waits for the switch of protocols. The framework's own upgrade is not used: it spawns
 /// where no supervisor sees it, and it hides the stream, which must be drained when a frame is too large.
-fn start(shared: Arc<Shared>, scope: &TenantScope, request: Request) {
-    let who = Who { tenant: scope.tenant(), token: scope.token(), scopes: scope.scopes() };
-    let revoked = Box::pin(shared.authenticator.revoked(who.token, scope.expires_at()));
-    let place = shared.sockets.enter(who.tenant, shared.http.sockets_per_tenant);
-    let span = info_span!("session", tenant = %who.tenant, token = %who.token);
+fn start(shared: Arc<Shared>, caller: Caller, request: Request) {
+    let span = match &caller {
+        Caller::Guest(Guest { who, .. }) => info_span!("session", tenant = %who.tenant, token = %who.token),
+        Caller::Stranger(_) => info_span!("session", tenant = Empty, token = Empty),
+    };
     let (supervisor, open) = (shared.supervisor.clone(), shared.open.clone());
     let task = async move {
         let stream = match tokio::time::timeout(SWITCH, hyper::upgrade::on(request)).await {
@@ -210,9 +205,11 @@ fn start(shared: Arc<Shared>, scope: &TenantScope, request: Request) {
             Err(_) => return debug!("the upgrade took too long"),
         };
         let ctx = &shared.sessions;
-        match place {
-            Some(_place) => session::serve(ctx, stream, Guest { who, revoked }).await,
-            None => Wire::new(stream, &ctx.limits, ctx.clock.clone()).await.finish(End::Close(Close::TooMany)).await,
+        match caller {
+            Caller::Guest(Guest { place: None, .. }) => {
+                Wire::new(stream, &ctx.limits, ctx.clock.clone()).await.finish(End::Close(Close::TooMany)).await;
+            }
+            caller => session::serve(ctx, stream, caller).await,
         }
     };
     supervisor.spawn("socket", open.track_future(task.instrument(span)));

@@ -10,13 +10,16 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_tungstenite::tungstenite::Message;
 use tracing::{debug, info};
 
+use super::guest::{Caller, Guest};
 use super::pace::Pace;
 use super::protocol::{self, Fault, Incoming};
+use super::sockets::Place;
 use super::voice::Voice;
 use super::wire::{End, Step, Wire};
-use super::{Context, Guest, greet};
+use super::{Context, greet};
 use crate::domain::delivery::{Close, Outgoing, Reason};
 use crate::domain::json::SMALL;
+use crate::domain::ticket::Allowed;
 use crate::error::Code;
 use crate::failpoint::{self, Point};
 use crate::hub::{Inbox, Next};
@@ -36,9 +39,9 @@ const STRANGERS: u32 = 100;
 const HELD_UP: Duration = Duration::from_millis(50);
 
 /// Serves one socket from its hello to its close.
-pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(ctx: &Context, stream: S, mut guest: Guest) {
+pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(ctx: &Context, stream: S, caller: Caller) {
     let mut wire = Wire::new(stream, &ctx.limits, ctx.clock.clone()).await;
-    let (welcome, connection, inbox) = match greet::greet(ctx, &mut wire, &mut guest).await {
+    let (guest, welcome, connection, inbox) = match greet::greet(ctx, &mut wire, caller).await {
         Ok(greeted) => greeted,
         Err(end) => {
             debug!(?end, "a socket ended before its welcome");
@@ -67,6 +70,10 @@ struct Session<'c, S> {
     connection: Connection,
     tenant: TenantId,
     inbox: Inbox,
+    /// What its ticket allows.
+    allowed: Option<Allowed>,
+    /// Given back with the socket.
+    _place: Option<Place>,
     /// Resolves when the socket must end whatever happens on it.
     cut: BoxFuture<'static, Close>,
     pings: Pace,
@@ -85,7 +92,7 @@ struct Session<'c, S> {
 }
 
 /// The token's end, or the process's after it gave its workers time to leave.
-fn cut(ctx: &Context, guest: Guest) -> BoxFuture<'static, Close> {
+fn cut(ctx: &Context, revoked: BoxFuture<'static, ()>) -> BoxFuture<'static, Close> {
     let (stopping, drain) = (ctx.stopping.clone(), ctx.drain);
     let stopped = async move {
         stopping.cancelled().await;
@@ -93,7 +100,7 @@ fn cut(ctx: &Context, guest: Guest) -> BoxFuture<'static, Close> {
     };
     Box::pin(async move {
         tokio::select! {
-            () = guest.revoked => Close::Auth,
+            () = revoked => Close::Auth,
             () = stopped => Close::Draining,
         }
     })
@@ -108,7 +115,9 @@ impl<'c, S: AsyncRead + AsyncWrite + Unpin> Session<'c, S> {
             connection,
             tenant: guest.who.tenant,
             inbox,
-            cut: cut(ctx, guest),
+            allowed: guest.allowed,
+            _place: guest.place,
+            cut: cut(ctx, guest.revoked),
             pings: Pace::new(PINGS, now),
             strangers: Pace::new(STRANGERS, now),
             voice: Voice::new(&ctx.limits, now),
@@ -218,7 +227,11 @@ impl<'c, S: AsyncRead + AsyncWrite + Unpin> Session<'c, S> {
             self.wire.push(protocol::fault(fault));
         }
         self.idle_words(&decoded);
-        match decoded.frame? {
+        let frame = decoded.frame?;
+        if let Some(end) = self.beyond_ticket(&frame) {
+            return Some(end);
+        }
+        match frame {
             Incoming::Hello(_) => {
                 let message = "this socket has had its hello; this one was ignored";
                 self.wire.push(protocol::fault(&Fault::whole(Code::HelloTwice, message)));
@@ -295,6 +308,18 @@ impl<'c, S: AsyncRead + AsyncWrite + Unpin> Session<'c, S> {
         if idle > 0 {
             self.paused = self.paused.max(self.strangers.take(idle, self.heard));
         }
+    }
+
+    /// How the socket ends when a frame asks for more than the worker's ticket allows.
+    fn beyond_ticket(&mut self, frame: &Incoming) -> Option<End> {
+        let allowed = self.allowed.as_ref()?;
+        let checked = match frame {
+            Incoming::Labels(labels) => allowed.check_labels(labels),
+            Incoming::Capacity(slots) => allowed.check_slots(slots),
+            _ => return None,
+        };
+        self.wire.push(protocol::fault(&Fault::from(&checked.err()?)));
+        Some(End::Close(Close::NotAllowed))
     }
 
     /// Queues everything that waits, up to a batch, so that one flush writes it.

@@ -13,7 +13,8 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::Role;
 use tokio_util::sync::CancellationToken;
 
-use super::{Context, Guest, Who, session};
+use super::guest::{Caller, Guest, Who};
+use super::{Context, session};
 use crate::clock::{Clock, Timestamp};
 use crate::config::Scheduling;
 use crate::domain::delivery::{Assignment, Attempt, Close, Outcome, Outgoing, Reason, Welcome};
@@ -63,10 +64,12 @@ impl Bench {
         };
         let guest = Guest {
             who: Who { tenant: id(TenantId::generate), token: id(TokenId::generate), scopes: Scopes::of(scopes) },
+            allowed: None,
             revoked: Box::pin(revoked.map(|_| ())),
+            place: None,
         };
         let (theirs, ours) = tokio::io::duplex(pipe);
-        tokio::spawn(async move { session::serve(&ctx, ours, guest).await });
+        tokio::spawn(async move { session::serve(&ctx, ours, Caller::Guest(guest)).await });
         let worker = WebSocketStream::from_raw_socket(theirs, Role::Client, None).now_or_never().unwrap();
         Self { worker, requests, outbox: None, revoke: Some(revoke), stopping }
     }

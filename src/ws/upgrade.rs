@@ -11,6 +11,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::protocol::SUBPROTOCOL;
 use crate::error::{Code, Error};
+use crate::ops::tickets::PREFIX as TICKET;
 
 /// Why no socket is opened.
 #[derive(Debug)]
@@ -77,6 +78,7 @@ impl From<Error> for Refusal {
                 let after = err.retry_after().unwrap_or_default();
                 (StatusCode::SERVICE_UNAVAILABLE, Some((RETRY_AFTER, seconds(after))))
             }
+            Error::Invalid { code: Code::OriginNotAllowed, .. } => (StatusCode::FORBIDDEN, None),
             Error::Invalid { .. } | Error::TooLarge { .. } | Error::NotFound { .. } | Error::Conflict { .. } => {
                 (StatusCode::BAD_REQUEST, None)
             }
@@ -98,6 +100,25 @@ pub(super) fn check_origin(headers: &HeaderMap, allowed: &[String]) -> Result<()
             Err(Refusal::new(StatusCode::FORBIDDEN, Code::OriginNotAllowed, detail))
         }
         _ => Ok(()),
+    }
+}
+
+/// A request that cannot be understood.
+pub(super) fn malformed(detail: &str) -> Refusal {
+    Refusal::new(StatusCode::BAD_REQUEST, Code::Malformed, detail)
+}
+
+/// The page that asks.
+pub(super) fn origin(headers: &HeaderMap) -> Option<&str> {
+    headers.get(ORIGIN).and_then(|origin| origin.to_str().ok())
+}
+
+/// The ticket among the subprotocols. It is never echoed: the answer may be seen where the request was not.
+pub(super) fn ticket(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {
+    let mut tickets = items(headers, &SEC_WEBSOCKET_PROTOCOL).filter(|item| item.starts_with(TICKET));
+    match (tickets.next(), tickets.next()) {
+        (ticket, None) => Ok(ticket),
+        _ => Err(malformed("one ticket at most opens a socket")),
     }
 }
 
@@ -135,8 +156,13 @@ pub(super) fn accept(headers: &HeaderMap) -> Result<Response<Body>, Refusal> {
 
 /// Whether a header that is a list of words has this one.
 fn lists(headers: &HeaderMap, name: &HeaderName, word: &str) -> bool {
+    items(headers, name).any(|item| item.eq_ignore_ascii_case(word))
+}
+
+/// The words of a header that is a list of them.
+fn items<'h>(headers: &'h HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'h str> {
     let lines = headers.get_all(name).iter().filter_map(|line| line.to_str().ok());
-    lines.flat_map(|line| line.split(',')).any(|item| item.trim().eq_ignore_ascii_case(word))
+    lines.flat_map(|line| line.split(',')).map(str::trim)
 }
 
 #[cfg(test)]
@@ -171,6 +197,19 @@ mod tests {
         assert_eq!(response.headers()["sec-websocket-protocol"], "helve.v1");
         let refusal = accept(&request(&[("sec-websocket-protocol", "helve.v2")])).unwrap_err();
         assert_eq!((refusal.status, refusal.code), (StatusCode::BAD_REQUEST, Code::UnsupportedProtocol));
+    }
+
+    #[test]
+    fn a_ticket_is_found_and_not_echoed() {
+        for (offer, found) in [("helve.v1", None), ("helve.ticket.a, helve.v1", Some("helve.ticket.a"))] {
+            let headers = request(&[("sec-websocket-protocol", offer)]);
+            assert_eq!(ticket(&headers).unwrap(), found);
+            assert_eq!(accept(&headers).unwrap().headers()["sec-websocket-protocol"], "helve.v1");
+        }
+        let alone = request(&[("sec-websocket-protocol", "helve.ticket.a")]);
+        assert_eq!(accept(&alone).unwrap_err().code, Code::UnsupportedProtocol);
+        let two = request(&[("sec-websocket-protocol", "helve.v1,helve.ticket.a,helve.ticket.b")]);
+        assert_eq!(ticket(&two).unwrap_err().code, Code::Malformed);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The `hello` frame: its form, and the limits on what a worker may say of itself.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::value::RawValue;
@@ -8,15 +8,14 @@ use serde_json::value::RawValue;
 use super::fields::Fields;
 use super::incoming::{Top, attempts};
 use super::{Fault, PROTOCOL};
+use crate::config::Secret;
 use crate::domain::definition::{DEFAULT_SLOT_KIND, NamedDefinition, WorkflowDefinition};
 use crate::domain::delivery::WorkerInfo;
 use crate::domain::limits::Limits;
 use crate::domain::name;
+use crate::domain::offer;
 use crate::error::{Code, Error, Result};
 use crate::sched::Resume;
-
-/// Kinds of slots that one worker may have.
-const MAX_SLOT_KINDS: usize = 64;
 
 /// A `hello` of the right form, not yet checked against the limits.
 #[derive(Debug)]
@@ -29,6 +28,7 @@ pub(in crate::ws) struct HelloFrame {
     labels: BTreeMap<String, String>,
     workflows: Vec<NamedDefinition>,
     resume: Option<Resume>,
+    ticket: Option<Secret>,
 }
 
 /// A `hello` that may be acted on.
@@ -61,6 +61,7 @@ pub(super) fn read(top: &Top<'_>) -> Result<HelloFrame, Fault> {
         labels: top.optional("labels")?.unwrap_or_default(),
         workflows,
         resume,
+        ticket: top.optional::<String>("ticket")?.map(Secret::new),
     })
 }
 
@@ -71,6 +72,11 @@ fn resume(raw: &RawValue, at: String) -> Result<Resume, Fault> {
 }
 
 impl HelloFrame {
+    /// The ticket by which the worker comes, where the socket was opened without one.
+    pub(in crate::ws) const fn take_ticket(&mut self) -> Option<Secret> {
+        self.ticket.take()
+    }
+
     /// Checks everything that the form does not say, with the JSON pointer of what is wrong.
     pub(in crate::ws) fn check(self, limits: &Limits) -> Result<Checked> {
         if self.protocol != PROTOCOL {
@@ -81,12 +87,12 @@ impl HelloFrame {
         if !self.sdk.is_empty() {
             name::check_text("/sdk", &self.sdk, limits)?;
         }
-        check_labels(&self.labels, limits)?;
+        offer::check_labels(&self.labels, limits)?;
         let slots = self.slots.unwrap_or_else(|| BTreeMap::from([(DEFAULT_SLOT_KIND.to_owned(), 1)]));
         let info = WorkerInfo {
             name: self.name.into(),
             sdk: self.sdk.into(),
-            actions: actions(&self.actions, limits)?,
+            actions: offer::actions(&self.actions, limits)?,
             slots: self::slots(slots, limits)?,
             labels: self.labels,
         };
@@ -94,40 +100,9 @@ impl HelloFrame {
     }
 }
 
-/// What a worker may say of itself in labels.
-pub(super) fn check_labels(labels: &BTreeMap<String, String>, limits: &Limits) -> Result<()> {
-    if labels.len() > limits.labels {
-        let message = format!("at most {} labels are allowed; got {}", limits.labels, labels.len());
-        return Err(Error::field("/labels", message));
-    }
-    name::check_metadata("/labels", labels, limits)
-}
-
-fn actions(names: &[String], limits: &Limits) -> Result<Vec<Arc<str>>> {
-    if names.is_empty() || names.len() > limits.actions {
-        let message = format!("a worker offers 1 to {} actions; got {}", limits.actions, names.len());
-        return Err(Error::field("/actions", message));
-    }
-    for (i, action) in names.iter().enumerate() {
-        name::check(&format!("/actions/{i}"), action, limits)?;
-    }
-    let distinct: BTreeSet<Arc<str>> = names.iter().map(|n| n.as_str().into()).collect();
-    Ok(distinct.into_iter().collect())
-}
-
-/// Slot totals within the limits. Zero is allowed: such a worker only finishes what it holds.
+/// Slot totals within the limits.
 pub(super) fn slots(slots: BTreeMap<String, u32>, limits: &Limits) -> Result<BTreeMap<Arc<str>, u32>> {
-    if slots.len() > MAX_SLOT_KINDS {
-        let message = format!("at most {MAX_SLOT_KINDS} kinds of slots are allowed; got {}", slots.len());
-        return Err(Error::field("/slots", message));
-    }
-    for (kind, count) in &slots {
-        name::check("/slots", kind, limits)?;
-        if *count > limits.slots {
-            let message = format!("at most {} slots of a kind are allowed; got {count}", limits.slots);
-            return Err(Error::field(format!("/slots/{kind}"), message));
-        }
-    }
+    offer::check_slots(&slots, limits)?;
     Ok(slots.into_iter().map(|(kind, count)| (kind.into(), count)).collect())
 }
 

@@ -15,6 +15,7 @@ use crate::domain::delivery::{Attempt, Close, Outcome};
 use crate::domain::json::Payload;
 use crate::domain::limits::{Limits, MAX_DURATION};
 use crate::domain::name;
+use crate::domain::offer;
 use crate::domain::run::{MAX_ERROR_MESSAGE, RunError};
 use crate::error::{Code, Error};
 use crate::id::RunId;
@@ -58,7 +59,7 @@ pub(in crate::ws) struct Decoded {
 }
 
 /// Every field that a frame may have at its top: one pass finds them all.
-const TOP: [&str; 13] = [
+const TOP: [&str; 14] = [
     "type",
     "results",
     "tasks",
@@ -72,6 +73,7 @@ const TOP: [&str; 13] = [
     "labels",
     "workflows",
     "resume",
+    "ticket",
 ];
 
 pub(super) type Top<'a> = Fields<'a, { TOP.len() }>;
@@ -230,7 +232,7 @@ fn capacity(top: &Top<'_>, limits: &Limits) -> Result<BTreeMap<Arc<str>, u32>, F
 
 fn labels(top: &Top<'_>, limits: &Limits) -> Result<BTreeMap<String, String>, Fault> {
     let labels = top.required("labels")?;
-    hello::check_labels(&labels, limits).map_err(|err| Fault { code: Code::BadFrame, ..Fault::from(&err) })?;
+    offer::check_labels(&labels, limits).map_err(|err| Fault { code: Code::BadFrame, ..Fault::from(&err) })?;
     Ok(labels)
 }
 

@@ -20,7 +20,7 @@ async fn only_a_valid_bearer_token_counts() {
     let last = token.chars().last().unwrap();
     let flipped = format!("{}{}", &token[..token.len() - 1], if last == 'a' { 'b' } else { 'a' });
     // Right in form and checksum, and never given out.
-    let unknown = helve::ops::secret::generate().unwrap();
+    let unknown = helve::ops::secret::generate(helve::ops::secret::TOKEN).unwrap();
     for bad in [
         token.clone(),
         format!("Basic {token}"),

@@ -5,6 +5,7 @@ mod moves;
 mod nginx;
 mod rest;
 mod sockets;
+mod tickets;
 
 use std::sync::Arc;
 use std::time::Duration;

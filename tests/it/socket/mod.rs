@@ -9,6 +9,7 @@ mod life;
 mod opening;
 mod resume;
 mod slots;
+mod tickets;
 
 use futures_util::StreamExt;
 
