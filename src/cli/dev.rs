@@ -147,7 +147,8 @@ async fn start(args: Args) -> Result<Ready> {
     Ok(Ready { app, cluster, tenant, token, kept, database_url })
 }
 
-fn default_data_dir() -> Result<PathBuf> {
+/// Where `helve dev` keeps data and token when nothing else is said.
+pub(super) fn default_data_dir() -> Result<PathBuf> {
     if nix::unistd::geteuid().is_root() {
         return Ok(PathBuf::from("/var/lib/helve"));
     }

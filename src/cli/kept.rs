@@ -32,7 +32,7 @@ pub(super) async fn token(pool: &Pool, clock: &Clock, tenant: TenantId, file: Op
 }
 
 /// Writes a secret so that nobody else can read it at any moment.
-fn keep(file: &Path, secret: &str) -> std::io::Result<()> {
+pub(super) fn keep(file: &Path, secret: &str) -> std::io::Result<()> {
     let fresh = file.with_extension("new");
     if let Some(dir) = file.parent() {
         fs::create_dir_all(dir)?;

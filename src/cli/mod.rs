@@ -8,6 +8,7 @@ mod kept;
 mod migrate;
 mod openapi;
 mod out;
+mod remote;
 mod serve;
 mod settings;
 mod signals;
@@ -56,6 +57,19 @@ enum Command {
     /// Create, list and revoke API tokens
     #[command(subcommand)]
     Token(token::Token),
+    /// List, trigger, cancel, replay and watch runs
+    Runs(Box<remote::runs::Args>),
+    /// Register and look at workflows
+    Workflows(remote::workflows::Args),
+    /// Push, list and replay events
+    Events(Box<remote::events::Args>),
+    /// See the workers
+    Workers(remote::workers::Args),
+    /// See and end bulk jobs
+    Jobs(remote::jobs::Args),
+    /// Keep engines and their tokens by name, for the commands that talk to an engine
+    #[command(subcommand)]
+    Profile(remote::profile::Command),
     /// Print the OpenAPI document of the REST interface
     Openapi,
     /// Measure this machine, or a running engine
@@ -65,7 +79,7 @@ enum Command {
     Internal(internal::Internal),
 }
 
-/// Runs the program: 0 done, 1 failed, 2 wrong usage.
+/// Runs the program: 0 done, 1 failed, 2 wrong usage; commands that talk to an engine have more.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let command = match cli.command {
@@ -97,6 +111,12 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::Migrate(args) => migrate::run(args).await?,
         Command::Tenant(tenant) => tenant.run().await?,
         Command::Token(token) => token.run().await?,
+        Command::Runs(args) => return Ok(args.run().await),
+        Command::Workflows(args) => return Ok(args.run().await),
+        Command::Events(args) => return Ok(args.run().await),
+        Command::Workers(args) => return Ok(args.run().await),
+        Command::Jobs(args) => return Ok(args.run().await),
+        Command::Profile(command) => return Ok(command.run()),
         Command::Openapi => openapi::run()?,
         Command::Bench(args) => return bench::run(*args).await,
         Command::Internal(internal) => internal.run()?,

@@ -20,21 +20,60 @@ pub(super) fn json(value: &impl Serialize) -> Result<()> {
     line(&serde_json::to_string(value).map_err(|e| Error::Internal(format!("output: {e}")))?)
 }
 
-/// Writes rows in columns as wide as their widest cell.
+/// Writes rows in columns as wide as their widest cell; at a terminal no line is longer than it is wide.
 pub(super) fn table(head: &[&str], rows: &[Vec<String>]) -> Result<()> {
-    line(&columns(head, rows))
+    line(&Table::new(head).next(rows))
 }
 
-fn columns(head: &[&str], rows: &[Vec<String>]) -> String {
-    let width = |n: usize| rows.iter().map(|r| r[n].chars().count()).chain([head[n].len()]).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..head.len()).map(width).collect();
-    let row = |cells: Vec<&str>| {
-        let padded: Vec<_> = cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
-        padded.join("  ").trim_end().to_owned()
+/// Text of somebody else that cannot steer a terminal: control characters, and those that turn the direction of
+/// writing, are replaced.
+pub(super) fn plain(text: &str) -> String {
+    let safe = |c: char| match c {
+        '\n' | '\t' => ' ',
+        '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => char::REPLACEMENT_CHARACTER,
+        c if c.is_control() => char::REPLACEMENT_CHARACTER,
+        c => c,
     };
-    let lines =
-        std::iter::once(row(head.to_vec())).chain(rows.iter().map(|r| row(r.iter().map(String::as_str).collect())));
-    lines.collect::<Vec<_>>().join("\n")
+    text.chars().map(safe).collect()
+}
+
+fn terminal_width() -> Option<usize> {
+    let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok()?;
+    Some(usize::from(size.ws_col)).filter(|columns| *columns > 0)
+}
+
+/// Rows that come page by page under one head.
+pub(super) struct Table {
+    /// Until it is shown.
+    head: Option<Vec<String>>,
+    widths: Vec<usize>,
+    longest: Option<usize>,
+}
+
+impl Table {
+    pub(super) fn new(head: &[&str]) -> Self {
+        let head: Vec<_> = head.iter().map(|&name| name.to_owned()).collect();
+        Self { widths: head.iter().map(String::len).collect(), head: Some(head), longest: terminal_width() }
+    }
+
+    /// The next rows as text, the first ones with the head. Columns never become narrower.
+    pub(super) fn next(&mut self, rows: &[Vec<String>]) -> String {
+        let rows: Vec<Vec<_>> = rows.iter().map(|row| row.iter().map(|cell| plain(cell)).collect()).collect();
+        for (n, width) in self.widths.iter_mut().enumerate() {
+            *width = rows.iter().map(|row| row[n].chars().count()).chain([*width]).max().unwrap_or(0);
+        }
+        let lines = self.head.take().into_iter().chain(rows);
+        lines.map(|cells| self.fit(&cells)).collect::<Vec<_>>().join("\n")
+    }
+
+    fn fit(&self, cells: &[String]) -> String {
+        let padded: Vec<_> = cells.iter().zip(&self.widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        let line = padded.join("  ").trim_end().to_owned();
+        match self.longest {
+            Some(longest) if line.chars().count() > longest => line.chars().take(longest - 1).chain(['…']).collect(),
+            _ => line,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -42,9 +81,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn columns_line_up() {
+    fn columns_line_up_and_end_with_the_terminal() {
+        let table = |head, longest| Table { longest, ..Table::new(head) };
         let rows = [vec!["ten_1".to_owned(), "a".to_owned()], vec!["t".to_owned(), "bcd".to_owned()]];
-        assert_eq!(columns(&["id", "name"], &rows), "id     name\nten_1  a\nt      bcd");
-        assert_eq!(columns(&["id"], &[]), "id");
+        let mut all = table(&["id", "name"], None);
+        assert_eq!(all.next(&rows), "id     name\nten_1  a\nt      bcd");
+        assert_eq!(all.next(&rows[1..]), "t      bcd", "the next page has no head and the same columns");
+        assert_eq!(table(&["id"], None).next(&[]), "id");
+        assert_eq!(table(&["id", "name"], Some(9)).next(&rows), "id     n…\nten_1  a\nt      b…");
+    }
+
+    #[test]
+    fn nobody_steers_the_terminal() {
+        assert_eq!(plain("a\u{1b}[2Jb\nc\u{202e}"), "a\u{fffd}[2Jb c\u{fffd}");
     }
 }

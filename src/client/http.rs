@@ -13,9 +13,12 @@ use hyper::client::conn::http1;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Request, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
 use serde::de::DeserializeOwned;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
+use super::tls;
 use crate::error::{Error, Result};
 
 /// How long a connection may take to be opened.
@@ -33,6 +36,7 @@ pub struct Http(Arc<Shared>);
 
 struct Shared {
     server: Server,
+    tls: Option<Arc<ClientConfig>>,
     authorization: Option<HeaderValue>,
     timeout: Duration,
     idle: Mutex<Vec<Connection>>,
@@ -43,24 +47,27 @@ struct Shared {
 pub(super) struct Server {
     pub(super) host: String,
     pub(super) port: u16,
+    /// Whether its URL says `https`: a proxy in front of the engine ends the TLS.
+    pub(super) secure: bool,
 }
 
 impl Server {
-    /// From `http://host:port`. Without TLS: that is a proxy's work, in front of the engine.
+    /// From `http://host:port` or `https://host`.
     pub(super) fn parse(base: &str) -> Result<Self> {
         let wrong = || Error::field("", format!("`{base}` is not a base URL like http://127.0.0.1:7733"));
         let uri: Uri = base.parse().map_err(|_| wrong())?;
         let bare = uri.path() == "/" && uri.query().is_none();
-        if uri.scheme_str() != Some("http") || !bare {
+        let secure = uri.scheme_str() == Some("https");
+        if !(secure || uri.scheme_str() == Some("http")) || !bare {
             return Err(wrong());
         }
         let host = uri.host().ok_or_else(wrong)?.trim_matches(['[', ']']).to_owned();
-        Ok(Self { host, port: uri.port_u16().unwrap_or(80) })
+        Ok(Self { host, port: uri.port_u16().unwrap_or(if secure { 443 } else { 80 }), secure })
     }
 
     /// As it stands in the `Host` header.
     pub(super) fn authority(&self) -> String {
-        let Self { host, port } = self;
+        let Self { host, port, .. } = self;
         if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
     }
 
@@ -96,26 +103,23 @@ impl Response {
 }
 
 impl Http {
-    /// A client of the engine at `base` (`http://host:port`); without a token it is nobody.
+    /// A client of the engine at `base` (`http://host:port` or `https://host`); without a token it is nobody.
     pub fn new(base: &str, token: Option<&str>) -> Result<Self> {
         let authorization = token
             .map(|token| HeaderValue::try_from(format!("Bearer {token}")))
             .transpose()
             .map_err(|_| Error::Unauthenticated("the token has characters that no token has"))?;
-        Ok(Self(Arc::new(Shared {
-            server: Server::parse(base)?,
-            authorization,
-            timeout: ANSWER,
-            idle: Mutex::default(),
-        })))
+        let server = Server::parse(base)?;
+        let tls = if server.secure { Some(tls::config()?) } else { None };
+        Ok(Self(Arc::new(Shared { server, tls, authorization, timeout: ANSWER, idle: Mutex::default() })))
     }
 
     /// The same engine with another limit on the time of a whole request; shares no connections.
     #[must_use]
     pub fn with_timeout(&self, timeout: Duration) -> Self {
-        let Shared { server, authorization, .. } = &*self.0;
-        let (server, authorization) = (server.clone(), authorization.clone());
-        Self(Arc::new(Shared { server, authorization, timeout, idle: Mutex::default() }))
+        let Shared { server, tls, authorization, .. } = &*self.0;
+        let (server, tls, authorization) = (server.clone(), tls.clone(), authorization.clone());
+        Self(Arc::new(Shared { server, tls, authorization, timeout, idle: Mutex::default() }))
     }
 
     /// One request. The client's own failures are two: [`Error::Unavailable`] when the engine cannot
@@ -184,7 +188,7 @@ impl Http {
                 Err(Failure::NotSent(unsent)) => request = *unsent,
             }
         }
-        let mut fresh = Connection::open(&self.0.server).await?;
+        let mut fresh = Connection::open(&self.0.server, self.0.tls.as_ref()).await?;
         match fresh.send(request).await {
             Ok(response) => Ok(self.keep(fresh, response)),
             Err(Failure::NotSent(_)) => Err(Error::unavailable("the engine closed the connection")),
@@ -229,10 +233,18 @@ enum Failure {
 }
 
 impl Connection {
-    async fn open(server: &Server) -> Result<Self> {
-        let io = TokioIo::new(server.dial().await?);
-        let (sender, connection) =
-            http1::handshake(io).await.map_err(|_| Error::unavailable("the engine closed the connection"))?;
+    async fn open(server: &Server, tls: Option<&Arc<ClientConfig>>) -> Result<Self> {
+        let stream = server.dial().await?;
+        match tls {
+            Some(tls) => Self::over(tls::wrap(tls, &server.host, stream).await?).await,
+            None => Self::over(stream).await,
+        }
+    }
+
+    async fn over(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Result<Self> {
+        let (sender, connection) = http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|_| Error::unavailable("the engine closed the connection"))?;
         // What it fails with, the request on it hears too.
         let driver: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(connection.map(drop));
         Ok(Self { sender, driver: driver.fuse() })
@@ -338,7 +350,8 @@ mod tests {
         assert_eq!(Server::parse("http://127.0.0.1:7733").unwrap().authority(), "127.0.0.1:7733");
         assert_eq!(Server::parse("http://[::1]:7733/").unwrap().authority(), "[::1]:7733");
         assert_eq!(Server::parse("http://helve.local").unwrap().authority(), "helve.local:80");
-        for wrong in ["127.0.0.1:7733", "https://h", "http://h/v1", "http://h?x=1", ""] {
+        assert_eq!(Server::parse("https://helve.example").unwrap().authority(), "helve.example:443");
+        for wrong in ["127.0.0.1:7733", "ftp://h", "http://h/v1", "http://h?x=1", ""] {
             assert!(Server::parse(wrong).is_err(), "{wrong}");
         }
     }

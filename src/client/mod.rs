@@ -8,6 +8,7 @@ pub mod frames;
 mod held;
 pub mod http;
 pub mod socket;
+mod tls;
 pub mod worker;
 
 pub use http::{Http, Response};

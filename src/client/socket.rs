@@ -52,6 +52,9 @@ impl RawWorker {
     /// Connects with headers of the caller's choice: none are added but the handshake's own.
     pub async fn connect_with(base: &str, headers: &[(&str, &str)]) -> Result<Self> {
         let server = Server::parse(base)?;
+        if server.secure {
+            return Err(Error::field("", "a worker's socket of this client goes without TLS: use an http:// URL"));
+        }
         let wrong = || Error::field("", "a header or the address cannot be sent");
         let mut request =
             format!("ws://{}/v1/worker/connect", server.authority()).into_client_request().map_err(|_| wrong())?;

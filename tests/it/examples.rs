@@ -177,6 +177,7 @@ pages! {
     the_guide_to_events = "docs/guide/events.md";
     the_guide_to_pauses = "docs/guide/pauses.md";
     the_guide_to_jobs = "docs/guide/jobs.md";
+    the_guide_to_the_command_line = "docs/guide/cli.md";
     the_guide_to_errors = "docs/guide/errors.md";
     the_guide_to_operations = "docs/operations.md";
 }

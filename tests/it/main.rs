@@ -1,6 +1,7 @@
 //! Everything that is tested from outside: one binary.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod cli;
 mod documents;
 mod examples;
 mod faults;

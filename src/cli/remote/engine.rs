@@ -1,0 +1,170 @@
+//! The engine that a command talks to: requests, retries that are safe, and how answers are shown.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::Method;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
+use super::failure::{Exit, Failure, Result};
+use super::object::{Object, readable};
+use super::target::Target;
+use super::{Common, time};
+use crate::cli::out;
+use crate::client::{Http, Response};
+use crate::clock::Clock;
+
+/// What may stand in a path or a query as it is.
+const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+/// How often a write whose answer was lost is sent again, under the same key.
+const AGAIN: u32 = 2;
+/// Before it is sent again.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// The engine, and how to show what it says.
+pub(super) struct Engine {
+    http: Http,
+    url: String,
+    source: String,
+    pub(super) json: bool,
+    utc: bool,
+    pub(super) clock: Clock,
+}
+
+/// A part of a path or a query.
+pub(super) fn escape(text: &str) -> String {
+    utf8_percent_encode(text, ESCAPED).to_string()
+}
+
+/// A path with its parameters.
+pub(super) fn query(path: &str, parameters: &[(&str, String)]) -> String {
+    let pairs: Vec<_> = parameters.iter().map(|(name, value)| format!("{name}={}", escape(value))).collect();
+    if pairs.is_empty() { path.to_owned() } else { format!("{path}?{}", pairs.join("&")) }
+}
+
+impl Engine {
+    /// The engine that is meant. Nothing is sent yet.
+    pub(super) fn open(common: &Common) -> Result<Self> {
+        let Target { url, token, source } = Target::find(common.profile.as_deref())?;
+        let http = Http::new(&url, Some(&token))
+            .map_err(|e| Failure::new(Exit::Usage, format!("{} ({source})", crate::cli::text(&e))))?;
+        Ok(Self { http, url, source, json: common.json, utc: common.utc, clock: Clock::system() })
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<Bytes>,
+    ) -> Result<Response> {
+        let sent = self.http.request(method, path, headers, body).await;
+        let response = sent.map_err(|e| Failure::no_answer(&self.url, &e))?;
+        if response.status.is_success() {
+            return Ok(response);
+        }
+        Err(Failure::of_answer(&response, &self.url, &self.source))
+    }
+
+    pub(super) async fn get(&self, path: &str) -> Result<Response> {
+        self.send(Method::GET, path, &[], None).await
+    }
+
+    pub(super) async fn delete(&self, path: &str) -> Result<Response> {
+        self.send(Method::DELETE, path, &[], None).await
+    }
+
+    pub(super) async fn put(&self, path: &str, body: impl Into<Bytes>) -> Result<Response> {
+        self.send(Method::PUT, path, &[], Some(body.into())).await
+    }
+
+    /// A `POST` that is sent once, whatever becomes of it.
+    pub(super) async fn post_plain(&self, path: &str, body: Bytes) -> Result<Response> {
+        self.send(Method::POST, path, &[], Some(body)).await
+    }
+
+    /// A `POST` that changes nothing when it is carried out twice.
+    pub(super) async fn post(&self, path: &str, body: Option<Bytes>) -> Result<Response> {
+        self.again(path, &[], body).await
+    }
+
+    /// A `POST` that is carried out once: under the given key, or one of its own.
+    pub(super) async fn post_once(&self, path: &str, body: Option<Bytes>, key: Option<&str>) -> Result<Response> {
+        let own = new_key();
+        match key.map(str::to_owned).or(own) {
+            Some(key) => self.again(path, &[("idempotency-key", &key)], body).await,
+            // A machine without randomness: sent once.
+            None => self.send(Method::POST, path, &[], body).await,
+        }
+    }
+
+    async fn again(&self, path: &str, headers: &[(&str, &str)], body: Option<Bytes>) -> Result<Response> {
+        let mut tries = 0;
+        loop {
+            match self.send(Method::POST, path, headers, body.clone()).await {
+                Err(failure) if failure.is_unknown() && tries < AGAIN => tries += 1,
+                done => return done,
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// The answer as one object.
+    pub(super) fn object(&self, response: &Response) -> Result<Object> {
+        let foreign = || Failure::new(Exit::Unavailable, format!("{} does not answer as Helve does", self.url));
+        Object::parse(&response.body).ok_or_else(foreign)
+    }
+
+    /// Shows one object: its JSON, or its fields one below the other.
+    pub(super) fn show(&self, response: &Response) -> Result<()> {
+        if self.json {
+            return Ok(out::line(&String::from_utf8_lossy(&response.body))?);
+        }
+        self.show_fields(&self.object(response)?)
+    }
+
+    pub(super) fn show_fields(&self, object: &Object) -> Result<()> {
+        let fields: Vec<_> = object.fields().filter(|(_, value)| !matches!(*value, "{}" | "[]")).collect();
+        let width = fields.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+        for (name, raw) in fields {
+            let mut value = readable(raw);
+            if name.ends_with("_at") {
+                value = self.both_times(&value);
+            }
+            out::line(&format!("{:<width$}  {}", out::plain(name), out::plain(&value)))?;
+        }
+        Ok(())
+    }
+
+    fn now(&self) -> i64 {
+        self.clock.now().micros()
+    }
+
+    /// A time in a table: how long ago, or in UTC.
+    pub(super) fn time(&self, object: &Object, field: &str) -> String {
+        let Some(at) = object.text(field).and_then(|text| time::micros(&text)) else { return String::new() };
+        if self.utc { time::absolute(at) } else { time::relative(at, self.now()) }
+    }
+
+    fn both_times(&self, text: &str) -> String {
+        match time::micros(text) {
+            Some(at) if !self.utc => format!("{} ({text})", time::relative(at, self.now())),
+            _ => text.to_owned(),
+        }
+    }
+
+    /// How long a run has been at work, or was.
+    pub(super) fn took(&self, object: &Object) -> String {
+        let at = |field| object.text(field).and_then(|text| time::micros(&text));
+        match (at("started_at"), at("finished_at")) {
+            (Some(start), Some(end)) => time::length(end - start),
+            (Some(start), None) => time::length((self.now() - start).max(0)),
+            _ => String::new(),
+        }
+    }
+}
+
+fn new_key() -> Option<String> {
+    let half = || getrandom::u64().ok();
+    Some(format!("cli-{:016x}{:016x}", half()?, half()?))
+}

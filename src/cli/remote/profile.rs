@@ -1,0 +1,134 @@
+//! `helve profile`: engines by name, with their tokens in a file of the user.
+
+use std::io::{IsTerminal, Read, Write};
+use std::process::ExitCode;
+
+use clap::Subcommand;
+use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+
+use super::failure::{Failure, Result};
+use super::finish;
+use super::target::{Profile, Profiles, file};
+use crate::cli::out;
+use crate::client::Http;
+
+/// No token is longer.
+const MAX_TOKEN: u64 = 4096;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Keep an engine under a name; the token is read from standard input, or asked for
+    Set {
+        /// The name
+        name: String,
+        /// Where it listens, such as https://helve.example
+        #[arg(long)]
+        url: String,
+    },
+    /// List the profiles, without their tokens
+    List,
+    /// Use this profile from now on
+    Use {
+        /// Its name
+        name: String,
+    },
+    /// Forget a profile and its token
+    Remove {
+        /// Its name
+        name: String,
+    },
+}
+
+impl Command {
+    pub(crate) fn run(self) -> ExitCode {
+        finish(false, self.done().map(|()| None))
+    }
+
+    fn done(self) -> Result<()> {
+        let mut known = Profiles::read()?;
+        match self {
+            Self::Set { name, url } => set(&mut known, name, url)?,
+            Self::List => {
+                let current = |name: &String| if known.current.as_ref() == Some(name) { "*" } else { "" };
+                let row = |(name, profile): (&String, &Profile)| {
+                    vec![current(name).to_owned(), name.clone(), profile.url.clone()]
+                };
+                let rows: Vec<_> = known.profiles.iter().map(row).collect();
+                out::table(&["", "name", "url"], &rows)?;
+            }
+            Self::Use { name } => {
+                exists(&known, &name)?;
+                known.current = Some(name);
+                known.write()?;
+            }
+            Self::Remove { name } => {
+                exists(&known, &name)?;
+                known.profiles.remove(&name);
+                known.current.take_if(|current| *current == name);
+                known.write()?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn exists(known: &Profiles, name: &str) -> Result<()> {
+    if known.profiles.contains_key(name) {
+        return Ok(());
+    }
+    Err(Failure::usage(format!("there is no profile `{name}`: see `helve profile list`")))
+}
+
+/// The first profile becomes the current one.
+fn set(known: &mut Profiles, name: String, url: String) -> Result<()> {
+    if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) {
+        return Err(Failure::usage("a profile's name has letters, digits, `-`, `_` and `.` only"));
+    }
+    // Before the token is asked for.
+    Http::new(&url, None)?;
+    let token = token()?;
+    Http::new(&url, Some(&token))?;
+    if url.starts_with("http://")
+        && !["http://127.", "http://localhost", "http://[::1]"].iter().any(|l| url.starts_with(l))
+    {
+        eprintln!("helve: {url} is not https: the token will cross the network as it is");
+    }
+    known.current.get_or_insert_with(|| name.clone());
+    known.profiles.insert(name, Profile { url, token });
+    known.write()?;
+    out::line(&format!("kept in {}", file()?.display()))?;
+    Ok(())
+}
+
+fn token() -> Result<String> {
+    let mut stdin = std::io::stdin();
+    let wrong = |e: std::io::Error| Failure::usage(format!("standard input: {e}"));
+    let text = if stdin.is_terminal() {
+        hidden().map_err(wrong)?
+    } else {
+        let mut text = String::new();
+        stdin.by_ref().take(MAX_TOKEN).read_to_string(&mut text).map_err(wrong)?;
+        text
+    };
+    let token = text.trim();
+    if !token.starts_with("helve_") || !token.chars().all(|c| c.is_ascii_graphic()) {
+        return Err(Failure::usage("that is no token: one starts with `helve_`; `helve token create` prints it"));
+    }
+    Ok(token.to_owned())
+}
+
+/// Asks at the terminal, which does not show what is typed. Signals wait until it shows it again.
+fn hidden() -> std::io::Result<String> {
+    eprint!("Token: ");
+    std::io::stderr().flush()?;
+    let stdin = std::io::stdin();
+    let before = tcgetattr(&stdin)?;
+    let mut quiet = before.clone();
+    quiet.local_modes.remove(LocalModes::ECHO | LocalModes::ISIG);
+    tcsetattr(&stdin, OptionalActions::Flush, &quiet)?;
+    let mut text = String::new();
+    let read = stdin.read_line(&mut text);
+    tcsetattr(&stdin, OptionalActions::Now, &before)?;
+    eprintln!();
+    read.map(|_| text)
+}
