@@ -57,7 +57,7 @@ enum Command {
     /// Create, list and revoke API tokens
     #[command(subcommand)]
     Token(token::Token),
-    /// List, trigger, cancel, replay and watch runs
+    /// List, trigger, cancel, replay and watch runs, and ask why one waits
     Runs(Box<remote::runs::Args>),
     /// Register and look at workflows
     Workflows(remote::workflows::Args),
@@ -65,6 +65,8 @@ enum Command {
     Events(Box<remote::events::Args>),
     /// See the workers
     Workers(remote::workers::Args),
+    /// Pause workflows, actions and workers, and resume them
+    Pauses(remote::pauses::Args),
     /// See and end bulk jobs
     Jobs(remote::jobs::Args),
     /// Keep engines and their tokens by name, for the commands that talk to an engine
@@ -115,6 +117,7 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::Workflows(args) => return Ok(args.run().await),
         Command::Events(args) => return Ok(args.run().await),
         Command::Workers(args) => return Ok(args.run().await),
+        Command::Pauses(args) => return Ok(args.run().await),
         Command::Jobs(args) => return Ok(args.run().await),
         Command::Profile(command) => return Ok(command.run()),
         Command::Openapi => openapi::run()?,

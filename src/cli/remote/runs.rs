@@ -11,7 +11,9 @@ use super::engine::{Engine, escape};
 use super::failure::{Exit, Failure, Result};
 use super::follow::{exit_of, is_final, standing};
 use super::list::{Paging, RunFilter};
+use super::logs::Logs;
 use super::object::Object;
+use super::time;
 use super::trigger::Trigger;
 use crate::cli::{out, settings};
 
@@ -37,6 +39,13 @@ enum Command {
         /// Its id, `run_..`
         id: String,
     },
+    /// Say why a run stands where it stands
+    Why {
+        /// Its id
+        id: String,
+    },
+    /// Show the log lines of a run
+    Logs(Logs),
     /// Create a run
     Trigger(Box<Trigger>),
     /// Cancel runs: those named, or every one that a filter finds
@@ -137,6 +146,8 @@ impl Command {
                 engine.list("/v1/runs", &filter.parameters()?, &paging, &HEAD, |run| row(engine, run)).await?;
             }
             Self::Get { id } => engine.show(&engine.get(&format!("/v1/runs/{}", escape(&id))).await?)?,
+            Self::Why { id } => why(engine, &id).await?,
+            Self::Logs(logs) => return logs.run(engine).await,
             Self::Trigger(trigger) => return trigger.run(engine).await,
             Self::Cancel { which, manner } => {
                 return match which.ids()? {
@@ -156,6 +167,22 @@ impl Command {
         }
         Ok(None)
     }
+}
+
+/// The sentence, and when it may start where somebody can tell.
+async fn why(engine: &Engine, id: &str) -> Result<()> {
+    let response = engine.get(&format!("/v1/runs/{}/why", escape(id))).await?;
+    if engine.json {
+        return engine.show(&response);
+    }
+    let why = engine.object(&response)?;
+    out::line(&out::plain(&why.cell("text")))?;
+    let estimate = why.object("estimate");
+    if estimate.raw("starts_in_ms").is_some() {
+        let starts = time::length(i64::try_from(estimate.number("starts_in_ms")).unwrap_or(i64::MAX / 1_000) * 1_000);
+        out::line(&format!("It may start in {starts}: {}", out::plain(&estimate.cell("basis"))))?;
+    }
+    Ok(())
 }
 
 /// A line for each change, on standard output: it is the answer here.

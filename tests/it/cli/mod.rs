@@ -1,6 +1,7 @@
 //! The commands for people, through the real program against an engine.
 
 mod bulk;
+mod insight;
 mod profiles;
 mod runs;
 mod tls;
