@@ -13,6 +13,7 @@ use crate::api::{self, ApiState, Observed, Readiness};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::db::{Pool, migrate};
+use crate::domain::limits::Limits;
 use crate::error::{Error, Result};
 use crate::forward::{self, Forwarder};
 use crate::jobs;
@@ -55,80 +56,38 @@ impl App {
     /// `Internal` with a text for the operator: the schema is not up to date, or the address is taken;
     /// `Unavailable` when the database does not answer.
     pub async fn start(config: Config, clock: Clock) -> Result<Self> {
-        let pool = Pool::new(&config.database)?;
-        check_schema(&pool).await?;
-        let (listener, address) = listen(config.http.listen)?;
-        let (supervisor, closing) = (Supervisor::default(), CancellationToken::new());
-        let limits = Arc::new(config.limits.clone());
-        let definitions = Definitions::new(pool.clone(), clock.clone(), Arc::clone(&limits), supervisor.clone());
-        let authenticator = Authenticator::start(pool.clone(), clock.clone(), &supervisor);
-        let metrics = Arc::new(Metrics::default());
-        let scheduler = sched::start(sched::Parts {
-            database: config.database.clone(),
-            pool: pool.clone(),
-            address: config.http.advertise.clone().unwrap_or_else(|| address.to_string()),
-            scheduling: config.scheduling.clone(),
-            retention: config.retention.clone(),
-            limits: Arc::clone(&limits),
-            takeover: config.takeover,
-            definitions: definitions.clone(),
-            clock: clock.clone(),
-            metrics: Arc::clone(&metrics),
-            supervisor: supervisor.clone(),
-        })?;
+        let base = Base::new(config, clock)?;
+        check_schema(&base.pool).await?;
+        let (listener, address) = listen(base.config.http.listen)?;
+        let scheduler = base.start_scheduler(address)?;
         let owner = scheduler.clone();
-        let readiness = Readiness::new(move || owner.is_ready());
-        let tickets = Tickets::new(pool.clone(), clock.clone(), Arc::clone(&limits), &config.http.origins);
-        let jobs = jobs::start(jobs::Parts {
-            pool: pool.clone(),
-            scheduler: scheduler.clone(),
-            definitions: definitions.clone(),
-            key_lifetime: config.retention.idempotency,
-            keep: config.retention.jobs,
-            clock: clock.clone(),
-            supervisor: supervisor.clone(),
-        });
-        let owner = scheduler.clone();
-        retention::start(pool.clone(), clock.clone(), &supervisor, move || owner.owned_shards());
-        let parts = forward::Parts::of(&scheduler, limits.wait, closing.clone(), config.http.drain);
-        let forwarder = Forwarder::new(parts, &supervisor);
-        let shares = Shares::new(limits.tenant_bytes);
+        retention::start(base.pool.clone(), base.clock.clone(), &base.supervisor, move || owner.owned_shards());
+        let http = &base.config.http;
+        let parts = forward::Parts::of(&scheduler, base.limits.wait, base.closing.clone(), http.drain);
+        let forwarder = Forwarder::new(parts, &base.supervisor);
+        let tickets = Tickets::new(base.pool.clone(), base.clock.clone(), Arc::clone(&base.limits), &http.origins);
         let sockets = WsState::new(ws::Parts {
             scheduler: scheduler.clone(),
             forwarder: forwarder.clone(),
-            authenticator: authenticator.clone(),
+            authenticator: base.authenticator.clone(),
             tickets: tickets.clone(),
-            definitions: definitions.clone(),
-            shares: shares.clone(),
-            config: &config,
-            supervisor: &supervisor,
+            definitions: base.definitions.clone(),
+            shares: base.shares.clone(),
+            config: &base.config,
+            supervisor: &base.supervisor,
         });
-        let state = ApiState {
-            scheduler: scheduler.clone(),
-            forwarder,
-            definitions,
-            retention: Retention::new(pool.clone(), config.retention.history),
-            jobs,
-            authenticator,
-            tickets,
-            pool,
-            limits,
-            shares: shares.clone(),
-            clock,
-            readiness,
-            streams: config.http.streams_per_tenant,
-            observed: Observed::new(metrics, config.http.metrics),
-            stopping: closing.clone(),
-        };
+        let router = api::router(base.api(&scheduler, forwarder, tickets)).merge(ws::routes(sockets.clone()));
         let server = Server {
             listener,
-            router: api::router(state).merge(ws::routes(sockets.clone())),
-            connections: config.http.connections,
+            router,
+            connections: http.connections,
             patience: Patience::default(),
-            closing: closing.clone(),
+            closing: base.closing.clone(),
         };
-        let connections = server.start(&supervisor);
-        Ok(Self { address, supervisor, scheduler, connections, sockets, shares, closing, drain: config.http.drain })
+        let connections = server.start(&base.supervisor);
+        let drain = http.drain;
+        let Base { supervisor, shares, closing, .. } = base;
+        Ok(Self { address, supervisor, scheduler, connections, sockets, shares, closing, drain })
     }
 
     /// Whether it takes work: every shard has an owner that it knows.
@@ -170,6 +129,91 @@ impl App {
             warn!("some tasks did not end in time and are cut off");
         }
         info!("stopped");
+    }
+}
+
+/// What the parts stand on.
+struct Base {
+    config: Config,
+    pool: Pool,
+    clock: Clock,
+    limits: Arc<Limits>,
+    supervisor: Supervisor,
+    closing: CancellationToken,
+    definitions: Definitions,
+    authenticator: Authenticator,
+    metrics: Arc<Metrics>,
+    shares: Shares,
+}
+
+impl Base {
+    fn new(config: Config, clock: Clock) -> Result<Self> {
+        let pool = Pool::new(&config.database)?;
+        let supervisor = Supervisor::default();
+        let limits = Arc::new(config.limits.clone());
+        let definitions = Definitions::new(pool.clone(), clock.clone(), Arc::clone(&limits), supervisor.clone());
+        let authenticator = Authenticator::start(pool.clone(), clock.clone(), &supervisor);
+        Ok(Self {
+            pool,
+            clock,
+            supervisor,
+            closing: CancellationToken::new(),
+            definitions,
+            authenticator,
+            metrics: Arc::new(Metrics::default()),
+            shares: Shares::new(limits.tenant_bytes),
+            limits,
+            config,
+        })
+    }
+
+    fn start_scheduler(&self, address: SocketAddr) -> Result<Scheduler> {
+        let config = &self.config;
+        sched::start(sched::Parts {
+            database: config.database.clone(),
+            pool: self.pool.clone(),
+            address: config.http.advertise.clone().unwrap_or_else(|| address.to_string()),
+            scheduling: config.scheduling.clone(),
+            retention: config.retention.clone(),
+            limits: Arc::clone(&self.limits),
+            takeover: config.takeover,
+            definitions: self.definitions.clone(),
+            clock: self.clock.clone(),
+            metrics: Arc::clone(&self.metrics),
+            supervisor: self.supervisor.clone(),
+        })
+    }
+
+    /// What the handlers use; starts the bulk jobs.
+    fn api(&self, scheduler: &Scheduler, forwarder: Forwarder, tickets: Tickets) -> ApiState {
+        let config = &self.config;
+        let owner = scheduler.clone();
+        let jobs = jobs::start(jobs::Parts {
+            pool: self.pool.clone(),
+            scheduler: scheduler.clone(),
+            definitions: self.definitions.clone(),
+            key_lifetime: config.retention.idempotency,
+            keep: config.retention.jobs,
+            clock: self.clock.clone(),
+            supervisor: self.supervisor.clone(),
+        });
+        ApiState {
+            scheduler: scheduler.clone(),
+            forwarder,
+            definitions: self.definitions.clone(),
+            retention: Retention::new(self.pool.clone(), config.retention.history),
+            jobs,
+            authenticator: self.authenticator.clone(),
+            tickets,
+            pool: self.pool.clone(),
+            limits: Arc::clone(&self.limits),
+            shares: self.shares.clone(),
+            clock: self.clock.clone(),
+            readiness: Readiness::new(move || owner.is_ready()),
+            streams: config.http.streams_per_tenant,
+            observed: Observed::new(Arc::clone(&self.metrics), config.http.metrics),
+            stopping: self.closing.clone(),
+        }
     }
 }
 

@@ -10,6 +10,7 @@ pub mod gauges;
 mod holdings;
 mod intake;
 mod lane;
+mod lane_slot;
 mod lease;
 pub mod live;
 mod logs;

@@ -1,8 +1,6 @@
 //! The owner's loop: commands in, decisions by the core, two lanes that commit them, answers and frames out.
 
 use std::collections::HashMap;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +24,7 @@ use super::cluster::{Order, Report};
 use super::core::{Command, Context, Effect, Lane, Settings, Ticket, Transport};
 use super::intake::Counted;
 use super::lane::{BatchDone, Done, Job, LaneWriter};
+use super::lane_slot::{LaneSlot, Running, finished};
 use super::lease::Standing;
 use super::live::Live;
 use super::reads::{ReadDone, ReadJob, ReadQueue, Reads};
@@ -44,38 +43,6 @@ const READ_BEFORE: Duration = Duration::from_secs(5);
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
 /// How often callers who have gone away are forgotten.
 const SWEEP: Duration = Duration::from_secs(30);
-
-type Running<T> = Option<Pin<Box<dyn Future<Output = T> + Send>>>;
-
-/// A writer with what waits for it, and the batch that it is writing.
-struct LaneSlot {
-    waiting: Waiting,
-    writer: Option<LaneWriter>,
-    running: Running<(LaneWriter, BatchDone)>,
-}
-
-impl LaneSlot {
-    fn new(writer: LaneWriter) -> Self {
-        Self { waiting: Waiting::default(), writer: Some(writer), running: None }
-    }
-
-    /// Starts the next batch if the writer is free.
-    fn pump(&mut self) {
-        if self.running.is_some() || self.waiting.is_empty() {
-            return;
-        }
-        let Some(mut writer) = self.writer.take() else { return };
-        let batch = self.waiting.next_batch();
-        self.running = Some(Box::pin(async move {
-            let done = writer.run(batch).await;
-            (writer, done)
-        }));
-    }
-
-    fn is_idle(&self) -> bool {
-        self.running.is_none() && self.waiting.is_empty()
-    }
-}
 
 /// Whoever waits for a run to end.
 pub(super) type Waiter = oneshot::Sender<Arc<Run>>;
@@ -135,13 +102,6 @@ pub(super) struct OwnerParts {
     pub reports: mpsc::Sender<Report>,
     pub live: Live,
     pub metrics: Arc<Metrics>,
-}
-
-async fn finished<T>(running: &mut Running<T>) -> T {
-    match running {
-        Some(future) => future.await,
-        None => std::future::pending().await,
-    }
 }
 
 impl Owner {

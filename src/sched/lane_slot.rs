@@ -1,0 +1,50 @@
+//! Who writes, what waits for it, and the batch that is underway.
+
+use std::future::Future;
+use std::pin::Pin;
+
+use super::batch::Waiting;
+use super::lane::{BatchDone, LaneWriter};
+
+/// Work that is underway, if any.
+pub(super) type Running<T> = Option<Pin<Box<dyn Future<Output = T> + Send>>>;
+
+/// A writer with what waits for it, and the batch that it is writing.
+pub(super) struct LaneSlot {
+    pub waiting: Waiting,
+    pub writer: Option<LaneWriter>,
+    pub running: Running<(LaneWriter, BatchDone)>,
+}
+
+impl LaneSlot {
+    /// With nothing to do.
+    pub fn new(writer: LaneWriter) -> Self {
+        Self { waiting: Waiting::default(), writer: Some(writer), running: None }
+    }
+
+    /// Starts the next batch if the writer is free.
+    pub fn pump(&mut self) {
+        if self.running.is_some() || self.waiting.is_empty() {
+            return;
+        }
+        let Some(mut writer) = self.writer.take() else { return };
+        let batch = self.waiting.next_batch();
+        self.running = Some(Box::pin(async move {
+            let done = writer.run(batch).await;
+            (writer, done)
+        }));
+    }
+
+    /// Whether there is nothing to write.
+    pub fn is_idle(&self) -> bool {
+        self.running.is_none() && self.waiting.is_empty()
+    }
+}
+
+/// The end of what is underway; never when nothing is.
+pub(super) async fn finished<T>(running: &mut Running<T>) -> T {
+    match running {
+        Some(future) => future.await,
+        None => std::future::pending().await,
+    }
+}
