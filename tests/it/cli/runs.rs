@@ -49,7 +49,7 @@ async fn each_failure_has_its_code_and_says_what_is_wrong() {
     let id = run["id"].as_str().unwrap();
     let person = Person::of(&engine);
     for (args, code, says) in [
-        (vec!["runs", "get", "run_00000000000000000000000000000001"], 3, "no such run"),
+        (vec!["runs", "get", "run_00000000000000000000000000000001"], 3, "there is no run"),
         (vec!["runs", "get", "run_1"], 2, "run_"),
         (vec!["runs", "get", "../healthz"], 2, "run_"),
         (vec!["runs", "trigger", "missing"], 3, "code workflow_not_found"),
