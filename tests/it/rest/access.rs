@@ -83,6 +83,15 @@ async fn every_operation_needs_a_token_with_its_scope() {
         problem(&refused, 401, "unauthenticated");
         assert!(refused.header("www-authenticate").starts_with("Bearer"), "{method} {path}");
         problem(&ask(client(Some("helve_garbage"))).await, 401, "unauthenticated");
+        if path.starts_with("/v1/worker/") {
+            // What workers' servers ask for is theirs alone.
+            for other in [&read, &write] {
+                problem(&ask(client(Some(other))).await, 403, "forbidden");
+            }
+            assert_eq!(ask(client(Some(&worker))).await.status, 400, "the scope is enough, the body is not");
+            tested += 1;
+            continue;
+        }
         problem(&ask(client(Some(&worker))).await, 403, "forbidden");
         let looks = method == "GET";
         let with_read = ask(client(Some(&read))).await;
