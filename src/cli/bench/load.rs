@@ -18,7 +18,7 @@ use super::{Bench, failure};
 use crate::client::{Http, Response};
 use crate::clock::Clock;
 use crate::domain::status::RunStatus;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::id::RunId;
 use crate::supervisor::Supervisor;
 
@@ -116,16 +116,26 @@ pub(super) fn note(sent: &mut Sent, answer: Result<Response>) -> Result<Option<R
         Ok(response) if response.status == StatusCode::UNAUTHORIZED => {
             Err(Error::Unauthenticated("the engine does not know the token"))
         }
-        Ok(_) => {
+        Ok(response) if !is_unknown(&response) => {
             sent.refused += 1;
             Ok(None)
         }
-        Err(Error::OutcomeUnknown) => {
+        Ok(_) | Err(Error::OutcomeUnknown) => {
             sent.unanswered += 1;
             Ok(None)
         }
         Err(err) => Err(err),
     }
+}
+
+/// Whether the engine itself does not know what became of the request.
+fn is_unknown(response: &Response) -> bool {
+    #[derive(Deserialize)]
+    struct Problem {
+        code: String,
+    }
+    response.status == StatusCode::SERVICE_UNAVAILABLE
+        && response.json::<Problem>().is_ok_and(|problem| problem.code == Code::OutcomeUnknown.as_str())
 }
 
 /// Notes the answer to a bulk trigger of `n` runs; how many were accepted.
@@ -150,11 +160,11 @@ fn note_bulk(sent: &mut Sent, answer: Result<Response>, n: usize) -> Result<usiz
             sent.refused += count(n.saturating_sub(accepted));
             Ok(accepted)
         }
-        Ok(_) => {
+        Ok(response) if !is_unknown(&response) => {
             sent.refused += count(n);
             Ok(0)
         }
-        Err(Error::OutcomeUnknown) => {
+        Ok(_) | Err(Error::OutcomeUnknown) => {
             sent.unanswered += count(n);
             Ok(0)
         }

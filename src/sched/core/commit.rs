@@ -138,13 +138,19 @@ impl Shard {
                 self.counters.optimistic += 1;
                 self.deliver(run, to, cx, out);
             }
-            Start::Queued { expires } => self.rest(run, Placed::Queued { expires, retries: 0 }, out),
-            Start::Scheduled { due } => self.rest(run, Placed::Scheduled { due, retries: 0 }, out),
+            Start::Queued { expires } => self.settle_down(run, Placed::Queued { expires, retries: 0 }),
+            Start::Scheduled { due } => self.settle_down(run, Placed::Scheduled { due, retries: 0 }),
         }
-        if let Some(ticket) = ticket
-            && let Some(view) = self.view(run)
-        {
-            out.push(Effect::Answer(ticket, Answer::Created(view)));
+        if let Some(ticket) = ticket {
+            let answer = match self.view(run) {
+                Some(view) => Answer::Created(view),
+                None => Answer::Failed(Error::Internal("a run that was just written is not known".into())),
+            };
+            out.push(Effect::Answer(ticket, answer));
+        }
+        // After the answer: behind a full window the run leaves memory at once.
+        if let Start::Queued { .. } = start {
+            self.enqueue(run, out);
         }
         self.trim_body(run);
     }
@@ -160,6 +166,14 @@ impl Shard {
 
     /// A committed run rests: in its queue, or until its time.
     fn rest(&mut self, run: RunId, place: Placed, out: &mut Vec<Effect>) {
+        self.settle_down(run, place);
+        if let Placed::Queued { .. } = place {
+            self.enqueue(run, out);
+        }
+    }
+
+    /// As [`Shard::rest`], without its place in the queue.
+    fn settle_down(&mut self, run: RunId, place: Placed) {
         let Some(task) = self.tasks.get_mut(&run) else { return };
         let at = match place {
             Placed::Queued { expires, retries } => {
@@ -184,9 +198,6 @@ impl Shard {
         // Later timers are read from the database when they come near.
         let at = at.filter(|at| self.keeps_timer(*at));
         self.set_timer(run, at);
-        if let Placed::Queued { .. } = place {
-            self.enqueue(run, out);
-        }
     }
 
     fn assigned(&mut self, run: RunId, body: Option<Arc<Body>>) {

@@ -52,6 +52,7 @@ impl World {
     pub fn order(&mut self, target: Target, change: PauseChange) -> Ticket {
         let ticket = self.ticket();
         self.shut.remove(&target);
+        self.ordered.insert(target.clone(), ticket);
         self.step(Command::Pause(Box::new(PauseOrder { tenant: self.tenant, target, change }), ticket));
         ticket
     }

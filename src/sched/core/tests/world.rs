@@ -35,9 +35,13 @@ pub struct World {
     pub pauses: BTreeMap<Target, Pause>,
     /// Pauses whose caller has its answer: nothing of them may start.
     pub shut: HashSet<Target>,
+    /// The last order for each target: a pause that is answered after a resume was asked for shuts nothing.
+    pub ordered: HashMap<Target, Ticket>,
     pub lanes: [VecDeque<Write>; 2],
     pub loads: VecDeque<Effect>,
     pub answers: HashMap<Ticket, Answer>,
+    /// Triggers that this shard has to answer.
+    pub asked: Vec<Ticket>,
     pub inboxes: HashMap<Transport, VecDeque<Outgoing>>,
     /// Every attempt that was pushed, with the session that got it.
     pub seen: HashMap<Attempt, SessionId>,
@@ -81,9 +85,11 @@ impl World {
             keys: HashMap::new(),
             pauses: BTreeMap::new(),
             shut: HashSet::new(),
+            ordered: HashMap::new(),
             lanes: [VecDeque::new(), VecDeque::new()],
             loads: VecDeque::new(),
             answers: HashMap::new(),
+            asked: Vec::new(),
             inboxes: HashMap::new(),
             seen: HashMap::new(),
             told: HashMap::new(),
@@ -131,7 +137,9 @@ impl World {
         if let Answer::Welcome(welcome) = &answer {
             self.sessions.insert(self.hellos[&ticket], (welcome.session, welcome.secret.clone()));
         }
-        if let Answer::Paused(paused) = &answer {
+        if let Answer::Paused(paused) = &answer
+            && self.ordered.get(&paused.target).is_none_or(|last| *last == ticket)
+        {
             self.shut.insert(paused.target.clone());
         }
         self.answers.insert(ticket, answer);
@@ -182,6 +190,7 @@ impl World {
 
     pub fn trigger_with(&mut self, change: impl FnOnce(&mut NewRunRow)) -> (RunId, Ticket) {
         let ticket = self.ticket();
+        self.asked.push(ticket);
         let id = RunId::generate(self.now);
         self.now = self.now.plus(Duration::from_micros(1));
         let mut run = NewRunRow {
@@ -361,6 +370,8 @@ impl World {
     pub fn settle(&mut self) {
         for _ in 0..10_000 {
             if !(self.commit(0) || self.commit(1) || self.load()) {
+                let silent: Vec<_> = self.asked.iter().filter(|ticket| !self.answers.contains_key(ticket)).collect();
+                assert!(silent.is_empty(), "triggers that nobody answers: {silent:?}");
                 return;
             }
         }
