@@ -202,3 +202,23 @@ fn every_test_and_file_that_is_named_exists() {
         }
     }
 }
+
+#[test]
+fn the_side_by_side_server_is_set_as_the_private_one() {
+    let ours = read("src/db/embedded/mod.rs");
+    let ours = ours.split("fn settings(").nth(1).and_then(|rest| rest.split("if !durable").next()).unwrap();
+    let theirs = read("benches/peers/harness/postgres.py");
+    let mut settings = 0;
+    for setting in ours.lines().filter_map(|line| line.trim().strip_prefix("(\"")) {
+        let (name, value) = setting.split_once("\", ").unwrap();
+        let line = theirs.lines().find(|line| line.trim().starts_with(&format!("\"{name}\": ")));
+        let line = line.unwrap_or_else(|| panic!("postgres.py does not set {name}"));
+        // What is computed from the machine's memory is computed there too.
+        if let Some(text) = value.strip_suffix(".to_owned()),") {
+            assert!(line.contains(&format!(": {text},")), "postgres.py has {line}, and not {text}");
+        }
+        settings += 1;
+    }
+    assert!(settings > 10, "{settings}");
+    assert_eq!(theirs.lines().filter(|line| line.starts_with("        \"") && line.contains("\": ")).count(), settings);
+}
