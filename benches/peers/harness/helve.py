@@ -23,6 +23,8 @@ class Helve:
     def __init__(self, server, program, scratch, options):
         self.server, self.scratch, self.options = server, scratch, options
         self.program = Path(program).resolve()
+        if not self.program.is_file():
+            raise RuntimeError(f"there is no {self.program}: `cargo build --release`, or say --helve PATH")
         self.database = "helve"
         self.environment = {**os.environ, "DATABASE_URL": server.url(self.database), "HELVE_LOG": "warn"}
         self.engine = None

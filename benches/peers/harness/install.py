@@ -21,6 +21,8 @@ def fresh(into, names, folder):
 
 
 def run(command, into, log):
+    if shutil.which(command[0]) is None:
+        raise RuntimeError(f"{command[0]} is not installed")
     with open(log, "ab") as out:
         done = subprocess.run(command, cwd=into, stdout=out, stderr=out, timeout=600, check=False)
     if done.returncode != 0:

@@ -69,14 +69,17 @@ def latency(floor, which):
         if which not in figures or (which == "p99_ms" and figures.get("samples", 1000) < 100):
             return "-"
         value = figures[which]
-        digits = 2 if value < 100 else 0
-        return f"{value:,.{digits}f} ms, {value / floor:,.1f}x"
+        return f"{value:,.{2 if value < 100 else 0}f} ms, {value / floor:,.{1 if value < 100 * floor else 0}f}x"
 
     return show
 
 
 def rate(floor):
-    return lambda figures: f"{figures['per_second']:,.0f}, {figures['per_second'] * floor / 1000:,.2f}x"
+    def show(figures):
+        ratio = figures["per_second"] * floor / 1000
+        return f"{figures['per_second']:,.0f}, {ratio:,.{2 if ratio >= 0.01 else 3}f}x"
+
+    return show
 
 
 def name(result):
@@ -118,21 +121,21 @@ def described(documents):
     first = documents[0]
     where, postgres = first["machine"], first["postgres"]
     settings = postgres["settings"]
-    lines = [
+    count = "One run" if len(documents) == 1 else f"{len(documents)} runs"
+    return [
         f"{where['cores']} cores ({where['cpu']}), {where['memory_mib'] / 1024:.0f} GiB, Linux {where['kernel']}, data on"
         f" {where['data_file_system']}; PostgreSQL {postgres['version']} over a unix socket,"
         f" fsync {settings['fsync']}, synchronous_commit {settings['synchronous_commit']}, full_page_writes"
-        f" {settings['full_page_writes']}, shared_buffers {settings['shared_buffers']}. Begun"
-        f" {' and '.join(one['started_at'][:16].replace('T', ' ') for one in documents)} UTC; {first['seconds']} s a"
-        f" figure, backlogs of {first['backlog']:,}.",
+        f" {settings['full_page_writes']}, shared_buffers {settings['shared_buffers']}. {count}"
+        f" from {first['started_at'][:16].replace('T', ' ')} UTC on, {first['seconds']} s a figure, backlogs of"
+        f" {first['backlog']:,}.",
         "",
     ]
-    return lines
 
 
 def setups(results):
-    rows = ["", "| | version | set up |", "|---|---|---|"]
-    return rows + [f"| {name(result)} | {result['version']} | {result['how']} |" for result in results]
+    rows = {name(result): f"| {name(result)} | {result['version']} | {result['how']} |" for result in results}
+    return ["", "| | version | set up |", "|---|---|---|", *rows.values()]
 
 
 def troubles(documents):
@@ -148,7 +151,7 @@ def troubles(documents):
 
 
 def tables(documents):
-    """Markdown: what one or more runs measured. A peer that was measured twice stands there twice."""
+    """Markdown: what one or more runs measured, in their order: what was measured twice stands there twice."""
     results = [result for one in documents for result in one["results"]]
     lines = described(documents) + latencies(results) + [""] + rates(results) + troubles(documents) + setups(results)
     return "\n".join(lines)
