@@ -125,8 +125,8 @@ PEERS = (
                 "plain",
                 "defaults",
                 ("start", "round-trip", *LOOPS, *BACKLOGS),
-                "One server with its own log on the same disk, fsync on, no PostgreSQL. Called over HTTP, the service is"
-                " called over HTTP/2. Backlog: `concurrent-invocations-limit` 4 for each of 24 partitions, so 96 slots, all"
+                "One server with its own log on the same disk, fsync on, no PostgreSQL. Called by plain HTTP over kept"
+                " connections; it calls the service over HTTP/2. Backlog: `concurrent-invocations-limit` 4 for each of 24 partitions, so 96 slots, all"
                 " held by tasks that wait until the backlog is there. One slot: one key of a virtual object.",
             ),
         ),
