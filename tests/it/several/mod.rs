@@ -3,6 +3,7 @@
 mod faults;
 mod moves;
 mod nginx;
+mod pauses;
 mod rest;
 mod sockets;
 mod tickets;
