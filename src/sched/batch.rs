@@ -1,6 +1,7 @@
 //! What waits for a lane: fair over tenants, bounded in rows and bytes.
 
 use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant};
 
 use crate::id::TenantId;
 
@@ -17,9 +18,11 @@ const MAX_BULK_ROWS: usize = 32;
 /// Rows of bulk requests that one tenant has waiting at most, and a piece more: enough for the next batch. All others
 /// wait undecided, where they are small.
 const BULK_AHEAD: usize = 256;
-/// Batches after one with single rows that are kept short of bulk: the next single one must not find a full batch
-/// underway.
-const SHORT: u8 = 32;
+/// For so long after a single row bulk requests are held back: the next single one must find neither a full batch
+/// underway nor a machine that works for others alone.
+const LATELY: Duration = Duration::from_secs(1);
+/// How long bulk rests then, in times of its last batch: it keeps a quarter of the lane's time.
+const REST: u32 = 3;
 
 /// Who takes turns: the single and the bulk work of each tenant.
 type Source = (TenantId, bool);
@@ -31,8 +34,12 @@ pub(super) struct Waiting {
     turns: VecDeque<Source>,
     singles: usize,
     len: usize,
-    /// Batches that are still kept short of bulk.
-    short: u8,
+    /// When a single row was last taken.
+    single_at: Option<Instant>,
+    /// Since when a batch with bulk rows is underway.
+    bulk_since: Option<Instant>,
+    /// While bulk is held back: its next rows are not taken before.
+    bulk_from: Option<Instant>,
 }
 
 impl Waiting {
@@ -61,22 +68,45 @@ impl Waiting {
         self.len == 0
     }
 
+    /// How long nothing is taken although something waits: bulk requests that leave others their time.
+    pub fn rests(&self, now: Instant) -> Option<Duration> {
+        let until = self.bulk_from.filter(|_| self.singles == 0 && self.is_short(now))?;
+        Some(until.saturating_duration_since(now)).filter(|rest| !rest.is_zero() && !self.is_empty())
+    }
+
+    /// The batch that was taken last is written. Beside single rows bulk rests after each of its batches, so that most
+    /// of the lane's time is left to others, and the machine is not full of it.
+    pub fn landed(&mut self, now: Instant) {
+        if let Some(since) = self.bulk_since.take() {
+            self.bulk_from = Some(now + now.saturating_duration_since(since) * REST);
+        }
+    }
+
+    fn is_short(&self, now: Instant) -> bool {
+        self.single_at.is_some_and(|at| now.saturating_duration_since(at) < LATELY)
+    }
+
     /// The next batch: whole transitions in turn, until a bound. A larger one goes alone. Transitions about
     /// workers have a statement of their own, and never two of one worker in it.
-    pub fn next_batch(&mut self) -> Vec<Job> {
+    pub fn next_batch(&mut self, now: Instant) -> Vec<Job> {
         let (mut batch, mut rows, mut bytes, mut bulk_rows) = (Vec::new(), 0, 0, 0);
-        self.short = if self.singles > 0 { SHORT } else { self.short.saturating_sub(1) };
-        let short = self.short > 0;
+        if self.singles > 0 {
+            self.single_at = Some(now);
+        }
+        let short = self.is_short(now);
+        let rests = short && self.bulk_from.is_some_and(|from| now < from);
         let mut passed = 0;
         while passed < self.turns.len() {
             let Some(source) = self.turns.pop_front() else { break };
             let Some(head) = self.queues.get(&source).and_then(VecDeque::front) else { continue };
             let (more_rows, more_bytes) = (head.write.rows.len(), size(&head.write.rows));
-            let fits = batch.is_empty()
-                || (rows + more_rows <= MAX_ROWS
+            let goes_too = || {
+                rows + more_rows <= MAX_ROWS
                     && bytes + more_bytes <= MAX_BYTES
                     && !(source.1 && short && bulk_rows + more_rows > MAX_BULK_ROWS)
-                    && goes_with(&batch, head));
+                    && goes_with(&batch, head)
+            };
+            let fits = !(source.1 && rests) && (batch.is_empty() || goes_too());
             if !fits {
                 self.turns.push_back(source);
                 passed += 1;
@@ -93,6 +123,7 @@ impl Waiting {
                 break;
             }
         }
+        self.bulk_since = (bulk_rows > 0).then_some(now);
         batch
     }
 
@@ -135,4 +166,58 @@ fn size(rows: &[Row]) -> usize {
             Row::Move(_) | Row::PutWorker(_) | Row::DropWorker(_) | Row::Pause(_) => 0,
         })
         .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::{Clock, Timestamp};
+    use crate::id::WorkerId;
+    use crate::sched::core::{Lane, Write};
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn job(tenant: TenantId) -> Job {
+        let worker = WorkerId::generate(Timestamp::from_micros(1));
+        let write = Write { flight: 1, lane: Lane::Create, tenant, rows: vec![Row::DropWorker(worker)] };
+        Job { shard: 0, write }
+    }
+
+    fn filled(singles: usize, bulk: usize) -> (Waiting, [TenantId; 2]) {
+        let tenants = [1, 2].map(|n| TenantId::generate(Timestamp::from_micros(n * 1_000_000)));
+        let mut waiting = Waiting::default();
+        (0..bulk).for_each(|_| waiting.push(job(tenants[0]), true));
+        (0..singles).for_each(|_| waiting.push(job(tenants[1]), false));
+        (waiting, tenants)
+    }
+
+    #[test]
+    fn alone_bulk_fills_batch_after_batch() {
+        let (mut waiting, _) = filled(0, 600);
+        let now = Clock::system().instant();
+        assert_eq!(waiting.next_batch(now).len(), MAX_ROWS);
+        waiting.landed(now + MS * 5);
+        assert_eq!((waiting.rests(now + MS * 5), waiting.next_batch(now + MS * 5).len()), (None, MAX_ROWS));
+    }
+
+    #[test]
+    fn beside_single_rows_bulk_has_few_rows_and_a_quarter_of_the_time() {
+        let (mut waiting, [_, other]) = filled(1, 600);
+        let now = Clock::system().instant();
+        assert_eq!(waiting.next_batch(now).len(), 1 + MAX_BULK_ROWS);
+        waiting.landed(now + MS * 5);
+        assert_eq!(waiting.rests(now + MS * 7), Some(MS * 13));
+        // A single row does not wait for that, and goes alone.
+        waiting.push(job(other), false);
+        assert_eq!(waiting.rests(now + MS * 7), None);
+        assert_eq!(waiting.next_batch(now + MS * 7).len(), 1);
+        waiting.landed(now + MS * 8);
+        assert_eq!(waiting.rests(now + MS * 8), Some(MS * 12), "its batch moves nothing");
+        assert_eq!(waiting.rests(now + MS * 20), None);
+        assert_eq!(waiting.next_batch(now + MS * 20).len(), MAX_BULK_ROWS);
+        // When nobody else has come for long, bulk has everything again.
+        waiting.landed(now + MS * 900);
+        assert_eq!(waiting.rests(now + MS * 1_100), None);
+        assert_eq!(waiting.next_batch(now + MS * 1_100).len(), MAX_ROWS);
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::time::Instant;
 
 use super::batch::Waiting;
 use super::lane::{BatchDone, LaneWriter};
@@ -23,12 +24,12 @@ impl LaneSlot {
     }
 
     /// Starts the next batch if the writer is free.
-    pub fn pump(&mut self) {
-        if self.running.is_some() || self.waiting.is_empty() {
+    pub fn pump(&mut self, now: Instant) {
+        if self.running.is_some() || self.waiting.is_empty() || self.waiting.rests(now).is_some() {
             return;
         }
         let Some(mut writer) = self.writer.take() else { return };
-        let batch = self.waiting.next_batch();
+        let batch = self.waiting.next_batch(now);
         self.running = Some(Box::pin(async move {
             let done = writer.run(batch).await;
             (writer, done)

@@ -190,12 +190,15 @@ impl Owner {
         let next = [shards, Some(self.timers_at), Some(self.sweep_at)].into_iter().flatten().min();
         let longest = LONGEST_SLEEP.min(self.settings.lease / 4);
         let next = next.map_or(longest, |at| at.since(now)).min(longest);
-        self.until_moves().map_or(next, |moves| moves.min(next))
+        let instant = self.clock.instant();
+        let rests = self.lanes.iter().filter(|lane| lane.running.is_none()).filter_map(|l| l.waiting.rests(instant));
+        rests.chain(self.until_moves()).fold(next, Duration::min)
     }
 
     fn pump(&mut self) {
+        let now = self.clock.instant();
         for lane in &mut self.lanes {
-            lane.pump();
+            lane.pump(now);
         }
         if self.reading.is_none()
             && let Some(reading) = self.reads.next()
@@ -321,6 +324,7 @@ impl Owner {
             Lane::Finish => &mut self.lanes[1],
         };
         slot.running = None;
+        slot.waiting.landed(self.clock.instant());
         if done.fenced {
             // The writer is not put back: nothing is written any more, and the process ends.
             return self.standing.fence();
