@@ -13,7 +13,7 @@ const MAX_ROWS: usize = 250;
 /// Payload bytes of one statement.
 const MAX_BYTES: usize = 1 << 20;
 /// Rows that bulk requests may fill while single ones wait, or did lately.
-const MAX_BULK_ROWS: usize = 32;
+const MAX_BULK_ROWS: usize = 16;
 
 /// Rows of bulk requests that one tenant has waiting at most, and a piece more: enough for the next batch. All others
 /// wait undecided, where they are small.
