@@ -1,6 +1,8 @@
 //! The worker socket: upgrade, authentication, and one supervised session a socket.
 
 mod elsewhere;
+#[doc(hidden)]
+pub mod frames;
 mod greet;
 mod guest;
 mod pace;

@@ -157,6 +157,8 @@ pub(super) enum Row {
     Backlog,
     /// Statements a run, counted by PostgreSQL on an engine of its own
     Statements,
+    /// Statements, commits, row changes and WAL a run: alone, 64 clients, bulks of 100, started by events
+    Counts,
     /// Statements a minute when nothing happens, without and with a connected worker
     Idle,
     /// 1, 1,000 and 10,000 idle sockets: memory of each, and what a start takes beside them
@@ -181,7 +183,10 @@ pub(super) const ABSENT: &[(&str, &str)] = &[
 impl Row {
     /// Rows that take minutes or fill the disk are for those who ask for them.
     const fn is_usual(self) -> bool {
-        !matches!(self, Self::Idle | Self::Sockets | Self::Memory | Self::Fairness | Self::Tenants | Self::Recovery)
+        !matches!(
+            self,
+            Self::Counts | Self::Idle | Self::Sockets | Self::Memory | Self::Fairness | Self::Tenants | Self::Recovery
+        )
     }
 
     /// Rows that start databases and engines of their own.
@@ -189,6 +194,7 @@ impl Row {
         matches!(
             self,
             Self::Statements
+                | Self::Counts
                 | Self::Idle
                 | Self::Sockets
                 | Self::Memory

@@ -74,19 +74,23 @@ pub(super) async fn statements(bench: &mut Bench) -> Result<Vec<Figure>> {
 
 /// An engine whose PostgreSQL counts statements; `None` where the server cannot.
 pub(super) async fn counting(bench: &Bench) -> Result<Option<Bench>> {
+    counting_with(bench, &[("shared_preload_libraries", "pg_stat_statements")]).await
+}
+
+/// The same with these settings, which load the extension.
+pub(super) async fn counting_with(bench: &Bench, settings: &[(&str, &str)]) -> Result<Option<Bench>> {
     let Some(probe) = &bench.probe else { return Ok(None) };
     if !probe.can_count_statements().await? {
         progress("no pg_stat_statements here: statements are not counted");
         return Ok(None);
     }
-    let settings = [("shared_preload_libraries", "pg_stat_statements")];
-    bench.beside(&settings).await.map(Some)
+    bench.beside(settings).await.map(Some)
 }
 
 /// The cost of each of `runs` since `from`.
 pub(super) async fn figures(bench: &Bench, from: &Reading, runs: usize) -> Result<Vec<Figure>> {
     let Some(probe) = &bench.probe else { return Ok(Vec::new()) };
-    let Spent { commits, rows, updates, hot, statements, wal_bytes, wal_exact, cpu } =
+    let Spent { commits, rows, updates, hot, statements, wal_bytes, wal_exact, cpu, .. } =
         probe.spent(&from.counters).await?;
     let engine = bench.engine.pid().and_then(process::of).zip(from.engine).map(|(to, from)| to.saturating_sub(from));
     let each = |n: f64| n / real(runs).max(1.0);

@@ -104,6 +104,25 @@ pub(super) fn bulk(workflow: &str, n: usize) -> Bytes {
     json!({"runs": vec![trigger(workflow); n]}).to_string().into()
 }
 
+/// The body of an event with this key and a payload of 200 bytes.
+pub(super) fn event(key: &str) -> Bytes {
+    json!({"key": key, "payload": trigger(key)["input"]}).to_string().into()
+}
+
+/// Notes the answer to an event: its runs are accepted as those of a trigger are.
+pub(super) fn note_event(sent: &mut Sent, answer: Result<Response>) -> Result<()> {
+    #[derive(Deserialize)]
+    struct Event {
+        runs: Vec<RunId>,
+    }
+    let answer = answer?;
+    if !answer.status.is_success() {
+        return Err(failure(format!("an event was refused: {}", answer.status)));
+    }
+    sent.accepted.extend(answer.json::<Event>()?.runs);
+    Ok(())
+}
+
 /// Notes the answer to a single trigger; the run's id if it was accepted.
 pub(super) fn note(sent: &mut Sent, answer: Result<Response>) -> Result<Option<RunId>> {
     match answer {
@@ -139,7 +158,7 @@ fn is_unknown(response: &Response) -> bool {
 }
 
 /// Notes the answer to a bulk trigger of `n` runs; how many were accepted.
-fn note_bulk(sent: &mut Sent, answer: Result<Response>, n: usize) -> Result<usize> {
+pub(super) fn note_bulk(sent: &mut Sent, answer: Result<Response>, n: usize) -> Result<usize> {
     #[derive(Deserialize)]
     struct Answer {
         results: Vec<Item>,

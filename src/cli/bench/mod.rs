@@ -5,6 +5,7 @@ mod chart;
 mod churn;
 mod compare;
 mod cost;
+mod counts;
 mod document;
 mod engine;
 mod fairness;
@@ -188,6 +189,7 @@ async fn rows(args: &Args, bench: &mut Bench, report: &mut Report) -> Result<()>
             Row::OneSlot => throughput::one_slot(bench).await?,
             Row::Backlog => throughput::backlog(bench).await?,
             Row::Statements => cost::statements(bench).await?,
+            Row::Counts => counts::run(bench).await?,
             Row::Idle => idle::run(bench).await?,
             Row::Sockets => sockets::run(bench).await?,
             Row::Memory => memory::run(bench).await?,
@@ -257,8 +259,12 @@ impl Bench {
 
     /// Registers a workflow of one task that does nothing, and returns its name, which is also its action's.
     async fn workflow(&self, row: &str) -> Result<String> {
+        self.register(row, |name| json!({"tasks": [{"name": "noop", "action": name, "execution_timeout": "5m"}]})).await
+    }
+
+    async fn register(&self, row: &str, definition: impl FnOnce(&str) -> serde_json::Value) -> Result<String> {
         let name = format!("bench-{row}-{}", self.nonce);
-        let definition = json!({"tasks": [{"name": "noop", "action": name, "execution_timeout": "5m"}]});
+        let definition = definition(&name);
         let response = self.http.put(&format!("/v1/workflows/{name}"), definition.to_string()).await?;
         if response.status.is_success() {
             return Ok(name);

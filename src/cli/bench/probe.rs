@@ -31,6 +31,7 @@ pub(super) struct Counters {
     commits: i64,
     rows: i64,
     updates: i64,
+    deletes: i64,
     hot: i64,
     statements: Option<i64>,
     lsn: String,
@@ -44,6 +45,7 @@ pub(super) struct Spent {
     pub(super) commits: i64,
     pub(super) rows: i64,
     pub(super) updates: i64,
+    pub(super) deletes: i64,
     /// Of the updates: those that touched no index.
     pub(super) hot: i64,
     pub(super) statements: Option<i64>,
@@ -135,10 +137,11 @@ impl Probe {
 
     /// Reads the counters. They lag: see [`super::cost::settle`].
     pub(super) async fn counters(&self) -> Result<Counters> {
-        let row = "select d.xact_commit, t.rows, pg_current_wal_insert_lsn()::text, w.wal_fpi, t.updates, t.hot \
+        let row = "select d.xact_commit, t.rows, pg_current_wal_insert_lsn()::text, w.wal_fpi, t.updates, t.hot, t.deletes \
             from pg_stat_database d, pg_stat_wal w, \
                 (select coalesce(sum(n_tup_ins + n_tup_upd + n_tup_del), 0)::bigint as rows, \
                         coalesce(sum(n_tup_upd), 0)::bigint as updates, \
+                        coalesce(sum(n_tup_del), 0)::bigint as deletes, \
                         coalesce(sum(n_tup_hot_upd), 0)::bigint as hot \
                    from pg_stat_user_tables where relname <> 'helve_bench_floor') t \
             where d.datname = current_database()";
@@ -152,6 +155,7 @@ impl Probe {
             rows: row.get(1),
             updates: row.get(4),
             hot: row.get(5),
+            deletes: row.get(6),
             statements,
             lsn: row.get(2),
             full_page_images: row.get(3),
@@ -171,6 +175,7 @@ impl Probe {
             commits: to.commits - from.commits,
             rows: to.rows - from.rows,
             updates: to.updates - from.updates,
+            deletes: to.deletes - from.deletes,
             hot: to.hot - from.hot,
             statements: to.statements.zip(from.statements).map(|(to, from)| to - from),
             wal_bytes,

@@ -2,6 +2,7 @@
 
 mod bench;
 mod commands;
+mod counts;
 mod dev;
 mod entry;
 mod logs;

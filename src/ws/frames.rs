@@ -1,0 +1,27 @@
+//! The frames as functions of plain values, so that `benches/` can measure them. Nothing in the engine calls this.
+
+use bytes::Bytes;
+
+use super::protocol;
+use crate::domain::delivery::{Close, Outgoing};
+use crate::domain::limits::Limits;
+
+/// Writes a message as the frames that a session would send.
+pub fn write(message: &Outgoing, limits: &Limits, mut each: impl FnMut(String)) {
+    match message {
+        Outgoing::Assign(tasks) => protocol::assign(tasks, limits.frame_bytes, each),
+        message => {
+            if let Some(frame) = protocol::encode(message) {
+                each(frame);
+            }
+        }
+    }
+}
+
+/// Reads a frame as a session would; what was read is only there to be dropped.
+///
+/// # Errors
+/// It is not a frame at all.
+pub fn read(text: &Bytes, limits: &Limits) -> Result<impl Sized, Close> {
+    protocol::decode(text, limits)
+}
