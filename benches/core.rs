@@ -44,17 +44,18 @@ fn life_behind_queued(bencher: Bencher<'_, '_>, queued: u32) {
 /// A trigger until its assignment is committed and pushed.
 #[divan::bench(args = WORKERS)]
 fn create_and_assign(bencher: Bencher<'_, '_>, workers: usize) {
-    let mut play = Play::new(workers, 100, ALL);
-    bencher.counter(ItemsCount::new(1_u32)).bench_local(|| {
-        play.create();
-        // Ends are not what is measured, but a slot must be free for the next; see `end` for what is left of it.
-        if play.held() == 100 {
-            (0..100).for_each(|_| {
+    let play = std::cell::RefCell::new(Play::new(workers, 100, ALL));
+    bencher
+        .counter(ItemsCount::new(1_u32))
+        .with_inputs(|| {
+            // A slot must be free for the next; that it becomes free is not measured.
+            let mut play = play.borrow_mut();
+            while play.held() > 0 {
                 let attempt = play.receive();
                 play.succeed(attempt);
-            });
-        }
-    });
+            }
+        })
+        .bench_local_values(|()| play.borrow_mut().create());
 }
 
 /// A confirmed attempt until its result is committed.
