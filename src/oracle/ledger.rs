@@ -1,11 +1,14 @@
 //! What clients and workers saw, written down as it happened: the facts that the oracle judges.
 
+pub mod plays;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use self::plays::{Labels, Parking, Pause, Push, Required};
 use crate::clock::{Clock, Timestamp};
 
 /// Marks one intended run: it stands in the input, so that a run is known without its id.
@@ -22,6 +25,17 @@ pub enum Plan {
     SucceedAfter(u32),
     /// Fails with an error that must not be retried.
     FailForGood,
+    /// Fails until its attempts are spent and it is parked; once it is unparked, succeeds.
+    Parked,
+    /// Fails until it is parked, is unparked once, and fails until it is parked again. It stays so.
+    LeftParked,
+}
+
+impl Plan {
+    /// Whether its runs are parked.
+    pub const fn parks(self) -> bool {
+        matches!(self, Self::Parked | Self::LeftParked)
+    }
 }
 
 /// How a create is made safe to repeat, if it is.
@@ -31,8 +45,6 @@ pub enum Kind {
     Plain,
     /// With an idempotency key: sent until it is answered.
     Keyed,
-    /// An event with a source id, which starts one run: sent until it is answered.
-    Event,
 }
 
 /// What the client knows about a create.
@@ -53,6 +65,8 @@ pub struct Create {
     pub kind: Kind,
     /// What its task does.
     pub plan: Plan,
+    /// The label that it requires of its worker.
+    pub requires: Option<Required>,
     /// What the client knows.
     pub fate: Fate,
     /// Every run id that an answer named.
@@ -114,6 +128,14 @@ pub struct Fault {
 pub struct Facts {
     /// Every intended run.
     pub creates: BTreeMap<Nonce, Create>,
+    /// Every intended event.
+    pub pushes: BTreeMap<Nonce, Push>,
+    /// What happened to each run that was seen parked.
+    pub parkings: BTreeMap<RunId, Parking>,
+    /// Pauses of the workflow that is paused, in order.
+    pub pauses: Vec<Pause>,
+    /// The labels of each worker, by the engine's id, with the time from which it has them.
+    pub labels: BTreeMap<String, Vec<(Timestamp, Labels)>>,
     /// Every cancel, by run.
     pub cancels: BTreeMap<RunId, CancelFate>,
     /// Every delivery: by attempt, then in the order in which workers saw it.
@@ -122,8 +144,8 @@ pub struct Facts {
     pub stored: BTreeMap<Attempt, BTreeSet<String>>,
     /// What was done on purpose.
     pub faults: Vec<Fault>,
-    /// Failures that were sent, by intended run: the plan counts them.
-    pub failures: BTreeMap<Nonce, u32>,
+    /// Failures that were sent, by run: the plan counts them.
+    pub failures: BTreeMap<RunId, u32>,
     /// Slots of each worker, by the engine's id.
     pub slots: BTreeMap<String, u32>,
     /// Results that a worker sent again on a new socket.
@@ -134,6 +156,7 @@ pub struct Facts {
     pub superseded: usize,
     /// Answers and frames that nothing should have caused.
     pub surprises: Vec<String>,
+    nonces: Nonce,
 }
 
 /// The facts, shared by clients, workers and whoever does the bad things.
@@ -167,9 +190,14 @@ impl Ledger {
 
     /// A new intended run; its fate is `Maybe` until it is known.
     pub fn intend(&self, kind: Kind, plan: Plan) -> Nonce {
+        self.intend_on(kind, plan, None)
+    }
+
+    /// As [`Ledger::intend`], of a run that requires this label of its worker.
+    pub fn intend_on(&self, kind: Kind, plan: Plan, requires: Option<Required>) -> Nonce {
         let mut facts = self.facts();
-        let nonce = facts.creates.last_key_value().map_or(0, |(last, _)| *last) + 1;
-        facts.creates.insert(nonce, Create { kind, plan, fate: Fate::Maybe, runs: BTreeSet::new() });
+        let nonce = facts.next_nonce();
+        facts.creates.insert(nonce, Create { kind, plan, requires, fate: Fate::Maybe, runs: BTreeSet::new() });
         nonce
     }
 
@@ -246,22 +274,37 @@ impl Ledger {
     }
 
     /// Whether the task fails this time, by its plan; counts it.
-    pub fn fails(&self, nonce: Nonce) -> Option<Value> {
+    pub fn fails(&self, nonce: Nonce, run: &str) -> Option<Value> {
         let mut facts = self.facts();
-        match facts.creates.get(&nonce)?.plan {
+        let error = json!({"message": "as planned", "code": "planned"});
+        match facts.plan(nonce)? {
             Plan::FailForGood => Some(json!({"message": "as planned", "code": "planned", "retryable": false})),
             Plan::SucceedAfter(failures) => {
-                let sent = facts.failures.entry(nonce).or_default();
+                let sent = facts.failures.entry(run.to_owned()).or_default();
                 (*sent < failures).then(|| {
                     *sent += 1;
-                    json!({"message": "as planned", "code": "planned"})
+                    error
                 })
             }
+            Plan::Parked => (!facts.parkings.get(run).is_some_and(|p| p.asked)).then_some(error),
+            Plan::LeftParked => Some(error),
         }
     }
 }
 
 impl Facts {
+    /// A mark that nothing else has.
+    const fn next_nonce(&mut self) -> Nonce {
+        self.nonces += 1;
+        self.nonces
+    }
+
+    /// What the task of a run with this mark does.
+    pub fn plan(&self, nonce: Nonce) -> Option<Plan> {
+        let of_create = self.creates.get(&nonce).map(|create| create.plan);
+        of_create.or_else(|| self.pushes.get(&nonce).map(|push| push.plan))
+    }
+
     /// Whether a fault struck this run: one that was going on, or whose repair was, while it was open.
     pub fn struck(fault: &Fault, open: (Timestamp, Timestamp), workers: &BTreeSet<&str>, repair: Duration) -> bool {
         let together = fault.from <= open.1 && open.0 <= fault.until.plus(repair);

@@ -3,8 +3,10 @@
 //! It knows the engine from outside only: its interface, its process, its tables. `helve bench --faults`
 //! and the fault tests stand on it.
 
+mod caller;
 pub mod ledger;
 pub mod load;
+mod players;
 pub mod process;
 pub mod proxy;
 pub mod rig;

@@ -5,8 +5,9 @@ use std::time::Duration;
 use hyper::StatusCode;
 use serde_json::json;
 
+use super::ledger::plays::{ACTION, Play};
 use super::ledger::{Kind, Ledger, Plan};
-use super::load::{ACTION, Load, register};
+use super::load::{Load, register};
 use super::verdict::{Report, Terms, judge};
 use super::worker::{LoadWorker, Order};
 use super::{failure, store, until};
@@ -52,12 +53,14 @@ pub struct Size {
     pub workers: u32,
     /// One run in so many is cancelled.
     pub cancels: u64,
+    /// What must have come up before the load may end.
+    pub plays: &'static [Play],
 }
 
 impl Default for Size {
     /// As much as a busy small machine takes besides.
     fn default() -> Self {
-        Self { clients: 10, pause: Duration::from_millis(15), workers: 3, cancels: 30 }
+        Self { clients: 10, pause: Duration::from_millis(15), workers: 3, cancels: 30, plays: &Play::ALL }
     }
 }
 
@@ -82,6 +85,7 @@ pub struct Rig {
     http: Http,
     load: Load,
     hired: u32,
+    plays: &'static [Play],
     supervisor: Supervisor,
 }
 
@@ -106,7 +110,7 @@ impl Rig {
         let ledger = Ledger::new();
         let load = Load::start(&http, &ledger, size, supervisor);
         let supervisor = supervisor.clone();
-        let mut rig = Self { ledger, workers: Vec::new(), target, http, load, hired: 0, supervisor };
+        let mut rig = Self { ledger, workers: Vec::new(), target, http, load, hired: 0, plays: size.plays, supervisor };
         for _ in 0..size.workers {
             rig.hire();
         }
@@ -116,8 +120,7 @@ impl Rig {
     /// Starts one more worker.
     pub fn hire(&mut self) {
         self.hired += 1;
-        let (name, Target { url, token, .. }) = (format!("w{}", self.hired), &self.target);
-        self.workers.push(LoadWorker::start(url, token, &self.ledger, &name, SLOTS, &self.supervisor));
+        self.workers.push(LoadWorker::start(&self.target, &self.ledger, self.hired, SLOTS, &self.supervisor));
     }
 
     /// Waits until so many more results were confirmed: the work goes on.
@@ -131,16 +134,23 @@ impl Rig {
         until(&format!("{results} more results"), STILL, there).await
     }
 
-    /// Ends the load, waits until everything has ended, fills every slot once, and lets the workers go.
-    /// What does not end, and slots that are not filled, are left for the verdict.
+    /// Waits until everything that is to be played has come up, ends the load, waits until everything has ended, fills
+    /// every slot once, and lets the workers go. What does not come up or does not end, and slots that are not filled,
+    /// are left for the verdict.
     ///
     /// # Errors
     /// `Internal` when the ledger is not whole.
     pub async fn end(self) -> Result<End> {
-        let Self { ledger, workers, target, http, load, supervisor, .. } = self;
+        let Self { ledger, workers, target, http, load, plays, supervisor, .. } = self;
+        let there = || {
+            let played = ledger.facts().played();
+            std::future::ready(plays.iter().all(|play| played.get(play).is_some_and(|n| *n > 0)).then_some(()))
+        };
+        // The verdict says what is missing.
+        let _ = until("everything was played", STILL, there).await;
         load.finish().await?;
         let slots = workers.iter().map(|_| SLOTS).sum();
-        let end = End { ledger, database: target.database, supervisor };
+        let end = End { ledger, database: target.database, plays, supervisor };
         end.quiet().await?;
         if let Err(err) = probe(&end.ledger, &http, slots).await {
             end.ledger.surprise(format!("after the load, {slots} tasks for {slots} slots: {err}"));
@@ -162,11 +172,12 @@ pub struct End {
     pub ledger: Ledger,
     /// Where the store is.
     pub database: String,
+    plays: &'static [Play],
     supervisor: Supervisor,
 }
 
 impl End {
-    /// Runs that have not ended, and where they stand.
+    /// Runs that are neither ended nor parked, and where they stand.
     ///
     /// # Errors
     /// `Internal` when the store cannot be read.
@@ -174,14 +185,15 @@ impl End {
         store::open(&self.database, &self.supervisor).await
     }
 
-    /// Compares the facts with the store; each kind of fault must have happened so often.
+    /// Compares the facts with the store; each kind of fault must have happened so often, and everything that was to
+    /// be played have come up.
     ///
     /// # Errors
     /// `Internal` when the store cannot be read.
     pub async fn judge(&self, faults: &[(&'static str, u32)]) -> Result<Report> {
-        let terms = Terms { repair: REPAIR, faults: faults.to_vec() };
-        let rows = store::rows(&self.database, &self.supervisor).await?;
-        Ok(judge(&self.ledger.facts(), &rows, &terms))
+        let terms = Terms { repair: REPAIR, faults: faults.to_vec(), plays: self.plays };
+        let stored = store::read(&self.database, &self.supervisor).await?;
+        Ok(judge(&self.ledger.facts(), &stored, &terms))
     }
 
     /// Waits until no run is open; what stays is left for the oracle to name.

@@ -1,16 +1,26 @@
 //! The oracle: compares what was accepted, what workers saw and what the store says.
 
+mod creates;
+mod events;
+mod labels;
+mod parks;
+mod pauses;
+mod show;
+mod slots;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
+use super::ledger::plays::{EventId, Play};
 use super::ledger::{CancelFate, Execution, Facts, Fate, Nonce, Plan, RunId, Sent};
 use crate::clock::Timestamp;
 
 /// A cancelled run's last frames may still lie in a socket's buffers when the cancel is answered.
 const FRAMES_UNDER_WAY: Duration = Duration::from_secs(2);
+/// The clocks of two processes on one machine agree to this.
+const CLOCKS: Duration = Duration::from_millis(50);
 
 /// One row of the store.
 #[derive(Debug, Clone)]
@@ -29,8 +39,38 @@ pub struct Row {
     pub output: Option<Value>,
     /// Its creation.
     pub created: Timestamp,
+    /// When the last attempt was assigned.
+    pub started: Option<Timestamp>,
     /// Its end.
     pub finished: Option<Timestamp>,
+    /// Its workflow.
+    pub workflow: String,
+    /// The event that started it.
+    pub event: Option<EventId>,
+    /// How often it was parked.
+    pub parks: u32,
+    /// How often it was unparked.
+    pub unparks: u32,
+}
+
+/// An event of the store.
+#[derive(Debug, Clone)]
+pub struct EventRow {
+    /// The event.
+    pub id: EventId,
+    /// The intended event, from its payload.
+    pub nonce: Option<Nonce>,
+    /// The runs that it started, by its own row.
+    pub runs: Vec<RunId>,
+}
+
+/// What the store says.
+#[derive(Debug, Clone, Default)]
+pub struct Stored {
+    /// Every run.
+    pub runs: Vec<Row>,
+    /// Every event.
+    pub events: Vec<EventRow>,
 }
 
 /// What must not be found.
@@ -58,8 +98,24 @@ pub enum Finding {
     WrongStatus,
     /// Another result than the accepted attempt sent.
     WrongOutput,
+    /// An event was accepted, and is not in the store.
+    EventLost,
+    /// One intended event became two.
+    EventTwice,
+    /// An event is in the store, and was refused or never pushed.
+    EventUnexpected,
+    /// An event has other runs than it starts, or than its answer named.
+    EventRuns,
+    /// Started on a worker without a label that the run requires.
+    WrongLabels,
+    /// Parked or unparked otherwise than its attempts and the answered unparks say.
+    WrongPark,
+    /// Started while its workflow was paused.
+    StartedWhilePaused,
     /// A fault that was to happen did not: the test proves nothing.
     FaultMissing,
+    /// Something that was to be played never came up: the test proves nothing about it.
+    NotPlayed,
     /// An answer or a frame that nothing should have caused.
     Surprise,
 }
@@ -71,6 +127,8 @@ pub struct Terms {
     pub repair: Duration,
     /// Each kind of fault with how often it must have happened.
     pub faults: Vec<(&'static str, u32)>,
+    /// What must have come up.
+    pub plays: &'static [Play],
 }
 
 /// The verdict, with its numbers.
@@ -87,13 +145,16 @@ pub struct Report {
     /// Results sent again, deliveries repeated, attempts superseded.
     frames: (usize, usize, usize),
     faults: BTreeMap<&'static str, u32>,
+    played: BTreeMap<Play, usize>,
 }
 
-/// Judges the facts by the rows.
-pub fn judge(facts: &Facts, rows: &[Row], terms: &Terms) -> Report {
+/// Judges the facts by the store.
+pub fn judge(facts: &Facts, stored: &Stored, terms: &Terms) -> Report {
+    let rows = &stored.runs;
     let frames = (facts.resent, facts.redelivered, facts.superseded);
-    let mut report = Report { frames, ..Report::default() };
+    let mut report = Report { frames, played: facts.played(), ..Report::default() };
     report.judge_creates(facts, rows);
+    report.judge_events(facts, stored);
     let by_run = executions_by_run(facts);
     let mut seen = BTreeSet::new();
     for row in rows {
@@ -104,10 +165,14 @@ pub fn judge(facts: &Facts, rows: &[Row], terms: &Terms) -> Report {
         report.judge_end(facts, row);
         report.judge_cancel(facts, row, executions);
         report.judge_executions(facts, row, executions, terms);
+        report.judge_labels(facts, row, executions, terms);
+        report.judge_park(facts, row, executions);
+        report.judge_pauses(facts, row, executions, terms);
     }
     // An accepted one that is lost was named already.
     let accepted = facts.creates.values().filter(|c| c.fate == Fate::Accepted).flat_map(|c| &c.runs);
-    let known: BTreeSet<_> = seen.into_iter().chain(accepted).map(String::as_str).collect();
+    let pushed = facts.pushes.values().flat_map(|push| &push.runs);
+    let known: BTreeSet<_> = seen.into_iter().chain(accepted).chain(pushed).map(String::as_str).collect();
     for run in by_run.keys().filter(|run| !known.contains(*run)) {
         report.add(Finding::Lost, format!("{run} was given to a worker and is not in the store"));
     }
@@ -120,6 +185,11 @@ pub fn judge(facts: &Facts, rows: &[Row], terms: &Terms) -> Report {
         let happened = report.faults.get(kind).copied().unwrap_or(0);
         if happened < *at_least {
             report.add(Finding::FaultMissing, format!("{kind}: {happened} of {at_least}"));
+        }
+    }
+    for play in terms.plays {
+        if report.played.get(play).is_none_or(|n| *n == 0) {
+            report.add(Finding::NotPlayed, play.name().to_owned());
         }
     }
     for surprise in &facts.surprises {
@@ -152,6 +222,11 @@ impl Report {
         self.findings.get(&finding).map_or(0, Vec::len)
     }
 
+    /// How much was found.
+    pub fn found(&self) -> usize {
+        self.findings.values().map(Vec::len).sum()
+    }
+
     /// Executions that were repeated because of a fault.
     pub fn justified(&self) -> usize {
         self.justified
@@ -167,12 +242,9 @@ impl Report {
         &self.faults
     }
 
-    /// The numbers, for a machine.
-    pub fn to_json(&self) -> Value {
-        let findings: BTreeMap<_, _> = self.findings.iter().map(|(f, all)| (format!("{f:?}"), all)).collect();
-        json!({"accepted": self.accepted, "refused": self.refused, "unknown": self.maybe,
-               "unknown_that_exist": self.recovered, "cancelled": self.cancelled, "executions": self.executions,
-               "repeated_for_a_fault": self.justified, "faults": self.faults, "findings": findings})
+    /// How often each thing was played.
+    pub const fn played(&self) -> &BTreeMap<Play, usize> {
+        &self.played
     }
 
     /// Nothing was found.
@@ -188,43 +260,11 @@ impl Report {
         assert!(self.is_clean(), "\n{self}");
     }
 
-    fn judge_creates(&mut self, facts: &Facts, rows: &[Row]) {
-        let mut by_nonce = BTreeMap::<Nonce, BTreeSet<&str>>::new();
-        for row in rows {
-            match row.nonce.filter(|n| facts.creates.contains_key(n)) {
-                Some(nonce) => {
-                    by_nonce.entry(nonce).or_default().insert(&row.id);
-                }
-                None => self.add(Finding::Unexpected, format!("{}: nobody asked for it", row.id)),
-            }
-        }
-        for (nonce, create) in &facts.creates {
-            let found = by_nonce.get(nonce).cloned().unwrap_or_default();
-            let what = || format!("{:?} create {nonce}, answers {:?}, store {found:?}", create.kind, create.runs);
-            match create.fate {
-                Fate::Accepted => self.accepted += 1,
-                Fate::Maybe => {
-                    self.maybe += 1;
-                    self.recovered += usize::from(!found.is_empty());
-                }
-                Fate::Refused => self.refused += 1,
-            }
-            if create.fate == Fate::Accepted && !create.runs.iter().all(|run| found.contains(run.as_str())) {
-                self.add(Finding::Lost, what());
-            }
-            if create.fate == Fate::Refused && !found.is_empty() {
-                self.add(Finding::Unexpected, what());
-            }
-            if found.len() > 1 || create.runs.len() > 1 {
-                self.add(Finding::OneKeyTwoRuns, what());
-            }
-        }
-    }
-
     /// The run ended, once, as the accepted result says.
     fn judge_end(&mut self, facts: &Facts, row: &Row) {
         let id = &row.id;
-        if !is_final(&row.status) {
+        let may_be_parked = row.status == "parked" && row.nonce.and_then(|n| facts.plan(n)).is_some_and(Plan::parks);
+        if !is_final(&row.status) && !may_be_parked {
             self.add(Finding::Stuck, format!("{id} is {} in attempt {}", row.status, row.attempt));
         }
         let results = facts.stored.range((id.clone(), i64::MIN)..=(id.clone(), i64::MAX));
@@ -269,10 +309,11 @@ impl Report {
             }
             return;
         }
-        let Some(create) = row.nonce.and_then(|n| facts.creates.get(&n)) else { return };
-        let wanted = match create.plan {
-            Plan::SucceedAfter(_) => "succeeded",
-            Plan::FailForGood => "failed",
+        let wanted = match row.nonce.and_then(|n| facts.plan(n)) {
+            Some(Plan::SucceedAfter(_)) => "succeeded",
+            Some(Plan::FailForGood) => "failed",
+            // Judged by its parks.
+            Some(Plan::Parked | Plan::LeftParked) | None => return,
         };
         let may_be_cancelled = cancel == Some(&CancelFate::Unknown) && row.status == "cancelled";
         if is_final(&row.status) && row.status != wanted && !may_be_cancelled {
@@ -285,7 +326,7 @@ impl Report {
         let attempts: BTreeSet<_> = executions.iter().map(|(attempt, _)| *attempt).collect();
         self.executions += attempts.len();
         let released = executions.iter().filter(|(_, e)| e.sent == Some(Sent::Released)).count();
-        let explained = 1 + usize::try_from(row.retries).unwrap_or(0) + released;
+        let explained = 1 + usize::try_from(row.retries).unwrap_or(0) + released + parks::spent(row.unparks);
         let extra = attempts.len().saturating_sub(explained);
         if extra == 0 {
             return;
@@ -300,62 +341,5 @@ impl Report {
             let what = format!("{}: {extra} more than explained, {faults} faults struck it: {seen:?}", row.id);
             self.add(Finding::UnjustifiedDuplicate, what);
         }
-    }
-
-    fn judge_attempts(&mut self, facts: &Facts) {
-        for ((run, attempt), executions) in &facts.executions {
-            if executions.len() > 1 {
-                let workers: Vec<_> = executions.iter().map(|e| (&e.name, &e.worker)).collect();
-                self.add(Finding::OneAttemptTwoWorkers, format!("{run} attempt {attempt}: {workers:?}"));
-            }
-        }
-    }
-
-    fn judge_slots(&mut self, facts: &Facts) {
-        let mut edges = BTreeMap::<&str, Vec<(Timestamp, i32)>>::new();
-        for e in facts.executions.values().flatten() {
-            let of_worker = edges.entry(&e.worker).or_default();
-            of_worker.push((e.from, 1));
-            of_worker.extend(e.until.map(|until| (until, -1)));
-        }
-        for (worker, mut of_worker) in edges {
-            // At one instant an end comes before a begin.
-            of_worker.sort_unstable();
-            let (mut now, mut most) = (0, 0);
-            for (_, change) in of_worker {
-                now += change;
-                most = most.max(now);
-            }
-            let slots = facts.slots.get(worker).copied().unwrap_or(0);
-            if most > i32::try_from(slots).unwrap_or(i32::MAX) {
-                self.add(Finding::OverSlots, format!("{worker} held {most} at once and has {slots} slots"));
-            }
-        }
-    }
-}
-
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
-            "accepted {}, refused {}, unknown {} of which {} exist, cancelled {}, executed {}, repeated for a fault {}",
-            self.accepted, self.refused, self.maybe, self.recovered, self.cancelled, self.executions, self.justified
-        )?;
-        let (resent, redelivered, superseded) = self.frames;
-        writeln!(f, "  results resent {resent}, deliveries repeated {redelivered}, attempts superseded {superseded}")?;
-        for (kind, n) in &self.faults {
-            write!(f, "  {kind}: {n}")?;
-            if self.is_clean() {
-                write!(f, ", failure probability below {:.3} (95 %, 3/N)", (3.0 / f64::from(*n)).min(1.0))?;
-            }
-            writeln!(f)?;
-        }
-        for (finding, all) in &self.findings {
-            writeln!(f, "  FOUND {finding:?}: {}", all.len())?;
-            for what in all.iter().take(5) {
-                writeln!(f, "      {what}")?;
-            }
-        }
-        Ok(())
     }
 }

@@ -10,15 +10,20 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 
 use super::failure;
+use super::ledger::plays::{ACTION, Labels};
 use super::ledger::{Attempt, Ledger, Sent};
-use super::load::{ACTION, Dice};
+use super::load::Dice;
+use super::rig::Target;
 use crate::client::RawWorker;
 use crate::client::socket::Incoming;
+use crate::clock::Timestamp;
 use crate::error::Result;
 use crate::supervisor::Supervisor;
 
 /// How often a worker says something when it has nothing to say.
 const HEARTBEAT: Duration = Duration::from_secs(1);
+/// It changes its labels once in so many heartbeats: less often than the verdict allows a change to take effect.
+const RELABEL: u32 = 6;
 
 /// What a worker is told to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,14 +48,17 @@ pub struct LoadWorker {
 
 impl LoadWorker {
     /// Starts a worker.
-    pub fn start(url: &str, token: &str, ledger: &Ledger, name: &str, slots: u32, supervisor: &Supervisor) -> Self {
+    pub fn start(target: &Target, ledger: &Ledger, number: u32, slots: u32, supervisor: &Supervisor) -> Self {
         let (orders, inbox) = mpsc::channel(4);
+        let name = format!("w{number}");
         let state = State {
-            url: url.to_owned(),
-            token: token.to_owned(),
+            url: target.url.clone(),
+            token: target.token.clone(),
             ledger: ledger.clone(),
-            name: name.to_owned(),
+            name: name.clone(),
             slots,
+            labels: Labels::of_worker(number),
+            beats: 0,
             dice: Dice::new(name.bytes().fold(7, |h, b| h * 31 + u64::from(b))),
             session: None,
             working: HashMap::new(),
@@ -58,7 +66,7 @@ impl LoadWorker {
             unconfirmed: HashMap::new(),
             known: HashSet::new(),
         };
-        Self { name: name.to_owned(), orders, task: super::start(supervisor, "load worker", state.run(inbox)) }
+        Self { name, orders, task: super::start(supervisor, "load worker", state.run(inbox)) }
     }
 
     /// Tells it what to do.
@@ -94,6 +102,8 @@ struct State {
     ledger: Ledger,
     name: String,
     slots: u32,
+    labels: Labels,
+    beats: u32,
     dice: Dice,
     session: Option<Session>,
     /// What it works on, with the task's input.
@@ -132,8 +142,9 @@ impl State {
     /// Opens a socket and resumes; `None` when the engine is not there.
     async fn connect(&mut self) -> Option<RawWorker> {
         let mut socket = RawWorker::connect(&self.url, &self.token).await.ok()?;
+        let said = self.ledger.now();
         let mut hello = json!({"type": "hello", "protocol": 1, "name": self.name, "sdk": "oracle", "actions": [ACTION],
-                               "slots": {"default": self.slots}, "labels": {}, "workflows": []});
+                               "slots": {"default": self.slots}, "labels": self.labels.to_json(), "workflows": []});
         if let Some(session) = &self.session {
             let holding: Vec<_> = self.working.keys().chain(self.unconfirmed.keys()).map(reference).collect();
             hello["resume"] = json!({"session": session.session, "secret": session.secret, "holding": holding});
@@ -151,7 +162,7 @@ impl State {
             self.ledger.surprise(format!("{}: expected a welcome, got {welcome}", self.name));
             return None;
         }
-        self.welcome(&welcome);
+        self.welcome(&welcome, said);
         let results: Vec<_> = self.unconfirmed.values().cloned().collect();
         if !results.is_empty() {
             self.ledger.facts().resent += results.len();
@@ -160,7 +171,8 @@ impl State {
         Some(socket)
     }
 
-    fn welcome(&mut self, welcome: &Value) {
+    /// `said`: when the hello left, with the labels.
+    fn welcome(&mut self, welcome: &Value, said: Timestamp) {
         if welcome["resumed"] == true {
             self.superseded(&welcome["superseded"]);
         } else {
@@ -173,6 +185,7 @@ impl State {
         }
         let worker = welcome["worker"].as_str().unwrap_or_default().to_owned();
         self.ledger.facts().slots.insert(worker.clone(), self.slots);
+        self.ledger.labelled(&worker, self.labels, said);
         self.session = Some(Session { worker, session: welcome["session"].clone(), secret: welcome["secret"].clone() });
     }
 
@@ -196,7 +209,7 @@ impl State {
                     Incoming::Closed(_) => return Ended::Broken,
                 },
                 Some(attempt) = self.work.next() => self.finished(socket, attempt).await,
-                _ = beat.tick() => send(socket, json!({"type": "ping"})).await,
+                _ = beat.tick() => self.beat(socket).await,
                 order = orders.recv() => match order {
                     None | Some(Order::Die) => return Ended::Dead,
                     Some(Order::Stall(time)) => stall(socket, time).await,
@@ -215,6 +228,16 @@ impl State {
                 Err(Stop) => return Ended::Broken,
             }
         }
+    }
+
+    async fn beat(&mut self, socket: &mut RawWorker) -> Result<(), Stop> {
+        self.beats += 1;
+        if self.beats % RELABEL != 2 {
+            return send(socket, json!({"type": "ping"})).await;
+        }
+        self.labels = self.labels.changed();
+        self.ledger.labelled(&self.worker(), self.labels, self.ledger.now());
+        send(socket, json!({"type": "labels", "labels": self.labels.to_json()})).await
     }
 
     async fn frame(&mut self, socket: &mut RawWorker, text: &str) -> Result<(), Stop> {
@@ -269,7 +292,7 @@ impl State {
         let Some(input) = self.working.remove(&attempt) else { return Ok(()) };
         let nonce = input["n"].as_u64().unwrap_or(0);
         let mut result = reference(&attempt);
-        let sent = if let Some(error) = self.ledger.fails(nonce) {
+        let sent = if let Some(error) = self.ledger.fails(nonce, &attempt.0) {
             (result["outcome"], result["error"]) = ("failed".into(), error);
             Sent::Failed
         } else if self.dice.below(100) == 0 {

@@ -215,11 +215,11 @@ const fn mode(optimistic: bool) -> &'static str {
 
 /// What the summary names, each with what counts for it. Everything else that is found stands under its own name.
 const NAMED: [(&str, &[Finding]); 5] = [
-    ("lost", &[Finding::Lost]),
+    ("lost", &[Finding::Lost, Finding::EventLost]),
     ("stuck", &[Finding::Stuck]),
-    ("doubly accepted", &[Finding::DoubleAccept, Finding::OneKeyTwoRuns]),
+    ("doubly accepted", &[Finding::DoubleAccept, Finding::OneKeyTwoRuns, Finding::EventTwice]),
     ("unjustified duplicates", &[Finding::UnjustifiedDuplicate, Finding::OneAttemptTwoWorkers]),
-    ("unexpected", &[Finding::Unexpected, Finding::Surprise]),
+    ("unexpected", &[Finding::Unexpected, Finding::EventUnexpected, Finding::Surprise]),
 ];
 
 impl Outcome {
@@ -271,7 +271,7 @@ mod tests {
     use super::plan::AFTER;
     use super::*;
     use crate::oracle::ledger::{Kind, Ledger, Plan};
-    use crate::oracle::verdict::{Terms, judge};
+    use crate::oracle::verdict::{Stored, Terms, judge};
 
     fn outcome(done: &[&'static str], wanted: &[(&'static str, u32)], lose_one: bool) -> Outcome {
         let ledger = Ledger::new();
@@ -283,7 +283,7 @@ mod tests {
             ledger.accepted(nonce, "run_1");
         }
         let terms = Terms { faults: wanted.to_vec(), ..Terms::default() };
-        let report = judge(&ledger.facts(), &[], &terms);
+        let report = judge(&ledger.facts(), &Stored::default(), &terms);
         Outcome { optimistic: true, report, took: Duration::ZERO, stood: BTreeMap::new(), log: None }
     }
 

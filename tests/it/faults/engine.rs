@@ -113,14 +113,25 @@ async fn a_spoiled_store_is_found() {
     let rig = Rig::start(true, &database, &database).await;
     let end = rig.end().await;
     end.judge(&[]).await.assert_clean();
-    let spoil = "with picked as (select id, row_number() over () as n from run_history where state = 10 limit 4),
+    let pause = end.ledger.facts().pauses[0];
+    let within = pause.from.plus(pause.until.unwrap().since(pause.from) / 2);
+    let spoil = "with picked as (select id, row_number() over () as n from run_history
+            where state = 10 and event is null and workflow = 'load' limit 5),
         lost as (delete from run_history where id = (select id from picked where n = 1)),
         wrong as (update run_history set output = '{}' where id = (select id from picked where n = 2)),
-        unended as (update run_history set state = 2 where id = (select id from picked where n = 3))
+        unended as (update run_history set state = 2 where id = (select id from picked where n = 3)),
+        parked as (insert into run_transition (run, tenant, at, attempt, state, reason)
+            select id, tenant, finished_at, 1, 4, 'parked' from run_history where id = (select id from picked where n = 5)),
+        gone as (delete from event where id = (select min(id) from event where runs = '{}')),
+        bare as (update event set runs = '{}' where id = (select min(id) from event where runs <> '{}')),
+        moved as (update run_history set started_at = 'WITHIN'
+            where id = (select min(id) from run_history where workflow = 'load-pausing' and state = 10))
         insert into run_history select * from run_history where id = (select id from picked where n = 4)";
-    assert_eq!(sql(&end.database).await.execute(spoil, &[]).await.unwrap(), 1);
+    let spoil = spoil.replace("WITHIN", &within.to_string());
+    assert_eq!(sql(&end.database).await.execute(&spoil, &[]).await.unwrap(), 1);
     let report = end.judge(&[]).await;
-    for finding in [Finding::Lost, Finding::WrongOutput, Finding::Stuck, Finding::DoubleAccept] {
+    use Finding::{DoubleAccept, EventLost, EventRuns, Lost, StartedWhilePaused, Stuck, WrongOutput, WrongPark};
+    for finding in [Lost, WrongOutput, Stuck, DoubleAccept, EventLost, EventRuns, WrongPark, StartedWhilePaused] {
         assert!(report.count(finding) > 0, "{finding:?} was not found:\n{report}");
     }
 }

@@ -5,6 +5,7 @@ mod engine;
 mod jobs;
 mod liars;
 mod network;
+mod oracle_plays;
 mod oracle_tests;
 mod pauses;
 mod postgres;

@@ -6,7 +6,7 @@ use helve::clock::Timestamp;
 use serde_json::json;
 
 use super::ledger::{CancelFate, Fate, Kind, Ledger, Plan, Sent};
-use super::oracle::{Finding, Report, Row, Terms, judge};
+use super::oracle::{Finding, Report, Row, Stored, Terms, judge};
 
 const RUN: &str = "run_1";
 
@@ -30,14 +30,23 @@ fn good() -> (Ledger, Row) {
         retries: 0,
         output: Some(json!({"n": 1})),
         created,
+        started: Some(created),
         finished: Some(ledger.now()),
+        workflow: "load".into(),
+        event: None,
+        parks: 0,
+        unparks: 0,
     };
     (ledger, row)
 }
 
 fn report(ledger: &Ledger, rows: &[Row]) -> Report {
-    let terms = Terms { repair: Duration::from_secs(5), faults: Vec::new() };
-    judge(&ledger.facts(), rows, &terms)
+    let terms = Terms { repair: Duration::from_secs(5), ..Terms::default() };
+    judge(&ledger.facts(), &stored(rows), &terms)
+}
+
+fn stored(runs: &[Row]) -> Stored {
+    Stored { runs: runs.to_vec(), events: Vec::new() }
 }
 
 fn assert_only(report: &Report, finding: Finding) {
@@ -123,8 +132,8 @@ fn a_fault_long_before_the_run_explains_nothing() {
     let before = row.created.minus(Duration::from_secs(60));
     let mut facts = ledger.facts().clone();
     (facts.faults[fault].from, facts.faults[fault].until) = (before, before);
-    let terms = Terms { repair: Duration::from_secs(5), faults: Vec::new() };
-    assert_eq!(judge(&facts, &[row], &terms).count(Finding::UnjustifiedDuplicate), 1);
+    let terms = Terms { repair: Duration::from_secs(5), ..Terms::default() };
+    assert_eq!(judge(&facts, &stored(&[row]), &terms).count(Finding::UnjustifiedDuplicate), 1);
 }
 
 #[test]
@@ -169,8 +178,9 @@ fn another_end_or_output_than_accepted_is_found() {
 #[test]
 fn a_fault_that_never_happened_fails_the_test() {
     let (ledger, row) = good();
-    let terms = Terms { repair: Duration::ZERO, faults: vec![("kill", 1)] };
-    assert_only(&judge(&ledger.facts(), std::slice::from_ref(&row), &terms), Finding::FaultMissing);
+    let terms = Terms { faults: vec![("kill", 1)], ..Terms::default() };
+    let stored = stored(&[row]);
+    assert_only(&judge(&ledger.facts(), &stored, &terms), Finding::FaultMissing);
     ledger.fault("kill", None);
-    judge(&ledger.facts(), &[row], &terms).assert_clean();
+    judge(&ledger.facts(), &stored, &terms).assert_clean();
 }

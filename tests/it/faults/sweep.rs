@@ -24,7 +24,7 @@ const EXIT: i32 = 137;
 const FIRES: Duration = Duration::from_secs(25);
 /// Engines at once. Most of a case is waiting: for a lease, a grace, tasks that take their time.
 const TOGETHER: usize = 10;
-const SIZE: Size = Size { clients: 3, pause: Duration::from_millis(70), workers: 2, cancels: 6 };
+const SIZE: Size = Size { clients: 3, pause: Duration::from_millis(70), workers: 2, cancels: 6, plays: &[] };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Action {

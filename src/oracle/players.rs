@@ -1,0 +1,9 @@
+//! Clients that each play one thing again and again: events, parked runs, a pause.
+
+mod events;
+mod parks;
+mod pauses;
+
+pub use events::Events;
+pub use parks::Parks;
+pub use pauses::Pauses;
