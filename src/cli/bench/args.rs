@@ -85,6 +85,13 @@ pub(super) struct Sizes {
     #[arg(long, value_name = "N,..", value_delimiter = ',', default_values_t = [100, 500, 2_000, 10_000])]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(super) rates: Vec<u32>,
+    /// Events a second of the row `events`
+    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(super) event_rate: u32,
+    /// Events in one request of the row `events`, one measurement for each
+    #[arg(long, value_name = "N,..", value_delimiter = ',', default_values_t = [1, 100])]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub(super) event_bulks: Vec<u32>,
     /// Clients of the row `throughput`
     #[arg(long, value_name = "N,..", value_delimiter = ',', default_values_t = [8, 64, 256])]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=4_096))]
@@ -106,6 +113,10 @@ pub(super) struct Sizes {
     /// Open runs that the row `recovery` starts on
     #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1_000..=5_000_000))]
     pub(super) open_runs: u32,
+    /// Engines of the row `replicas`, which has as many clients as the two largest numbers of --clients
+    #[arg(long, value_name = "N,..", value_delimiter = ',', default_values_t = [1, 2, 3])]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=6))]
+    pub(super) engines: Vec<u32>,
     /// Seconds that an idle engine is watched
     #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3_600))]
     pub(super) idle_seconds: u64,
@@ -145,6 +156,8 @@ pub(super) enum Row {
     Start,
     /// The same under fixed rates: counted from the intended time, also where the engine falls behind
     OpenLoop,
+    /// Events at a fixed rate, alone and in bulk, until the task of each is at the worker
+    Events,
     /// A trigger until its result is back, one at a time, beside the floor
     RoundTrip,
     /// Closed loops of 8, 64 and 256 clients, and what a run costs with the most of them
@@ -171,21 +184,27 @@ pub(super) enum Row {
     Tenants,
     /// The first task after a kill, with many open runs
     Recovery,
+    /// 1, 2 and 3 engines on one database, all on this machine: throughput, and a start through another engine
+    Replicas,
 }
 
 /// What the plan of the benchmark has and the product has not yet.
-pub(super) const ABSENT: &[(&str, &str)] = &[
-    ("chain, fan-out, diamond", "workflows of several tasks"),
-    ("limits", "concurrency keys and rate limits"),
-    ("replicas", "several engines that share the work"),
-];
+pub(super) const ABSENT: &[(&str, &str)] =
+    &[("chain, fan-out, diamond", "workflows of several tasks"), ("limits", "concurrency keys and rate limits")];
 
 impl Row {
     /// Rows that take minutes or fill the disk are for those who ask for them.
     const fn is_usual(self) -> bool {
         !matches!(
             self,
-            Self::Counts | Self::Idle | Self::Sockets | Self::Memory | Self::Fairness | Self::Tenants | Self::Recovery
+            Self::Counts
+                | Self::Idle
+                | Self::Sockets
+                | Self::Memory
+                | Self::Fairness
+                | Self::Tenants
+                | Self::Recovery
+                | Self::Replicas
         )
     }
 
@@ -201,6 +220,7 @@ impl Row {
                 | Self::Fairness
                 | Self::Tenants
                 | Self::Recovery
+                | Self::Replicas
         )
     }
 
@@ -252,6 +272,10 @@ impl Args {
         if let Some(row) = rows.iter().find(|row| row.needs_private() && self.url.is_some()) {
             return Err(format!("the row {} needs a private engine: leave --url out", row.name()));
         }
+        let (rate, most) = (self.sizes.event_rate, self.sizes.event_bulks.iter().copied().max());
+        if let Some(most) = most.filter(|most| *most > rate && rows.contains(&Row::Events)) {
+            return Err(format!("{rate} events a second in bulks of {most} are fewer than one request a second"));
+        }
         let drawn = self.soak.is_some() || rows.contains(&Row::OpenLoop) || rows.contains(&Row::Throughput);
         if self.chart.is_some() && (!drawn || self.churn.is_some()) {
             return Err(
@@ -298,6 +322,9 @@ mod tests {
             ("--only nothing", "open-loop"),
             ("--rates 0", "0 is not in 1..=100000"),
             ("--rates 5,x", "invalid"),
+            ("--event-rate 0", "0 is not in 1..=100000"),
+            ("--event-bulks 1,1001", "1001 is not in 1..=1000"),
+            ("--event-rate 50 --event-bulks 1,100", "fewer than one request a second"),
             ("--repeat 0", "0 is not in"),
             ("--soak 1s", "at least 6s"),
             ("--soak soon", "soon"),

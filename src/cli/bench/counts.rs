@@ -168,6 +168,6 @@ async fn one_after_the_other(http: Http, body: Bytes, runs: usize) -> Result<Sen
 impl Bench {
     /// Registers a workflow as [`Bench::workflow`] does, which events with its name start.
     async fn listener(&self, row: &str) -> Result<String> {
-        self.register(row, |name| json!({"tasks": [{"name": "noop", "action": name}], "events": [name]})).await
+        self.workflow_on(row, &[format!("bench-{row}-{}", self.nonce)]).await
     }
 }

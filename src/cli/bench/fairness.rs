@@ -53,6 +53,11 @@ impl Side {
         Ok(Self { http: Http::new(url, Some(&self.token))?, url: url.to_owned(), ..self })
     }
 
+    /// A client of the same tenant at another engine.
+    pub(super) fn client(&self, url: &str) -> Result<Http> {
+        Http::new(url, Some(&self.token))
+    }
+
     /// Exchanges itself for the side that the benchmark is on.
     pub(super) fn swap(&mut self, bench: &mut Bench) {
         std::mem::swap(&mut self.url, &mut bench.engine.url);

@@ -12,6 +12,7 @@ use serde_json::json;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
+use super::events::Events;
 use super::fleet::{Log, Sent};
 use super::probe::PAYLOAD;
 use super::{Bench, failure};
@@ -121,6 +122,45 @@ pub(super) fn note_event(sent: &mut Sent, answer: Result<Response>) -> Result<()
     }
     sent.accepted.extend(answer.json::<Event>()?.runs);
     Ok(())
+}
+
+/// What is sent at a rate.
+#[derive(Clone)]
+pub(super) enum Request {
+    /// A trigger of one run.
+    Trigger(Bytes),
+    /// Events, of which each starts one run.
+    Events(Arc<Events>),
+}
+
+impl Request {
+    /// A single trigger of a workflow.
+    pub(super) fn trigger(workflow: &str) -> Self {
+        Self::Trigger(single(workflow))
+    }
+
+    pub(super) fn path(&self) -> &'static str {
+        match self {
+            Self::Trigger(_) => "/v1/runs",
+            Self::Events(events) => events.path(),
+        }
+    }
+
+    /// Of the request with this number.
+    pub(super) fn body(&self, n: u64) -> Bytes {
+        match self {
+            Self::Trigger(body) => body.clone(),
+            Self::Events(events) => events.body(n),
+        }
+    }
+
+    /// Notes an answer; how many runs were accepted.
+    pub(super) fn note(&self, sent: &mut Sent, answer: Result<Response>) -> Result<usize> {
+        match self {
+            Self::Trigger(_) => note(sent, answer).map(|run| usize::from(run.is_some())),
+            Self::Events(events) => events.note(sent, answer),
+        }
+    }
 }
 
 /// Notes the answer to a single trigger; the run's id if it was accepted.
@@ -233,7 +273,8 @@ pub(super) async fn closed_loop(bench: &Bench, workflow: &str, clients: usize) -
     Ok(all)
 }
 
-async fn client(http: Http, clock: Clock, body: Bytes, from: Instant, until: Instant) -> Result<Loop> {
+/// One client of a closed loop.
+pub(super) async fn client(http: Http, clock: Clock, body: Bytes, from: Instant, until: Instant) -> Result<Loop> {
     let mut own = Loop { sent: Sent::default(), latencies: Latencies::new()? };
     let mut start = clock.instant();
     while start < until {

@@ -8,6 +8,7 @@ mod cost;
 mod counts;
 mod document;
 mod engine;
+mod events;
 mod fairness;
 mod faults;
 mod fleet;
@@ -20,6 +21,7 @@ mod meter;
 mod open_loop;
 mod probe;
 mod process;
+mod replicas;
 mod report;
 mod scale;
 mod served;
@@ -183,6 +185,7 @@ async fn rows(args: &Args, bench: &mut Bench, report: &mut Report) -> Result<()>
         report.add(match row {
             Row::Start => latency::start(bench).await?,
             Row::OpenLoop => open_loop::run(bench).await?,
+            Row::Events => events::run(bench).await?,
             Row::RoundTrip => latency::round_trip(bench).await?,
             Row::Throughput => throughput::closed_loops(bench).await?,
             Row::Bulk => throughput::bulk(bench).await?,
@@ -196,6 +199,7 @@ async fn rows(args: &Args, bench: &mut Bench, report: &mut Report) -> Result<()>
             Row::Fairness => fairness::run(bench).await?,
             Row::Tenants => scale::tenants(bench).await?,
             Row::Recovery => scale::recovery(bench).await?,
+            Row::Replicas => replicas::run(bench).await?,
         });
     }
     Ok(())
@@ -259,12 +263,14 @@ impl Bench {
 
     /// Registers a workflow of one task that does nothing, and returns its name, which is also its action's.
     async fn workflow(&self, row: &str) -> Result<String> {
-        self.register(row, |name| json!({"tasks": [{"name": "noop", "action": name, "execution_timeout": "5m"}]})).await
+        self.workflow_on(row, &[]).await
     }
 
-    async fn register(&self, row: &str, definition: impl FnOnce(&str) -> serde_json::Value) -> Result<String> {
+    /// As [`Bench::workflow`], started also by events with a key that fits one of these patterns.
+    async fn workflow_on(&self, row: &str, events: &[String]) -> Result<String> {
         let name = format!("bench-{row}-{}", self.nonce);
-        let definition = definition(&name);
+        let task = json!({"name": "noop", "action": name, "execution_timeout": "5m"});
+        let definition = json!({"tasks": [task], "events": events});
         let response = self.http.put(&format!("/v1/workflows/{name}"), definition.to_string()).await?;
         if response.status.is_success() {
             return Ok(name);

@@ -5,12 +5,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use tokio::sync::{Semaphore, oneshot};
 
 use super::document::Axis;
 use super::fleet::{Fleet, Log, Sent};
-use super::load::{self, Latencies, note, single};
+use super::load::{self, Latencies, Request};
 use super::meter::{Generator, Meter};
 use super::report::{Figure, number};
 use super::{Bench, failure, progress, real, throughput};
@@ -95,9 +94,9 @@ impl Paced {
     }
 
     /// Sends everything; ends when the last is answered, or given up because its time is over.
-    pub(super) async fn run(self: &Arc<Self>, http: &Http, supervisor: &Supervisor, workflow: &str) -> Result<()> {
+    pub(super) async fn run(self: &Arc<Self>, http: &Http, supervisor: &Supervisor, request: &Request) -> Result<()> {
         let clients = (self.schedule.rate / 10).clamp(32, 512);
-        let jobs = (0..clients).map(|_| Arc::clone(self).client(http.clone(), single(workflow)));
+        let jobs = (0..clients).map(|_| Arc::clone(self).client(http.clone(), request.clone()));
         let (end, ended) = oneshot::channel();
         let pacer = Arc::clone(self);
         // A thread of its own: the runtime's timers are a millisecond coarse, and that would be in each latency.
@@ -138,20 +137,18 @@ impl Paced {
         }
     }
 
-    async fn client(self: Arc<Self>, http: Http, body: Bytes) -> Result<()> {
+    async fn client(self: Arc<Self>, http: Http, request: Request) -> Result<()> {
         while let Ok(permit) = self.due.acquire().await {
             permit.forget();
             let n = self.next.fetch_add(1, Ordering::Relaxed);
-            let answer = http.post("/v1/runs", body.clone()).await;
+            let answer = http.post(request.path(), request.body(n)).await;
             let took = self.clock.instant().saturating_duration_since(self.schedule.intended(n));
             let mut heard = lock(&self.heard);
-            let noted = note(&mut heard.sent, answer);
-            let accepted = noted.inspect_err(|_| self.due.close())?.is_some();
-            if accepted {
-                heard.numbers.push(n);
-                if n >= self.schedule.warm {
-                    heard.answered.record(took);
-                }
+            let noted = request.note(&mut heard.sent, answer);
+            let accepted = noted.inspect_err(|_| self.due.close())?;
+            heard.numbers.extend(std::iter::repeat_n(n, accepted));
+            if accepted > 0 && n >= self.schedule.warm {
+                heard.answered.record(took);
             }
         }
         Ok(())
@@ -169,14 +166,15 @@ impl Paced {
 }
 
 /// What one rate brought.
-struct Measured {
-    started: Latencies,
-    answered: Latencies,
+pub(super) struct Measured {
+    pub(super) started: Latencies,
+    pub(super) answered: Latencies,
     /// Runs a second that came to a worker inside the window.
-    rate: f64,
-    refused: u64,
-    unsent: u64,
-    generator: Generator,
+    pub(super) rate: f64,
+    pub(super) refused: u64,
+    /// Requests whose time came and went.
+    pub(super) unsent: u64,
+    pub(super) generator: Generator,
 }
 
 /// Every rate, one after the other.
@@ -188,22 +186,23 @@ pub(super) async fn run(bench: &mut Bench) -> Result<Vec<Figure>> {
     let mut figures = Vec::new();
     for rate in bench.sizes.rates.clone() {
         progress(&format!("optimistic {}: open loop, {rate}/s", bench.mode));
-        let measured = one(bench, &workflow, rate).await?;
+        let measured = measure(bench, &workflow, rate, &Request::trigger(&workflow)).await?;
         figures.extend(show(bench, rate, &measured, floor));
     }
     bench.forget(&workflow).await?;
     Ok(figures)
 }
 
-async fn one(bench: &mut Bench, workflow: &str, rate: u32) -> Result<Measured> {
+/// So many requests a second for one window, with enough workers for the runs of `action`.
+pub(super) async fn measure(bench: &mut Bench, action: &str, rate: u32, request: &Request) -> Result<Measured> {
     let log = Log::new(0);
-    let fleet = Fleet::start(bench, workflow, WORKERS, SLOTS, &log).await?;
+    let fleet = Fleet::start(bench, action, WORKERS, SLOTS, &log).await?;
     // The clients are there before the first is due.
     let start = bench.clock.instant() + Duration::from_millis(50);
     let schedule = Schedule::new(start, rate, WARM_UP, bench.window);
     let paced = Paced::new(schedule, &bench.clock)?;
     let meter = Meter::start(bench)?;
-    paced.run(&bench.http, &bench.supervisor, workflow).await?;
+    paced.run(&bench.http, &bench.supervisor, request).await?;
     let over = bench.clock.instant();
     let generator = meter.read(bench);
     let heard = paced.take()?;
@@ -229,7 +228,7 @@ async fn one(bench: &mut Bench, workflow: &str, rate: u32) -> Result<Measured> {
         answered.record(waited);
     }
     if started.len() == 0 {
-        return Err(failure(format!("no trigger was accepted at {rate}/s: {refused} were refused")));
+        return Err(failure(format!("nothing was accepted at {rate} requests/s: {refused} were refused")));
     }
     let rate = real(inside) / (until - from).as_secs_f64();
     Ok(Measured { started, answered, rate, refused, unsent: unsent.end - unsent.start, generator })

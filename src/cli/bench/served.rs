@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::process::{Child, Command};
 use tokio_postgres::Client;
+use tokio_postgres::types::FromSql;
 
 use super::{Bench, failure, process};
 use crate::client::Http;
@@ -38,6 +39,16 @@ impl Place {
 
     pub(super) async fn execute(&self, what: &str) -> Result<()> {
         self.sql.batch_execute(what).await.map_err(sql_failed)
+    }
+
+    /// Rows of two columns.
+    pub(super) async fn pairs<A, B>(&self, what: &str) -> Result<Vec<(A, B)>>
+    where
+        A: for<'a> FromSql<'a>,
+        B: for<'a> FromSql<'a>,
+    {
+        let rows = self.sql.query(what, &[]).await.map_err(sql_failed)?;
+        Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
     }
 
     /// Transactions of this database so far: outside of takeovers the engine's are of one statement each.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::chart::{Chart, Point, Scale};
 use super::fleet::{Fleet, Ledger, Log, Sent};
-use super::load::Latencies;
+use super::load::{Latencies, Request};
 use super::meter::Meter;
 use super::open_loop::{Heard, Paced, REACHED, Schedule, late, numbered};
 use super::report::number;
@@ -229,9 +229,10 @@ pub(super) async fn run(bench: &mut Bench, time: Duration, rate: u32) -> Result<
     let fleet = Fleet::start(bench, &workflow, 4, 100, &log).await?;
     let schedule = Schedule::new(bench.clock.instant() + Duration::from_millis(50), rate, WARM_UP, time);
     let paced = Paced::new(schedule, &bench.clock)?;
+    let request = Request::trigger(&workflow);
     let mut watch = Watch { account: Account::default(), sent: Sent::default(), samples: Vec::new() };
     let (sent, watched) =
-        tokio::join!(paced.run(&bench.http, &bench.supervisor, &workflow), watch.all(bench, &paced, &log, time));
+        tokio::join!(paced.run(&bench.http, &bench.supervisor, &request), watch.all(bench, &paced, &log, time));
     sent.and(watched)?;
     let by = bench.clock.instant() + CATCH_UP;
     while !watch.catch_up(&paced, &log)? && bench.clock.instant() < by {

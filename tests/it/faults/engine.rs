@@ -122,10 +122,10 @@ async fn a_spoiled_store_is_found() {
         unended as (update run_history set state = 2 where id = (select id from picked where n = 3)),
         parked as (insert into run_transition (run, tenant, at, attempt, state, reason)
             select id, tenant, finished_at, 1, 4, 'parked' from run_history where id = (select id from picked where n = 5)),
-        gone as (delete from event where id = (select min(id) from event where runs = '{}')),
-        bare as (update event set runs = '{}' where id = (select min(id) from event where runs <> '{}')),
+        gone as (delete from event where id = (select id from event where runs = '{}' limit 1)),
+        bare as (update event set runs = '{}' where id = (select id from event where runs <> '{}' limit 1)),
         moved as (update run_history set started_at = 'WITHIN'
-            where id = (select min(id) from run_history where workflow = 'load-pausing' and state = 10))
+            where id = (select id from run_history where workflow = 'load-pausing' and state = 10 limit 1))
         insert into run_history select * from run_history where id = (select id from picked where n = 4)";
     let spoil = spoil.replace("WITHIN", &within.to_string());
     assert_eq!(sql(&end.database).await.execute(&spoil, &[]).await.unwrap(), 1);

@@ -148,6 +148,49 @@ fn costs_and_scale_are_counted_on_engines_of_their_own() {
 }
 
 #[test]
+fn events_come_to_workers_once_each_alone_and_in_bulk() {
+    let dir = Dir::new("events");
+    let file = dir.file("a.json");
+    let rate = ["--event-rate", "60", "--event-bulks", "1,20", "--seconds", "2", "--json", &file];
+    let (said, _) = done(&[&["--only", "events"], &rate[..]].concat());
+    let all = dir.json("a.json");
+    assert_eq!(all["sound"], true, "{said}");
+    for mode in ["on", "off"] {
+        // A second to warm up and two to measure, in both ways.
+        assert_eq!(value(&all, mode, "ledger: accepted"), 360.0, "{said}");
+        for way in ["alone", "in bulks of 20"] {
+            let [p50, p99] =
+                ["p50", "p99"].map(|p| value(&all, mode, &format!("60 events/s {way}: start latency {p}")));
+            assert!(p50 > 0.0 && p50 <= p99, "{said}");
+            assert!(value(&all, mode, &format!("60 events/s {way}: came to workers")) > 10.0, "{said}");
+        }
+    }
+}
+
+#[test]
+fn replicas_work_together_and_for_each_other() {
+    let dir = Dir::new("replicas");
+    let file = dir.file("a.json");
+    let sizes = ["--engines", "1,2", "--clients", "1,6,24", "--seconds", "1", "--optimistic", "on", "--json", &file];
+    let (said, _) = done(&[&["--only", "replicas"], &sizes[..]].concat());
+    let all = dir.json("a.json");
+    assert_eq!(all["sound"], true, "{said}");
+    let value = |name: &str| value(&all, "on", name);
+    for engines in ["1 engine", "2 engines"] {
+        for clients in [6, 24] {
+            assert!(value(&format!("{engines}: throughput, {clients} clients")) > 10.0, "{said}");
+        }
+        assert!(value(&format!("{engines}: start latency at the owner, p50")) > 0.0, "{said}");
+    }
+    assert!(value("2 engines: throughput, 24 clients, to any engine") > 10.0, "{said}");
+    assert!(value("2 engines: start latency through another engine, p99") > 0.0, "{said}");
+    assert!(
+        !said.contains("1 engine: start latency through another")
+            && said.contains("engines, PostgreSQL and load share")
+    );
+}
+
+#[test]
 fn a_soak_reports_over_time() {
     let dir = Dir::new("soak");
     let (file, charts) = (dir.file("a.json"), dir.file("charts"));
