@@ -1,7 +1,6 @@
 //! What a fixed number of runs costs in counts: they hardly vary, so that a limit can hold them.
 
 use bytes::Bytes;
-use serde_json::json;
 
 use super::fleet::{Fleet, Log, Sent};
 use super::load::{bulk, event, note, note_bulk, note_event, single, together};
