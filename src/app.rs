@@ -16,6 +16,7 @@ use crate::db::{Pool, migrate};
 use crate::domain::limits::Limits;
 use crate::error::{Error, Result};
 use crate::forward::{self, Forwarder};
+use crate::id::NodeId;
 use crate::jobs;
 use crate::metrics::Metrics;
 use crate::ops::auth::Authenticator;
@@ -25,6 +26,7 @@ use crate::ops::tickets::Tickets;
 use crate::sched::{self, Scheduler};
 use crate::share::Shares;
 use crate::supervisor::Supervisor;
+use crate::traces::{self, Tracer};
 use crate::ws::{self, WsState};
 
 /// Connections that may wait in the kernel to be accepted.
@@ -143,6 +145,8 @@ struct Base {
     definitions: Definitions,
     authenticator: Authenticator,
     metrics: Arc<Metrics>,
+    node: NodeId,
+    tracer: Tracer,
     shares: Shares,
 }
 
@@ -153,6 +157,14 @@ impl Base {
         let limits = Arc::new(config.limits.clone());
         let definitions = Definitions::new(pool.clone(), clock.clone(), Arc::clone(&limits), supervisor.clone());
         let authenticator = Authenticator::start(pool.clone(), clock.clone(), &supervisor);
+        let (metrics, node) = (Arc::new(Metrics::default()), NodeId::generate(clock.now()));
+        let tracer = Tracer::start(traces::Parts {
+            settings: &config.traces,
+            node,
+            clock: clock.clone(),
+            metrics: Arc::clone(&metrics),
+            supervisor: &supervisor,
+        })?;
         Ok(Self {
             pool,
             clock,
@@ -160,7 +172,9 @@ impl Base {
             closing: CancellationToken::new(),
             definitions,
             authenticator,
-            metrics: Arc::new(Metrics::default()),
+            metrics,
+            node,
+            tracer,
             shares: Shares::new(limits.tenant_bytes),
             limits,
             config,
@@ -180,6 +194,8 @@ impl Base {
             definitions: self.definitions.clone(),
             clock: self.clock.clone(),
             metrics: Arc::clone(&self.metrics),
+            tracer: self.tracer.clone(),
+            node: self.node,
             supervisor: self.supervisor.clone(),
         })
     }
@@ -212,6 +228,7 @@ impl Base {
             readiness: Readiness::new(move || owner.is_ready()),
             streams: config.http.streams_per_tenant,
             observed: Observed::new(Arc::clone(&self.metrics), config.http.metrics),
+            tracer: self.tracer.clone(),
             stopping: self.closing.clone(),
         }
     }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::domain::limits::Limits;
+use crate::domain::trace::Sampler;
 
 /// A value that never shows itself in logs.
 #[derive(Clone)]
@@ -46,6 +47,8 @@ pub struct Config {
     pub scheduling: Scheduling,
     /// How long things are kept.
     pub retention: Retention,
+    /// Where traces go.
+    pub traces: Traces,
     /// Fence every other node at the start instead of waiting until its lease has run out. Only safe
     /// where no other engine can be alive: `helve dev` with its private database.
     pub takeover: bool,
@@ -190,5 +193,46 @@ impl Default for Retention {
     fn default() -> Self {
         let day = Duration::from_secs(24 * 3_600);
         Self { history: day * 30, idempotency: day, jobs: day * 7 }
+    }
+}
+
+/// Where traces go. Without an endpoint nothing is recorded.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Traces {
+    /// The URL to which spans are posted, with its path.
+    pub endpoint: Option<String>,
+    /// Headers of these requests.
+    pub headers: Vec<(String, Secret)>,
+    /// How long a collector may take for one batch.
+    #[serde(serialize_with = "crate::domain::duration::as_text")]
+    pub timeout: Duration,
+    /// What the engine calls itself.
+    pub service_name: String,
+    /// What else is said of it.
+    pub resource: Vec<(String, String)>,
+    /// Which traces are recorded.
+    pub sampler: Sampler,
+    /// Finished spans that wait; one more is dropped.
+    pub queue: usize,
+    /// Spans of one batch.
+    pub batch: usize,
+    /// How long a finished span waits for others.
+    #[serde(serialize_with = "crate::domain::duration::as_text")]
+    pub delay: Duration,
+}
+
+impl Default for Traces {
+    fn default() -> Self {
+        Self {
+            endpoint: None,
+            headers: Vec::new(),
+            timeout: Duration::from_secs(10),
+            service_name: "helve".to_owned(),
+            resource: Vec::new(),
+            sampler: Sampler::default(),
+            queue: 16_384,
+            batch: 512,
+            delay: Duration::from_secs(5),
+        }
     }
 }

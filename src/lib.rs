@@ -21,4 +21,5 @@ pub mod sched;
 pub mod share;
 pub mod supervisor;
 pub mod telemetry;
+pub mod traces;
 pub mod ws;

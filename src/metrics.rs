@@ -145,6 +145,17 @@ impl Default for LaneMetrics {
     }
 }
 
+/// Spans of recorded traces.
+#[derive(Debug, Default)]
+pub struct SpanMetrics {
+    /// A collector took them.
+    pub exported: Counter,
+    /// They found the exporter's channel full.
+    pub dropped: Counter,
+    /// The collector refused them, or did not take them in time.
+    pub failed: Counter,
+}
+
 /// Everything that is counted where it happens. What memory knows anyway is asked for when somebody looks.
 #[derive(Debug)]
 pub struct Metrics {
@@ -166,6 +177,8 @@ pub struct Metrics {
     pub finish: LaneMetrics,
     /// Engines that this one has taken over from.
     pub takeovers: Counter,
+    /// What became of spans.
+    pub spans: SpanMetrics,
 }
 
 impl Default for Metrics {
@@ -181,6 +194,7 @@ impl Default for Metrics {
             create: LaneMetrics::default(),
             finish: LaneMetrics::default(),
             takeovers: Counter::default(),
+            spans: SpanMetrics::default(),
         }
     }
 }

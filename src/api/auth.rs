@@ -20,9 +20,15 @@ pub async fn authenticate(
     next: Next,
 ) -> Result<Response, ApiError> {
     let scope = state.authenticator.authenticate(bearer(request.headers())?).await?;
-    tracing::Span::current().record("tenant.id", tracing::field::display(scope.tenant()));
+    let tenant = scope.tenant();
+    tracing::Span::current().record("tenant.id", tracing::field::display(tenant));
     request.extensions_mut().insert(scope);
-    Ok(next.run(request).await)
+    let mut response = next.run(request).await;
+    if state.tracer.sampler().is_some() {
+        // The request's span is made where the tenant is not known.
+        response.extensions_mut().insert(tenant);
+    }
+    Ok(response)
 }
 
 pub fn bearer(headers: &HeaderMap) -> Result<&str> {

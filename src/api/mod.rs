@@ -46,6 +46,7 @@ use crate::ops::retention::Retention;
 use crate::ops::tickets::Tickets;
 use crate::sched::Scheduler;
 use crate::share::Shares;
+use crate::traces::Tracer;
 
 pub use document::text as openapi_text;
 pub use health::Readiness;
@@ -82,6 +83,8 @@ pub struct ApiState {
     pub streams: usize,
     /// What the engine shows of itself.
     pub observed: Observed,
+    /// Takes the spans of requests.
+    pub tracer: Tracer,
     /// Cancelled when the engine stops: who waits for a run is answered at once.
     pub stopping: CancellationToken,
 }

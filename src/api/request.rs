@@ -12,6 +12,7 @@ use tracing::field::Empty;
 
 use super::ApiState;
 use super::problem::ApiError;
+use super::trace;
 use crate::clock::Timestamp;
 use crate::error::Error;
 
@@ -23,7 +24,10 @@ pub async fn observe(State(state): State<ApiState>, mut request: Request, next: 
     let id = request_id(request.headers(), state.clock.now());
     // Also for the engine to which it may be passed on.
     request.headers_mut().insert(REQUEST_ID, id.clone());
-    let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
+    // Shared text: a clone copies nothing.
+    let matched = request.extensions().get::<MatchedPath>().cloned();
+    let route = matched.as_ref().map_or("", MatchedPath::as_str);
+    let (trace_id, traced) = trace::begin(&state, matched.as_ref(), request.headers_mut());
     let span = tracing::info_span!(
         "http",
         http.method = %request.method(),
@@ -31,8 +35,13 @@ pub async fn observe(State(state): State<ApiState>, mut request: Request, next: 
         http.status = Empty,
         request.id = id.to_str().unwrap_or_default(),
         tenant.id = Empty,
+        trace_id = Empty,
     );
+    if let Some(trace_id) = trace_id {
+        span.record("trace_id", tracing::field::display(trace_id));
+    }
     let counted = state.observed.requests().place(request.method(), route);
+    let method = traced.as_ref().map(|_| request.method().clone());
     let started = state.clock.instant();
     let answered = AssertUnwindSafe(next.run(request).instrument(span.clone())).catch_unwind().await;
     let _inside = span.enter();
@@ -45,6 +54,9 @@ pub async fn observe(State(state): State<ApiState>, mut request: Request, next: 
     span.record("http.status", status);
     let took = started.elapsed();
     counted.answered(status, took);
+    if let Some((traced, method)) = traced.zip(method) {
+        traced.end(&state, (&method, matched.as_ref()), &id, &response);
+    }
     let duration_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
     tracing::debug!(http.status = status, duration_us, "answered");
     let headers = response.headers_mut();

@@ -14,6 +14,7 @@ mod settings;
 mod signals;
 mod tenant;
 mod token;
+mod traces;
 
 use std::process::ExitCode;
 use std::time::Duration;

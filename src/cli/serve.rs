@@ -10,7 +10,7 @@ use super::settings::Settings;
 use super::signals::Signals;
 use crate::app::App;
 use crate::clock::Clock;
-use crate::config::{Config, Database, Http, Retention, Scheduling};
+use crate::config::{Config, Database, Http, Retention, Scheduling, Traces};
 use crate::db::health;
 use crate::domain::limits::Limits;
 use crate::error::{Error, Result};
@@ -58,6 +58,7 @@ pub(super) fn config(database: Database, listen: SocketAddr, settings: Settings)
         limits: Limits::default(),
         scheduling: Scheduling::default(),
         retention: Retention::default(),
+        traces: Traces::default(),
         takeover: false,
     };
     if let Err(wrong) = settings.apply(&mut config) {

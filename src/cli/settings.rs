@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::traces::TraceArgs;
 use crate::config::{Config, Http, MetricsAccess, Retention, Scheduling};
 use crate::domain::duration;
 use crate::domain::limits::Limits;
@@ -175,6 +176,8 @@ pub(super) struct Settings {
     scheduling: SchedulingArgs,
     #[command(flatten)]
     retention: RetentionArgs,
+    #[command(flatten)]
+    traces: TraceArgs,
 }
 
 impl Settings {
@@ -187,6 +190,7 @@ impl Settings {
         self.limits.apply(&mut config.limits);
         self.scheduling.apply(&mut config.scheduling);
         self.retention.apply(&mut config.retention);
+        self.traces.apply(&mut config.traces)?;
         config.http.advertise = self.http_advertise.or_else(|| config.http.advertise.take());
         if !self.http_origins.is_empty() {
             config.http.origins = self.http_origins;
@@ -215,7 +219,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::config::Database;
+    use crate::config::{Database, Traces};
 
     #[derive(Debug, Parser)]
     struct Only {
@@ -230,6 +234,7 @@ mod tests {
             limits: Limits::default(),
             scheduling: Scheduling::default(),
             retention: Retention::default(),
+            traces: Traces::default(),
             takeover: false,
         }
     }

@@ -39,6 +39,8 @@ struct Shared {
     tls: Option<Arc<ClientConfig>>,
     authorization: Option<HeaderValue>,
     timeout: Duration,
+    /// The largest answer that is read.
+    max_answer: usize,
     idle: Mutex<Vec<Connection>>,
 }
 
@@ -111,15 +113,22 @@ impl Http {
             .map_err(|_| Error::Unauthenticated("the token has characters that no token has"))?;
         let server = Server::parse(base)?;
         let tls = if server.secure { Some(tls::config()?) } else { None };
-        Ok(Self(Arc::new(Shared { server, tls, authorization, timeout: ANSWER, idle: Mutex::default() })))
+        let idle = Mutex::default();
+        Ok(Self(Arc::new(Shared { server, tls, authorization, timeout: ANSWER, max_answer: MAX_ANSWER, idle })))
     }
 
     /// The same engine with another limit on the time of a whole request; shares no connections.
     #[must_use]
     pub fn with_timeout(&self, timeout: Duration) -> Self {
+        self.limited(timeout, self.0.max_answer)
+    }
+
+    /// As [`Http::with_timeout`], and with another limit on the bytes of an answer.
+    #[must_use]
+    pub fn limited(&self, timeout: Duration, max_answer: usize) -> Self {
         let Shared { server, tls, authorization, .. } = &*self.0;
         let (server, tls, authorization) = (server.clone(), tls.clone(), authorization.clone());
-        Self(Arc::new(Shared { server, tls, authorization, timeout, idle: Mutex::default() }))
+        Self(Arc::new(Shared { server, tls, authorization, timeout, max_answer, idle: Mutex::default() }))
     }
 
     /// One request. The client's own failures are two: [`Error::Unavailable`] when the engine cannot
@@ -181,7 +190,7 @@ impl Http {
 
     async fn exchange(&self, mut request: Request<Full<Bytes>>) -> Result<Response> {
         while let Some(mut kept) = self.take() {
-            match kept.send(request).await {
+            match kept.send(request, self.0.max_answer).await {
                 Ok(response) => return Ok(self.keep(kept, response)),
                 Err(Failure::Lost) => return Err(Error::OutcomeUnknown),
                 // The engine had closed it while it was idle: nothing was sent.
@@ -189,7 +198,7 @@ impl Http {
             }
         }
         let mut fresh = Connection::open(&self.0.server, self.0.tls.as_ref()).await?;
-        match fresh.send(request).await {
+        match fresh.send(request, self.0.max_answer).await {
             Ok(response) => Ok(self.keep(fresh, response)),
             Err(Failure::NotSent(_)) => Err(Error::unavailable("the engine closed the connection")),
             Err(Failure::Lost) => Err(Error::OutcomeUnknown),
@@ -250,7 +259,7 @@ impl Connection {
         Ok(Self { sender, driver: driver.fuse() })
     }
 
-    async fn send(&mut self, request: Request<Full<Bytes>>) -> Result<Response, Failure> {
+    async fn send(&mut self, request: Request<Full<Bytes>>, max_answer: usize) -> Result<Response, Failure> {
         if drive(&mut self.driver, self.sender.ready()).await.is_err() {
             return Err(Failure::NotSent(Box::new(request)));
         }
@@ -262,7 +271,7 @@ impl Connection {
             }
         };
         let body =
-            drive(&mut self.driver, Limited::new(body, MAX_ANSWER).collect()).await.map_err(|_| Failure::Lost)?;
+            drive(&mut self.driver, Limited::new(body, max_answer).collect()).await.map_err(|_| Failure::Lost)?;
         Ok(Response { status: head.status, headers: head.headers, body: body.to_bytes() })
     }
 }

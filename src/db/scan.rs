@@ -120,6 +120,8 @@ struct OpenRow {
     freed: Option<i32>,
     #[diesel(sql_type = Nullable<Text>)]
     labels: Option<String>,
+    #[diesel(sql_type = Nullable<Text>)]
+    traceparent: Option<String>,
 }
 
 #[derive(QueryableByName)]
@@ -308,6 +310,7 @@ fn stored(row: OpenRow) -> Result<StoredRun> {
         started_at: row.started_at.map(Timestamp::from),
         event: row.event.map(EventId::from_uuid),
         replay_of: row.replay_of.map(RunId::from_uuid),
+        traceparent: row.traceparent,
     })
 }
 

@@ -9,6 +9,7 @@ use crate::domain::json::Payload;
 use crate::domain::pause::{Pause, Target};
 use crate::domain::run::{Priority, RunError};
 use crate::domain::status::RunStatus;
+use crate::domain::trace::RunTrace;
 use crate::id::{EventId, RunId, SessionId, TenantId, WorkerId};
 
 /// A create key: (scope, key) of a tenant.
@@ -63,6 +64,8 @@ pub struct NewRunRow {
     pub event: Option<EventId>,
     /// The run that it repeats.
     pub replay_of: Option<RunId>,
+    /// Its trace, if that is recorded.
+    pub trace: Option<RunTrace>,
 }
 
 /// An event on its way in.
@@ -281,6 +284,8 @@ pub struct StoredRun {
     pub event: Option<EventId>,
     /// The run that it repeats.
     pub replay_of: Option<RunId>,
+    /// W3C trace context of its trigger.
+    pub traceparent: Option<String>,
 }
 
 /// What the database knows of an id.

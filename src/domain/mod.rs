@@ -18,6 +18,8 @@ pub mod retry;
 pub mod run;
 pub mod schema;
 pub mod scope;
+pub mod span;
 pub mod status;
 pub mod ticket;
+pub mod trace;
 pub mod why;

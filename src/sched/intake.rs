@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::oneshot;
 use tracing::warn;
 
+use crate::domain::trace::RunTrace;
 use crate::error::{Error, Result};
 use crate::failpoint::{self, Point};
 use crate::id::{EventId, RunId, SessionId, TenantId, WorkerId};
@@ -163,8 +164,10 @@ impl Owner {
 
     fn new_run(&self, run: NewRun) -> NewRunRow {
         let key = run.idempotency.map(|i| create_key(run.tenant, &run.spec.workflow, i));
+        let id = RunId::generate(self.clock.now());
+        let trace = self.trace_of(id, run.traceparent.as_deref());
         NewRunRow {
-            id: RunId::generate(self.clock.now()),
+            id,
             tenant: run.tenant,
             spec: run.spec,
             body: Arc::new(Body { input: run.input, metadata: run.metadata, traceparent: run.traceparent }),
@@ -173,6 +176,7 @@ impl Owner {
             key,
             event: None,
             replay_of: run.replay_of,
+            trace,
         }
     }
 
@@ -193,20 +197,29 @@ impl Owner {
             (None, ..) => None,
         };
         let body = Arc::new(Body { input: event.payload, metadata: event.metadata, traceparent: event.traceparent });
-        let run = |spec: Arc<crate::domain::definition::Spec>| NewRunRow {
-            id: RunId::generate(now),
-            tenant: event.tenant,
-            priority: spec.priority,
-            spec,
-            body: Arc::clone(&body),
-            run_at: None,
-            key: None,
-            event: Some(id),
-            replay_of: None,
+        let run = |spec: Arc<crate::domain::definition::Spec>| {
+            let run = RunId::generate(now);
+            NewRunRow {
+                id: run,
+                tenant: event.tenant,
+                priority: spec.priority,
+                spec,
+                body: Arc::clone(&body),
+                run_at: None,
+                key: None,
+                event: Some(id),
+                replay_of: None,
+                trace: self.trace_of(run, body.traceparent.as_deref()),
+            }
         };
         let runs = event.specs.into_iter().map(run).collect();
         let NewEvent { tenant, key, source, replay_of, skipped, .. } = event;
         NewEventRow { id, tenant, key, source, create_key, body, replay_of, skipped, runs }
+    }
+
+    /// The trace of a new run, if that is recorded.
+    fn trace_of(&self, run: RunId, traceparent: Option<&str>) -> Option<RunTrace> {
+        self.tracer.sampler()?.trace_of(run, traceparent)
     }
 
     /// Of nothing there is nothing to decide: it is answered already.

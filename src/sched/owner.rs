@@ -16,6 +16,7 @@ use crate::failpoint::{self, Point};
 use crate::hub::Outbox;
 use crate::id::{RunId, SHARDS, SessionId};
 use crate::metrics::Metrics;
+use crate::traces::Tracer;
 
 use super::answers::Reply;
 use super::batch::Waiting;
@@ -78,6 +79,7 @@ pub(super) struct Owner {
     orders: mpsc::Receiver<Order>,
     pub reports: mpsc::Sender<Report>,
     pub metrics: Arc<Metrics>,
+    pub tracer: Tracer,
     pub timers_at: Timestamp,
     reading_timers: bool,
     sweep_at: Timestamp,
@@ -102,6 +104,7 @@ pub(super) struct OwnerParts {
     pub reports: mpsc::Sender<Report>,
     pub live: Live,
     pub metrics: Arc<Metrics>,
+    pub tracer: Tracer,
 }
 
 impl Owner {
@@ -115,6 +118,7 @@ impl Owner {
             ack: s.ack,
             cancel_grace: s.cancel_grace,
             redeliveries: s.redeliveries,
+            traced: parts.tracer.sampler().is_some(),
         };
         let now = parts.clock.now();
         Self {
@@ -137,6 +141,7 @@ impl Owner {
             orders: parts.orders,
             reports: parts.reports,
             metrics: parts.metrics,
+            tracer: parts.tracer,
             timers_at: now,
             reading_timers: false,
             sweep_at: now.plus(SWEEP),
@@ -300,6 +305,7 @@ impl Owner {
             Effect::Ended(run, view) => self.ended(run, view),
             Effect::Changed(change) => self.live.changed(*change),
             Effect::Seen(seen) => self.seen(seen),
+            Effect::Span(span) => self.tracer.record(span),
             Effect::LoadQueue(key, from, limit, apart) => {
                 if let Some(of) = self.shards.tenure(shard) {
                     self.reads.push(ReadJob::Queue { of, key, from, limit, apart });

@@ -13,6 +13,7 @@ use crate::domain::change::{CreateKey, Stored, StoredRun, WorkerRow};
 use crate::domain::definition::Spec;
 use crate::domain::labels::Requirements;
 use crate::domain::pause::Paused;
+use crate::domain::trace::Sampler;
 use crate::error::{Code, Error, Result};
 use crate::id::RunId;
 use crate::ops::definitions::Definitions;
@@ -97,12 +98,14 @@ impl ReadQueue {
 pub(super) struct Reads {
     database: Database,
     definitions: Definitions,
+    /// Whose trace is recorded.
+    sampler: Option<Sampler>,
     reader: Option<Reader>,
 }
 
 impl Reads {
-    pub const fn new(database: Database, definitions: Definitions) -> Self {
-        Self { database, definitions, reader: None }
+    pub const fn new(database: Database, definitions: Definitions, sampler: Option<Sampler>) -> Self {
+        Self { database, definitions, sampler, reader: None }
     }
 
     /// Reads, again and again until it succeeds: whoever waits has a limit of their own.
@@ -254,6 +257,7 @@ impl Reads {
                 started_at: row.started_at,
                 event: row.event,
                 replay_of: row.replay_of,
+                trace: self.sampler.and_then(|sampler| sampler.trace_of(row.run, row.traceparent.as_deref())),
             });
         }
         Ok(open)

@@ -18,6 +18,7 @@ use crate::id::NodeId;
 use crate::metrics::Metrics;
 use crate::ops::definitions::Definitions;
 use crate::supervisor::{Schedule, Supervisor};
+use crate::traces::Tracer;
 
 use super::cluster::{self, Cluster, Order, Report};
 use super::directory::Directory;
@@ -55,6 +56,10 @@ pub struct Parts {
     pub clock: Clock,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// Takes the spans of runs.
+    pub tracer: Tracer,
+    /// Which engine this is.
+    pub node: NodeId,
     /// Owns the tasks.
     pub supervisor: Supervisor,
 }
@@ -75,7 +80,7 @@ pub fn start(parts: Parts) -> Result<Scheduler> {
     let (orders, ordered) = mpsc::channel(cluster::ORDERS);
     let (reports, reported) = mpsc::channel(cluster::ORDERS);
     let (leaves, left) = mpsc::channel(1);
-    let node = NodeId::generate(parts.clock.now());
+    let node = parts.node;
     let ready = Arc::new(AtomicBool::new(false));
     let (secret, _) =
         fresh_secret().map_err(|e| Error::Internal(format!("the system gives no random numbers: {e}")))?;
@@ -132,12 +137,13 @@ async fn serve(parts: Parts, node: NodeId, standing: Standing, mut cluster: Clus
                 settings: parts.scheduling.clone(),
                 create,
                 finish,
-                reader: Reads::new(parts.database.clone(), parts.definitions.clone()),
+                reader: Reads::new(parts.database.clone(), parts.definitions.clone(), parts.tracer.sampler()),
                 standing: standing.clone(),
                 orders,
                 reports,
                 live: live.clone(),
                 metrics: Arc::clone(&parts.metrics),
+                tracer: parts.tracer.clone(),
             });
             tokio::select! {
                 () = owner.run(requests, stopping.clone()) => {}

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use helve::config::{Database, Http, Retention, Scheduling};
+use helve::config::{Database, Http, Retention, Scheduling, Traces};
 use helve::domain::duration;
 use helve::domain::limits::Limits;
 use helve::error::Code;
@@ -142,6 +142,28 @@ fn every_setting_stands_in_its_page_with_its_default() {
     }
     for row in rows.iter().filter(|row| row[0].starts_with("HELVE_")) {
         assert!(read_by_cli.contains(row[0]), "nothing reads {}", row[0]);
+    }
+}
+
+#[test]
+fn every_variable_of_opentelemetry_stands_in_its_page() {
+    let (page, source) = (read("docs/guide/traces.md"), read("src/cli/traces.rs"));
+    let table: Vec<_> = page.lines().filter(|line| line.starts_with("| `OTEL_")).collect();
+    let in_page: BTreeSet<String> =
+        table.iter().flat_map(|row| quoted(row.split(" | ").next().unwrap_or(row))).collect();
+    let words = source.split('"').filter(|word| word.starts_with("OTEL_"));
+    let read_by_cli = words.filter(|word| word.chars().all(|c| c.is_ascii_uppercase() || c == '_')).map(str::to_owned);
+    assert_eq!(in_page, read_by_cli.collect());
+    let defaults = Traces::default();
+    for (name, value) in [
+        ("OTEL_SERVICE_NAME", defaults.service_name),
+        ("OTEL_BSP_MAX_QUEUE_SIZE", defaults.queue.to_string()),
+        ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", defaults.batch.to_string()),
+        ("OTEL_BSP_SCHEDULE_DELAY", defaults.delay.as_millis().to_string()),
+        ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", defaults.timeout.as_millis().to_string()),
+    ] {
+        let row = table.iter().find(|row| row.contains(&format!("`{name}`"))).unwrap();
+        assert_eq!(cells(row)[1], value, "the default of {name}");
     }
 }
 

@@ -8,18 +8,20 @@ const BASE: &[&str] = &["id", "clock", "error", "config", "supervisor", "telemet
 const LAYERS: &[(&str, &[&str])] = &[
     ("main", &["cli"]),
     ("lib", &[]),
-    ("cli", &["app", "api", "client", "oracle", "sched", "ops", "hub", "db", "domain"]),
-    ("app", &["api", "ws", "jobs", "forward", "sched", "ops", "hub", "db", "domain"]),
-    ("api", &["jobs", "forward", "sched", "ops", "hub", "db", "domain"]),
+    ("cli", &["app", "api", "client", "oracle", "traces", "sched", "ops", "hub", "db", "domain"]),
+    ("app", &["api", "ws", "jobs", "forward", "sched", "traces", "ops", "hub", "db", "domain"]),
+    ("api", &["jobs", "forward", "sched", "traces", "ops", "hub", "db", "domain"]),
     ("ws", &["forward", "sched", "ops", "hub", "db", "domain"]),
     // Both entries pass on what another engine owns, and do not know each other.
     ("forward", &["sched"]),
-    ("sched", &["ops", "hub", "db", "domain"]),
+    ("sched", &["traces", "ops", "hub", "db", "domain"]),
     ("jobs", &["sched", "ops", "db", "domain"]),
     ("ops", &["db", "domain"]),
     ("hub", &["domain"]),
     ("db", &["domain"]),
     ("client", &["domain"]),
+    // The exporter is a client of the collector.
+    ("traces", &["client", "domain"]),
     ("oracle", &["client", "domain"]),
     ("domain", &[]),
     // The limits of what clients may send are a concept of the domain, and a part of the settings.

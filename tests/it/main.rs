@@ -14,3 +14,4 @@ mod scheduling;
 mod several;
 mod socket;
 mod support;
+mod traces;

@@ -30,6 +30,7 @@ pub async fn write(state: &ApiState, shared: &Shared, names: &mut Names) -> Stri
     workers(&mut page, &now);
     queues(&mut page, &now, state.clock.now(), names);
     shared.requests.write(&mut page);
+    spans(&mut page, &shared.metrics);
     process(&mut page);
     page.into_text()
 }
@@ -88,6 +89,14 @@ fn runs(page: &mut Page, metrics: &Metrics, load: Option<&Load>) {
         .histogram(&[("path", "queued")], &metrics.start_queued);
     let help = "From the assignment of a run's last attempt to its end.";
     page.family("helve_run_seconds", Kind::Histogram, help).histogram(&[], &metrics.run);
+}
+
+fn spans(page: &mut Page, metrics: &Metrics) {
+    let spans = &metrics.spans;
+    page.family("helve_spans_total", Kind::Counter, "Spans of recorded traces, by what became of them.")
+        .sample(&[("outcome", "exported")], spans.exported.get())
+        .sample(&[("outcome", "dropped")], spans.dropped.get())
+        .sample(&[("outcome", "failed")], spans.failed.get());
 }
 
 /// Writes what one lane has of a family.

@@ -63,6 +63,9 @@ impl Shard {
         if applied && cx.watched {
             self.announce(&step, cx, out);
         }
+        if applied && self.settings.traced {
+            self.spans_over(&step, cx, out);
+        }
         match step {
             Step::Create { run, ticket, start, key } => {
                 self.created(run, ticket, start, key.as_ref(), applied, cx, out);

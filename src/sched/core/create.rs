@@ -122,6 +122,7 @@ impl Shard {
             unparked: 0,
             event: run.event,
             replay_of: run.replay_of,
+            trace: run.trace,
             body: Some(run.body.clone()),
             phase: Phase::New,
             flight: None,

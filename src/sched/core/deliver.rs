@@ -20,6 +20,7 @@ impl Shard {
             session: to.session,
             worker: to.worker,
             started_at: to.at,
+            pushed_at: cx.now,
             delivery: Delivery::Sent { first: cx.now, times: 0 },
             deadline: None,
         });
@@ -27,6 +28,7 @@ impl Shard {
             if task.attempt == 1 {
                 let ready = task.ready_at();
                 out.push(Effect::Seen(Seen::Started { ready, optimistic: to.at == ready }));
+                task.wait_over(run, to.at == ready, cx, out);
             }
             return self.send(run, cx, out);
         }
@@ -58,7 +60,7 @@ impl Shard {
                 input: body.input.clone(),
                 metadata: body.metadata.clone(),
                 timeout: task.spec.execution_timeout,
-                traceparent: body.traceparent.clone(),
+                traceparent: task.traceparent(run, body),
             };
             out.push(Effect::Push(transport, Outgoing::Assign(vec![assignment])));
         }

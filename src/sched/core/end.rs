@@ -195,6 +195,7 @@ impl Shard {
             Placed::Scheduled { due, retries } => (RunStatus::Scheduled, Some(due), retries),
             Placed::Parked { retries } => (RunStatus::Parked, None, retries),
         };
+        let code = task.code_for_trace(error.as_ref());
         let row = MoveRow {
             run,
             tenant: task.tenant,
@@ -212,7 +213,7 @@ impl Shard {
             queue.uncommitted.insert(entry);
         }
         self.set_timer(run, None);
-        let step = Step::Place { run, place, note: note.clone(), reason: Some(reason) };
+        let step = Step::Place { run, place, note: note.clone(), reason: Some(reason), code };
         self.ride(tenant, Row::Move(Box::new(row)), step, &note, cx, out);
     }
 

@@ -26,7 +26,7 @@ pub(super) enum Step {
     /// A run is given to a session.
     Assign { run: RunId, to: Assigned },
     /// A run stops running, or its time has come; `before` is undone to on a refusal.
-    Place { run: RunId, place: Placed, note: Note, reason: Option<&'static str> },
+    Place { run: RunId, place: Placed, note: Note, reason: Option<&'static str>, code: Option<Box<str>> },
     /// A run ends.
     End { run: RunId, row: Box<EndRow>, note: Note },
     /// A deadline was moved.

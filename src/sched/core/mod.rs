@@ -22,6 +22,7 @@ mod reject;
 mod requeue;
 mod session;
 mod sessions;
+mod spans;
 mod state;
 mod survey;
 mod task;

@@ -68,7 +68,7 @@ impl Shard {
         }
         let note = Note { holder: None, ticket: Some((tenant, ticket)) };
         let place = Placed::Queued { expires, retries: 0 };
-        let step = Step::Place { run, place, note: note.clone(), reason: Some("unparked") };
+        let step = Step::Place { run, place, note: note.clone(), reason: Some("unparked"), code: None };
         self.ride(tenant, Row::Move(Box::new(row)), step, &note, cx, out);
     }
 

@@ -91,6 +91,7 @@ fn running_phase(row: &OpenRow) -> Option<Phase> {
         session,
         worker,
         started_at: row.started_at.unwrap_or_default(),
+        pushed_at: row.started_at.unwrap_or_default(),
         delivery: Delivery::Received,
         deadline: row.due,
     }))

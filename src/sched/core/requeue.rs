@@ -126,7 +126,7 @@ impl Shard {
         let row = MoveRow { run, tenant, guard, place, mark: Mark::None, worker: None, want_body: false, reason: None };
         self.set_timer(run, None);
         let place = Placed::Queued { expires, retries };
-        let step = Step::Place { run, place, note: Note::default(), reason: None };
+        let step = Step::Place { run, place, note: Note::default(), reason: None, code: None };
         self.ride(tenant, Row::Move(Box::new(row)), step, &Note::default(), cx, out);
     }
 

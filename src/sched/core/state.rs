@@ -39,6 +39,8 @@ pub struct Settings {
     pub cancel_grace: Duration,
     /// Times that a run may be lost with its worker.
     pub redeliveries: i32,
+    /// Whether any trace is recorded.
+    pub traced: bool,
 }
 
 /// One unit of state with one writer: everything of the tenants that are hashed to it.

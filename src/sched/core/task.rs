@@ -8,6 +8,7 @@ use crate::clock::Timestamp;
 use crate::domain::definition::Spec;
 use crate::domain::delivery::{Attempt, Outcome};
 use crate::domain::status::RunStatus;
+use crate::domain::trace::RunTrace;
 use crate::id::{EventId, RunId, SessionId, TenantId, WorkerId};
 
 use super::types::{Body, Flight, Guard, OpenRow, Ticket};
@@ -25,6 +26,8 @@ pub(super) struct Task {
     pub unparked: i32,
     pub event: Option<EventId>,
     pub replay_of: Option<RunId>,
+    /// Its trace, if that is recorded.
+    pub trace: Option<RunTrace>,
     /// Known while the run is created or held by a worker.
     pub body: Option<Arc<Body>>,
     pub phase: Phase,
@@ -57,6 +60,8 @@ pub(super) struct Held {
     pub session: SessionId,
     pub worker: WorkerId,
     pub started_at: Timestamp,
+    /// When it was pushed; after a takeover that is not known, and it is when it was assigned.
+    pub pushed_at: Timestamp,
     pub delivery: Delivery,
     /// The end of its time: set when it was received.
     pub deadline: Option<Timestamp>,
@@ -137,6 +142,7 @@ impl Task {
             unparked: row.unparked,
             event: row.event,
             replay_of: row.replay_of,
+            trace: row.trace,
             body: None,
             phase,
             flight: None,

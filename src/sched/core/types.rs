@@ -15,7 +15,9 @@ use crate::domain::delivery::{Attempt, Outcome, Outgoing, Welcome, WorkerInfo};
 use crate::domain::live::Change;
 use crate::domain::pause::{Pause, Paused, Target};
 use crate::domain::run::Run;
+use crate::domain::span::Span;
 use crate::domain::status::RunStatus;
+use crate::domain::trace::RunTrace;
 use crate::error::Error;
 use crate::id::{EventId, RunId, SessionId, TenantId, WorkerId};
 
@@ -231,6 +233,8 @@ pub struct OpenRow {
     pub event: Option<EventId>,
     /// The run that it repeats.
     pub replay_of: Option<RunId>,
+    /// Its trace, if that is recorded.
+    pub trace: Option<RunTrace>,
 }
 
 /// What the database knows of an id.
@@ -290,6 +294,8 @@ pub enum Seen {
 pub enum Effect {
     /// Count this.
     Seen(Seen),
+    /// A span of a recorded trace is over.
+    Span(Box<Span>),
     /// Commit this.
     Write(Write),
     /// Tell a caller.

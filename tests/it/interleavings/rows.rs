@@ -52,6 +52,7 @@ pub fn new_run(tenant: TenantId, place: Placement, key: Option<CreateKey>, input
         key,
         event: None,
         replay_of: None,
+        trace: None,
     };
     InsertRow { run, place, rank: Priority::DEFAULT.rank(now), gate }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use helve::app::App;
 use helve::clock::Clock;
-use helve::config::{Config, Database, Http as HttpConfig, Retention, Scheduling};
+use helve::config::{Config, Database, Http as HttpConfig, Retention, Scheduling, Traces};
 use helve::db::Pool;
 use helve::domain::limits::Limits;
 use helve::domain::scope::Scopes;
@@ -27,6 +27,7 @@ pub struct Builder {
     limits: Limits,
     http: HttpConfig,
     retention: Retention,
+    traces: Traces,
     clock: Clock,
 }
 
@@ -101,6 +102,7 @@ impl Builder {
                 ..HttpConfig::default()
             },
             retention: Retention::default(),
+            traces: Traces::default(),
             clock: Clock::system(),
         }
     }
@@ -140,6 +142,13 @@ impl Builder {
         self
     }
 
+    /// Changes where traces go.
+    #[must_use]
+    pub fn traces(mut self, change: impl FnOnce(&mut Traces)) -> Self {
+        change(&mut self.traces);
+        self
+    }
+
     /// Starts the engine on a fresh database.
     pub async fn start(self) -> Engine {
         let database = fresh_database().await;
@@ -156,6 +165,7 @@ impl Builder {
             limits: self.limits,
             scheduling: self.scheduling,
             retention: self.retention,
+            traces: self.traces,
             takeover: true,
         };
         let pool = Pool::new(&Database { pool_size: 2, ..config.database.clone() }).unwrap();

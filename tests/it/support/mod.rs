@@ -2,6 +2,7 @@
 #![allow(dead_code, unused_imports, reason = "not every test needs all of it")]
 
 mod cluster;
+pub mod collector;
 mod engine;
 mod http;
 pub mod process;

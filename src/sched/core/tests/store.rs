@@ -45,6 +45,7 @@ impl World {
                     started_at: row.place.started_at,
                     event: None,
                     replay_of: row.run.replay_of,
+                    trace: row.run.trace,
                 };
                 let before = self.open.insert(row.run.id, Stored { row: open, body: Arc::clone(&row.run.body) });
                 assert!(before.is_none());

@@ -69,6 +69,7 @@ pub fn settings() -> Settings {
         ack: Duration::from_secs(2),
         cancel_grace: Duration::from_secs(5),
         redeliveries: 3,
+        traced: false,
     }
 }
 
@@ -125,7 +126,7 @@ impl World {
                 Effect::Write(write) => self.lanes[usize::from(write.lane == Lane::Finish)].push_back(write),
                 Effect::Answer(ticket, answer) => self.answered(ticket, answer),
                 Effect::Push(transport, message) => self.pushed(transport, message),
-                Effect::Ended(..) | Effect::Seen(_) => {}
+                Effect::Ended(..) | Effect::Seen(_) | Effect::Span(_) => {}
                 Effect::Changed(change) => self.changed(*change),
                 load @ (Effect::LoadQueue(..) | Effect::LoadRun(_)) => self.loads.push_back(load),
             }
@@ -203,6 +204,7 @@ impl World {
             key: None,
             event: None,
             replay_of: None,
+            trace: None,
         };
         change(&mut run);
         self.step(Command::Create(Box::new(run), Some(ticket)));

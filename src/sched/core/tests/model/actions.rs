@@ -279,6 +279,7 @@ impl System {
             key,
             event: None,
             replay_of: None,
+            trace: None,
         };
         self.step(node, Command::Create(Box::new(run), Some(name)));
     }

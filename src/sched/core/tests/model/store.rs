@@ -96,6 +96,7 @@ impl Store {
             started_at: row.place.started_at,
             event: None,
             replay_of: row.run.replay_of,
+            trace: row.run.trace,
         };
         self.open.insert(run, (open, Arc::clone(&row.run.body)));
         RowOutcome::Applied(None)

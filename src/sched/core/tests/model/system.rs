@@ -175,7 +175,7 @@ impl System {
                     node.loads.push_back(Load::Queue(key, from, limit, apart))
                 }
                 Effect::LoadRun(run) => node.loads.push_back(Load::Run(run)),
-                Effect::Ended(..) | Effect::Changed(_) | Effect::Seen(_) => {}
+                Effect::Ended(..) | Effect::Changed(_) | Effect::Seen(_) | Effect::Span(_) => {}
                 Effect::Answer(ticket, answer) => self.answered(at, ticket, answer),
                 Effect::Push(transport, message) => {
                     let to = self.workers.iter().position(|w| w.socket == Some((at, transport)));
