@@ -79,7 +79,7 @@ impl Traced {
             request: id.to_str().unwrap_or_default().into(),
         });
         let Self { context, parent, start } = self;
-        state.tracer.record(Box::new(Span { context, parent, start, end: state.clock.now(), of }));
+        state.tracer.record(Span { context, parent, start, end: state.clock.now(), of });
     }
 }
 

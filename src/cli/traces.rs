@@ -276,7 +276,7 @@ mod tests {
             ("OTEL_BSP_MAX_QUEUE_SIZE", "0"),
             ("OTEL_BSP_MAX_QUEUE_SIZE", "2000000"),
             ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "20000"),
-            ("OTEL_BSP_SCHEDULE_DELAY", "-1"),
+            ("OTEL_BSP_SCHEDULE_DELAY", "1.5"),
         ] {
             let args = if name.ends_with("ENDPOINT") { vec![(name, value)] } else { vec![BASE, (name, value)] };
             let text = traces(&args).unwrap_err();

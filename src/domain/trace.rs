@@ -281,8 +281,9 @@ mod tests {
         }
         // What other engines, of this version or the next, must compute too.
         let run: RunId = "run_01932c4f8a2b7c3d9e4f506172839401".parse().unwrap();
-        assert_eq!(span_of(run, Part::Whole).to_string(), "b5d7bb8d6d8b2f28");
-        assert_eq!(own_trace(run).to_string(), "");
+        let ids = [Part::Whole, Part::Wait, Part::Attempt(2)].map(|part| span_of(run, part).to_string());
+        assert_eq!(ids, ["bb1b4aaca4814712", "c94b83b1fe8b9919", "cb08a1c91d6b11fc"]);
+        assert_eq!(own_trace(run).to_string(), "aef01ba9d4a5f52513855a4d0c6bfe75");
     }
 
     #[test]

@@ -305,7 +305,7 @@ impl Owner {
             Effect::Ended(run, view) => self.ended(run, view),
             Effect::Changed(change) => self.live.changed(*change),
             Effect::Seen(seen) => self.seen(seen),
-            Effect::Span(span) => self.tracer.record(span),
+            Effect::Span(span) => self.tracer.record(*span),
             Effect::LoadQueue(key, from, limit, apart) => {
                 if let Some(of) = self.shards.tenure(shard) {
                     self.reads.push(ReadJob::Queue { of, key, from, limit, apart });

@@ -63,7 +63,7 @@ impl Exporter {
     }
 
     /// Sends until the engine stops, and then what is left.
-    pub async fn run(mut self, mut finished: mpsc::Receiver<Box<Span>>, stopping: CancellationToken) {
+    pub async fn run(mut self, mut finished: mpsc::Receiver<Span>, stopping: CancellationToken) {
         let mut batch = Vec::with_capacity(self.batch);
         while self.gather(&mut batch, &mut finished, &stopping).await {
             self.send(&mut batch, &stopping).await;
@@ -92,8 +92,8 @@ impl Exporter {
     /// A full batch, or what has come when the first of it has waited long enough. False: the engine stops.
     async fn gather(
         &self,
-        batch: &mut Vec<Box<Span>>,
-        finished: &mut mpsc::Receiver<Box<Span>>,
+        batch: &mut Vec<Span>,
+        finished: &mut mpsc::Receiver<Span>,
         stopping: &CancellationToken,
     ) -> bool {
         tokio::select! {
@@ -115,7 +115,7 @@ impl Exporter {
 
     /// Posts a batch until it is taken, refused, or has been tried for long enough; then it is empty. While the engine
     /// stops there is one try.
-    async fn send(&mut self, batch: &mut Vec<Box<Span>>, stopping: &CancellationToken) {
+    async fn send(&mut self, batch: &mut Vec<Span>, stopping: &CancellationToken) {
         let body = Bytes::from(otlp::request(&self.resource, batch));
         let (since, mut wait) = (self.clock.instant(), FIRST_WAIT);
         let taken = loop {

@@ -31,7 +31,7 @@ pub struct Tracer(Option<Arc<Recorder>>);
 
 struct Recorder {
     sampler: Sampler,
-    spans: mpsc::Sender<Box<Span>>,
+    spans: mpsc::Sender<Span>,
     metrics: Arc<Metrics>,
 }
 
@@ -70,7 +70,7 @@ impl Tracer {
     }
 
     /// Hands a span over. Never waits.
-    pub fn record(&self, span: Box<Span>) {
+    pub fn record(&self, span: Span) {
         if let Some(recorder) = &self.0
             && recorder.spans.try_send(span).is_err()
         {

@@ -49,7 +49,7 @@ pub fn resource(settings: &Traces, node: NodeId) -> Vec<u8> {
 }
 
 /// One request to a collector.
-pub fn request(resource: &[u8], spans: &[Box<Span>]) -> Vec<u8> {
+pub fn request(resource: &[u8], spans: &[Span]) -> Vec<u8> {
     let mut message = Message::default();
     message.message(1, |of_resource| {
         of_resource.bytes(1, resource);
@@ -129,9 +129,13 @@ fn write(message: &mut Message, span: &Span) {
     if failed {
         message.message(15, |status| status.number(3, FAILED));
     }
-    // A run's own span and a request's hang below a span of somebody else, if below any.
-    let remote = span.parent.is_some() && matches!(span.of, SpanOf::Request(_));
-    let flags = u32::from(span.context.flags) | REMOTE_KNOWN | if remote { REMOTE } else { 0 };
+    let parent = match span.of {
+        SpanOf::Request(_) if span.parent.is_some() => REMOTE_KNOWN | REMOTE,
+        // Its trigger may have been answered here or by another engine.
+        SpanOf::Run { .. } => 0,
+        SpanOf::Request(_) | SpanOf::Wait { .. } | SpanOf::Attempt { .. } => REMOTE_KNOWN,
+    };
+    let flags = u32::from(span.context.flags) | parent;
     message.fixed32(16, flags);
 }
 
@@ -244,7 +248,7 @@ mod tests {
             ..Traces::default()
         };
         let node = NodeId::generate(now);
-        let bytes = request(&resource(&settings, node), &[Box::new(span)]);
+        let bytes = request(&resource(&settings, node), &[span]);
         let decoded = ExportTraceServiceRequest::decode(bytes.as_slice()).unwrap();
         // What it wrote itself would be the same bytes: no field is missing, and none too many.
         assert_eq!(decoded.encoded_len(), bytes.len());
