@@ -1,6 +1,7 @@
 //! Traces: what a collector gets of requests, runs and attempts, and what a bad collector cannot do.
 
 mod exporter;
+mod process;
 mod several;
 mod spans;
 
