@@ -55,6 +55,7 @@ impl Play {
                 ack: usual.ack,
                 cancel_grace: usual.cancel_grace,
                 redeliveries: 25,
+                traced: false,
             }),
             now,
             tenant: TenantId::generate(now),
@@ -140,6 +141,7 @@ impl Play {
             key: None,
             event: None,
             replay_of: None,
+            trace: None,
         };
         Command::Create(Box::new(run), Some(self.ticket()))
     }
@@ -220,6 +222,7 @@ impl Play {
                 started_at: None,
                 event: None,
                 replay_of: None,
+                trace: None,
             }
         };
         (0..n).map(row).collect()

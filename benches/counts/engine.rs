@@ -11,7 +11,7 @@ use helve::app::App;
 use helve::client::frames::Task;
 use helve::client::{Handler, Http, Options, worker};
 use helve::clock::Clock;
-use helve::config::{Config, Database, Http as HttpConfig, Retention, Scheduling};
+use helve::config::{Config, Database, Http as HttpConfig, Retention, Scheduling, Traces};
 use helve::db::embedded::{self, Cluster};
 use helve::db::{Pool, migrate};
 use helve::domain::delivery::Outcome;
@@ -85,6 +85,7 @@ async fn start() -> (Cluster, App, String) {
         scheduling: Scheduling::default(),
         retention: Retention::default(),
         takeover: true,
+        traces: Traces::default(),
     };
     let app = App::start(config, clock).await.unwrap();
     let ready = async {
