@@ -45,7 +45,10 @@ pub async fn cancel(
         Err(error @ (Error::NotFound { .. } | Error::Conflict { .. })) => Some(error),
         Err(error) => return Err(error.into()),
     };
-    let run = super::read(&state, scope.tenant(), id).await?;
+    let run = match ended {
+        None => super::read_changed(&state, scope.tenant(), id).await?,
+        Some(_) => super::read(&state, scope.tenant(), id).await?,
+    };
     match ended {
         Some(_) if run.status == RunStatus::Cancelled => {}
         Some(_) if run.status.is_final() => {

@@ -25,3 +25,28 @@ use crate::id::{RunId, TenantId};
 async fn read(state: &ApiState, tenant: TenantId, id: RunId) -> Result<Run> {
     db::runs::get(&state.pool, tenant, id).await?.ok_or_else(|| Error::not_found("run", id))
 }
+
+/// As [`read`], of a run that this request has just changed.
+async fn read_changed(state: &ApiState, tenant: TenantId, id: RunId) -> Result<Run> {
+    read(state, tenant, id).await.map_err(after_change)
+}
+
+/// That the database cannot be reached means that nothing was done, which is not so after a change.
+fn after_change(error: Error) -> Error {
+    match error {
+        Error::Unavailable { .. } => Error::OutcomeUnknown,
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Code;
+
+    #[test]
+    fn after_a_change_nobody_is_told_that_nothing_was_done() {
+        assert_eq!(after_change(Error::unavailable("the database cannot be reached")).code(), Code::OutcomeUnknown);
+        assert_eq!(after_change(Error::not_found("run", "run_1")).code(), Code::NotFound);
+    }
+}

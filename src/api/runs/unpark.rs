@@ -35,6 +35,6 @@ pub async fn unpark(
 ) -> Result<Response, ApiError> {
     query.finish()?;
     state.scheduler.unpark(scope.tenant(), id).await?;
-    let run = super::read(&state, scope.tenant(), id).await?;
+    let run = super::read_changed(&state, scope.tenant(), id).await?;
     Ok(json::answer(200, &RunView::of(&run, false)))
 }

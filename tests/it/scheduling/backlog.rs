@@ -86,3 +86,22 @@ both_ways! {
         }
     }
 }
+
+both_ways! {
+    with Builder::new().scheduling(|s| s.window = 10);
+    async fn every_trigger_behind_a_full_window_is_answered(engine) {
+        engine.workflow("work").await;
+        let mut worker = worker(&engine, &["work"], 1).await;
+        // Far more than memory holds: the one that fills the window leaves memory as it comes in.
+        let mut runs = Vec::new();
+        for i in 0..100 {
+            runs.push(engine.trigger("work", json!(i)).await["id"].clone());
+        }
+        queue(&engine, "work", 200).await;
+        for expected in &runs {
+            let task = worker.find_tasks().await.remove(0);
+            assert_eq!(&task["run"], expected, "first in, first out");
+            worker.report(&task, json!({"outcome": "succeeded", "output": null})).await;
+        }
+    }
+}
