@@ -152,13 +152,13 @@ pub const OTHER_COMPILER: f64 = 10.0;
 
 /// Instructions, each time.
 pub const INSTRUCTIONS: &[Limit] = &[
-    near("core: life of a run", 29_336.0, 2.0),
-    near("core: life of a run, 1,000 workers", 29_428.0, 2.0),
-    near("core: life of a run behind 1,000 queued", 45_300.0, 2.0),
-    near("frames: write assign with a task", 4_844.0, 2.0),
-    near("frames: write assign with 100 tasks", 304_560.0, 2.0),
-    near("frames: write stored with a result", 1_900.0, 2.0),
-    near("frames: read received with a task", 7_504.0, 2.0),
-    near("frames: read result with a result", 17_099.0, 2.0),
-    near("frames: read result with 100 results", 1_443_288.0, 2.0),
+    near("core: life of a run", 29_438.0, 4.0),
+    near("core: life of a run, 1,000 workers", 29_528.0, 4.0),
+    near("core: life of a run behind 1,000 queued", 45_570.0, 4.0),
+    near("frames: write assign with a task", 4_825.0, 4.0),
+    near("frames: write assign with 100 tasks", 303_835.0, 4.0),
+    near("frames: write stored with a result", 1_879.0, 4.0),
+    near("frames: read received with a task", 7_293.0, 4.0),
+    near("frames: read result with a result", 16_850.0, 4.0),
+    near("frames: read result with 100 results", 1_435_578.0, 4.0),
 ];

@@ -251,6 +251,7 @@ impl Shard {
             let ran = started.map(|at| row.finished_at.since(at));
             out.push(Effect::Seen(Seen::Ended { status: state, ran }));
             out.push(Effect::Ended(run, self.ended_view(run, row)));
+            self.note_gone(run);
         }
         self.forget(run, out);
         self.farewell(note, applied, state, cx, out);

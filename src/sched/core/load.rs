@@ -24,6 +24,7 @@ impl Shard {
     ) {
         let Some(queue) = self.queues.get_mut(key) else { return };
         queue.loading = false;
+        let gone = std::mem::take(&mut queue.gone);
         if std::mem::take(&mut queue.stale) || !self.offers.contains_key(&key.whole()) || !self.pauses.opens(key) {
             queue.late.clear();
             if !self.pauses.opens(key) {
@@ -42,8 +43,8 @@ impl Shard {
         let horizon = queue.horizon;
         let late = std::mem::take(&mut queue.late);
         let read = ids(&rows);
-        for row in rows {
-            self.row_enters(key, &row, horizon);
+        for row in rows.iter().filter(|row| !gone.contains(&row.run)) {
+            self.row_enters(key, row, horizon);
         }
         for entry in late.into_iter().filter(|e| !read.contains(&e.1)) {
             let Some(task) = self.tasks.get(&entry.1) else { continue };

@@ -7,7 +7,7 @@
 
 #[cfg(test)]
 use std::collections::BTreeMap;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use crate::domain::definition::Spec;
@@ -48,6 +48,8 @@ pub(super) struct Queue {
     pub uncommitted: BTreeSet<Entry>,
     /// Committed beyond the horizon while a read is on its way: the read may have missed them.
     pub late: BTreeSet<Entry>,
+    /// Ended while a read is on its way: the read may still bring them.
+    pub gone: HashSet<RunId>,
     /// Starts of the last minute.
     pub drain: Drain,
 }
@@ -214,6 +216,20 @@ impl Shard {
         }
         if self.tasks.get(&entry.1).is_some_and(|t| t.flight.is_none() && t.timer.is_none()) {
             self.forget(entry.1, out);
+        }
+    }
+
+    /// A run has ended: a window that is being read must not bring it back. It could take the slot once more that a
+    /// worker still holds for it.
+    pub(super) fn note_gone(&mut self, run: RunId) {
+        let Some(task) = self.tasks.get(&run) else { return };
+        let whole = QueueKey::of(task.tenant, Arc::clone(&task.spec.action));
+        let part = (!self.pauses.is_empty())
+            .then(|| QueueKey { part: Some(Arc::clone(&task.spec.workflow)), ..whole.clone() });
+        for key in [Some(whole), part].into_iter().flatten() {
+            if let Some(queue) = self.queues.get_mut(&key).filter(|queue| queue.loading) {
+                queue.gone.insert(run);
+            }
         }
     }
 

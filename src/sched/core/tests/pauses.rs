@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::pausing::{action, flow, reason, workflow};
 use super::world::{World, settings, spec};
+use crate::domain::delivery::Attempt;
 use crate::domain::pause::{Pause, Target};
 use crate::domain::status::RunStatus::{Cancelled, Queued, Running, Scheduled, Succeeded};
 use crate::error::Code;
@@ -304,4 +305,29 @@ fn a_run_on_its_way_when_its_workflow_is_resumed_is_not_overtaken() {
     let (second, _) = w.trigger();
     w.settle();
     assert_eq!(w.work(worker), [first, second]);
+}
+
+/// A window that was read before a run was given out brings it once more; by then it has been cancelled, and its worker
+/// still holds the slot.
+#[test]
+fn a_run_that_ended_while_a_window_was_read_does_not_come_back() {
+    let mut w = World::new(settings());
+    let worker = w.connect(3);
+    let runs: Vec<_> = (0..4).map(|_| w.trigger().0).collect();
+    w.settle();
+    let last = runs[3];
+    let got = w.receive(worker);
+    w.succeed(worker, got[0]);
+    // The claim of the last run is on its way when every window is read anew.
+    w.pause(Target::Workflow("other".into()), None);
+    w.commit(1);
+    let given = w.receive(worker);
+    assert_eq!(given, [Attempt { run: last, number: 1 }]);
+    w.cancel(last);
+    w.succeed(worker, got[1]);
+    while w.commit(1) {}
+    assert_eq!(w.state(last), Cancelled);
+    w.settle();
+    let held = w.shard.sessions.values().map(|s| s.holds.len()).sum::<usize>();
+    assert_eq!(held, 2, "one that runs, and one whose worker has not let go yet");
 }

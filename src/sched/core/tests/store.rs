@@ -3,12 +3,34 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::world::{Stored, World};
+use super::world::{Load, Stored, World};
 use crate::domain::status::RunStatus;
 use crate::id::RunId;
-use crate::sched::core::{Mark, OpenRow, Row, RowOutcome, Write};
+use crate::sched::core::{Mark, OpenRow, QueueKey, Row, RowOutcome, Write};
 
 impl World {
+    /// A window of a queue as the rows are now; what it brings comes later.
+    pub(super) fn read_queue(
+        &self,
+        key: QueueKey,
+        from: Option<(i64, RunId)>,
+        limit: usize,
+        apart: &[Arc<str>],
+    ) -> Load {
+        let mine = |w: &Arc<str>| key.part.as_ref().is_none_or(|p| p == w) && !apart.contains(w);
+        let mut rows: Vec<OpenRow> = self
+            .open
+            .values()
+            .filter(|s| s.row.state == RunStatus::Queued && s.row.spec.action == key.action)
+            .filter(|s| mine(&s.row.spec.workflow) && from.is_none_or(|f| (s.row.rank, s.row.run) >= f))
+            .map(|s| s.row.clone())
+            .collect();
+        rows.sort_by_key(|r| (r.rank, r.run));
+        rows.truncate(limit);
+        let all = rows.len() < limit;
+        Load::Queue(key, rows, all)
+    }
+
     pub(super) fn win_keys(&mut self, write: &Write) -> HashSet<RunId> {
         let mut won = HashSet::new();
         for row in &write.rows {

@@ -13,8 +13,8 @@ use crate::domain::run::RunError;
 use crate::domain::status::RunStatus;
 use crate::id::{RunId, SessionId, TenantId, WorkerId};
 use crate::sched::core::{
-    Answer, Body, Command, Context, CreateKey, Effect, EndedRun, Found, Lane, NewRunRow, NewSession, OpenRow, Settings,
-    Shard, Ticket, Transport, WorkerMessage, Write,
+    Answer, Body, Command, Context, CreateKey, Effect, EndedRun, Found, Lane, NewRunRow, NewSession, OpenRow, QueueKey,
+    Settings, Shard, Ticket, Transport, WorkerMessage, Write,
 };
 
 /// An open row of the store.
@@ -22,6 +22,13 @@ use crate::sched::core::{
 pub struct Stored {
     pub row: OpenRow,
     pub body: Arc<Body>,
+}
+
+/// A read that is on its way.
+pub enum Load {
+    /// A window, with the rows of its snapshot, which is as old as it can be.
+    Queue(QueueKey, Vec<OpenRow>, bool),
+    Run(RunId),
 }
 
 pub struct World {
@@ -38,7 +45,7 @@ pub struct World {
     /// The last order for each target: a pause that is answered after a resume was asked for shuts nothing.
     pub ordered: HashMap<Target, Ticket>,
     pub lanes: [VecDeque<Write>; 2],
-    pub loads: VecDeque<Effect>,
+    pub loads: VecDeque<Load>,
     pub answers: HashMap<Ticket, Answer>,
     /// Triggers that this shard has to answer.
     pub asked: Vec<Ticket>,
@@ -128,7 +135,11 @@ impl World {
                 Effect::Push(transport, message) => self.pushed(transport, message),
                 Effect::Ended(..) | Effect::Seen(_) | Effect::Span(_) => {}
                 Effect::Changed(change) => self.changed(*change),
-                load @ (Effect::LoadQueue(..) | Effect::LoadRun(_)) => self.loads.push_back(load),
+                Effect::LoadQueue(key, from, limit, apart) => {
+                    let read = self.read_queue(key, from, limit, &apart);
+                    self.loads.push_back(read);
+                }
+                Effect::LoadRun(run) => self.loads.push_back(Load::Run(run)),
             }
         }
         self.check();
@@ -314,21 +325,8 @@ impl World {
     /// Answers the oldest read.
     pub fn load(&mut self) -> bool {
         match self.loads.pop_front() {
-            Some(Effect::LoadQueue(key, from, limit, apart)) => {
-                let mine = |w: &Arc<str>| key.part.as_ref().is_none_or(|p| p == w) && !apart.contains(w);
-                let mut rows: Vec<OpenRow> = self
-                    .open
-                    .values()
-                    .filter(|s| s.row.state == RunStatus::Queued && s.row.spec.action == key.action)
-                    .filter(|s| mine(&s.row.spec.workflow) && from.is_none_or(|f| (s.row.rank, s.row.run) >= f))
-                    .map(|s| s.row.clone())
-                    .collect();
-                rows.sort_by_key(|r| (r.rank, r.run));
-                rows.truncate(limit);
-                let all = rows.len() < limit;
-                self.step(Command::QueueLoaded(key, rows, all));
-            }
-            Some(Effect::LoadRun(run)) => {
+            Some(Load::Queue(key, rows, all)) => self.step(Command::QueueLoaded(key, rows, all)),
+            Some(Load::Run(run)) => {
                 let found = match (self.open.get(&run), self.ended.get(&run)) {
                     (Some(s), _) => Found::Open(Box::new(s.row.clone())),
                     (None, Some((state, attempt, session))) => Found::Ended(EndedRun {
@@ -342,7 +340,7 @@ impl World {
                 };
                 self.step(Command::RunsLoaded(vec![(run, found)]));
             }
-            _ => return false,
+            None => return false,
         }
         true
     }
