@@ -238,7 +238,7 @@ const WRONG: &str = "
     update run_history set worker = null where id = (select id from run_history where state = 10 limit 1);
     update worker set slots = '{\"default\": 0}';
     update open_run set session = gen_random_uuid() where id = (select min(id::text)::uuid from open_run where state = 1);
-    update open_run set state = 4 where id = (select max(id::text)::uuid from open_run where state = 1);
+    update open_run set state = 5 where id = (select max(id::text)::uuid from open_run where state = 1);
     update open_run set id = (select id from run_history where state = 12 limit 1)
         where id = (select max(id::text)::uuid from open_run where state = 1);
     update open_run set state = 2, started_at = now() - interval '1 hour', session = gen_random_uuid()
