@@ -21,8 +21,8 @@ const BULK_AHEAD: usize = 256;
 /// For so long after a single row bulk requests are held back: the next single one must find neither a full batch
 /// underway nor a machine that works for others alone.
 const LATELY: Duration = Duration::from_secs(1);
-/// How long bulk rests then, in times of its last batch: it keeps a quarter of the lane's time.
-const REST: u32 = 3;
+/// How long bulk rests then, in times of its last batch: it keeps a fifth of the lane's time.
+const REST: u32 = 4;
 
 /// Who takes turns: the single and the bulk work of each tenant.
 type Source = (TenantId, bool);
@@ -201,20 +201,21 @@ mod tests {
     }
 
     #[test]
-    fn beside_single_rows_bulk_has_few_rows_and_a_quarter_of_the_time() {
+    fn beside_single_rows_bulk_has_few_rows_and_little_of_the_time() {
         let (mut waiting, [_, other]) = filled(1, 600);
         let now = Clock::system().instant();
         assert_eq!(waiting.next_batch(now).len(), 1 + MAX_BULK_ROWS);
         waiting.landed(now + MS * 5);
-        assert_eq!(waiting.rests(now + MS * 7), Some(MS * 13));
+        assert_eq!(waiting.rests(now + MS * 7), Some(MS * (5 * REST - 2)));
         // A single row does not wait for that, and goes alone.
         waiting.push(job(other), false);
         assert_eq!(waiting.rests(now + MS * 7), None);
         assert_eq!(waiting.next_batch(now + MS * 7).len(), 1);
         waiting.landed(now + MS * 8);
-        assert_eq!(waiting.rests(now + MS * 8), Some(MS * 12), "its batch moves nothing");
-        assert_eq!(waiting.rests(now + MS * 20), None);
-        assert_eq!(waiting.next_batch(now + MS * 20).len(), MAX_BULK_ROWS);
+        assert_eq!(waiting.rests(now + MS * 8), Some(MS * (5 * REST - 3)), "its batch moves nothing");
+        let rested = now + MS * (5 + 5 * REST);
+        assert_eq!(waiting.rests(rested), None);
+        assert_eq!(waiting.next_batch(rested).len(), MAX_BULK_ROWS);
         // When nobody else has come for long, bulk has everything again.
         waiting.landed(now + MS * 900);
         assert_eq!(waiting.rests(now + MS * 1_100), None);
