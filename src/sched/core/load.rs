@@ -23,7 +23,7 @@ impl Shard {
         out: &mut Vec<Effect>,
     ) {
         let Some(queue) = self.queues.get_mut(key) else { return };
-        queue.loading = false;
+        self.loading_queues -= usize::from(std::mem::take(&mut queue.loading));
         let gone = std::mem::take(&mut queue.gone);
         if std::mem::take(&mut queue.stale) || !self.offers.contains_key(&key.whole()) || !self.pauses.opens(key) {
             queue.late.clear();

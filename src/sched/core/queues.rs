@@ -222,7 +222,7 @@ impl Shard {
     /// A run has ended: a window that is being read must not bring it back. It could take the slot once more that a
     /// worker still holds for it.
     pub(super) fn note_gone(&mut self, run: RunId) {
-        let Some(task) = self.tasks.get(&run) else { return };
+        let Some(task) = self.tasks.get(&run).filter(|_| self.loading_queues > 0) else { return };
         let whole = QueueKey::of(task.tenant, Arc::clone(&task.spec.action));
         let part = (!self.pauses.is_empty())
             .then(|| QueueKey { part: Some(Arc::clone(&task.spec.workflow)), ..whole.clone() });
@@ -361,6 +361,7 @@ impl Shard {
         let Some(queue) = self.queues.get_mut(key) else { return };
         if wanted && low && !queue.loading {
             queue.loading = true;
+            self.loading_queues += 1;
             let apart = match &key.part {
                 None if !self.pauses.is_empty() => self.pauses.apart(key.tenant, &key.action),
                 None | Some(_) => Vec::new(),

@@ -67,6 +67,8 @@ pub struct Shard {
     pub(super) loading: HashMap<RunId, VecDeque<Deferred>>,
     /// Workers whose row is committed while the heads of their queues are still being read.
     pub(super) welcomes: Vec<(Ticket, Box<Welcome>)>,
+    /// Windows that are being read.
+    pub(super) loading_queues: usize,
     /// Creates that are not committed.
     pub(super) creating: usize,
     /// The same by tenant.
@@ -128,6 +130,7 @@ impl Shard {
             timer_asked: Timestamp::default(),
             loading: HashMap::new(),
             welcomes: Vec::new(),
+            loading_queues: 0,
             creating: 0,
             creating_of: HashMap::new(),
             optimistic: 0,

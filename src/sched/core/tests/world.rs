@@ -185,6 +185,8 @@ impl World {
     fn check(&self) {
         let creating: usize = self.shard.creating_of.values().sum();
         assert_eq!(creating, self.shard.creating, "creates by tenant are all creates");
+        let loading = self.shard.queues.values().filter(|queue| queue.loading).count();
+        assert_eq!(loading, self.shard.loading_queues, "every window that is read is counted");
         for s in self.shard.sessions.values() {
             let held = super::super::queues::used_by_holds(s);
             let used: BTreeMap<_, _> = s.used.iter().filter(|u| *u.1 > 0).map(|(k, v)| (k.clone(), *v)).collect();
