@@ -11,7 +11,8 @@ use crate::id::NodeId;
 
 /// Plans of a table that is nearly empty yet churns must not change with its statistics: see
 /// docs/decisions/0002. The rest keeps a statement from hanging for ever on either side.
-const PIN: &str = "set enable_seqscan = off; set enable_mergejoin = off; set plan_cache_mode = force_generic_plan; \
+const PIN: &str = "set enable_seqscan = off; set enable_mergejoin = off; set enable_nestloop = off; \
+    set plan_cache_mode = force_generic_plan; \
     set jit = off; set lock_timeout = '15s'; set statement_timeout = '15s'; set synchronous_commit = on";
 
 /// Ends a backend of a lane, if it still is the one that was recorded.

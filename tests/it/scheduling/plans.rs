@@ -47,7 +47,14 @@ async fn open_runs_are_found_by_their_key_whatever_the_statistics_say() {
     engine.workflow("work").await;
     let sql = engine.sql().await;
     let mut worker = worker(&engine, &["work"], 1_000).await;
-    for round in 0..2 {
+    // What statistics say: nothing yet; that the table was empty when autovacuum came, cut to no page; and the same with
+    // pages that could not be cut off: the planner believes in no rows at all.
+    let empty = "vacuum analyze open_run";
+    let hollow = "update pg_class set reltuples = 0, relpages = 3000 where oid = 'open_run'::regclass";
+    for before in [None, Some(empty), Some(hollow)] {
+        if let Some(statement) = before {
+            sql.batch_execute(statement).await.unwrap();
+        }
         for n in [1_usize, 32, 250, 1_000] {
             let runs: Vec<Value> = (0..n).map(|i| json!({"workflow": "work", "input": i})).collect();
             let (status, _) = engine.post("/v1/runs/bulk", json!({"runs": runs})).await;
@@ -60,10 +67,6 @@ async fn open_runs_are_found_by_their_key_whatever_the_statistics_say() {
             for task in &tasks {
                 engine.run_is(&task["run"], "succeeded").await;
             }
-        }
-        if round == 0 {
-            // What autovacuum does to an open_run that it finds empty: the planner believes in no rows at all.
-            sql.batch_execute("vacuum analyze open_run").await.unwrap();
         }
     }
     let log = std::fs::read_to_string(cluster.log_file()).unwrap();
@@ -84,6 +87,8 @@ async fn open_runs_are_found_by_their_key_whatever_the_statistics_say() {
                 matches!(kind, "Index Scan" | "Bitmap Heap Scan") && (index == "open_run_pkey" || kind != "Index Scan");
             assert!(by_key, "{kind} {index} in {}", plan["Plan"]);
         }
+        // Comparing each row of a batch with each is quadratic.
+        assert!(found.iter().all(|n| n["Node Type"] != "Nested Loop"), "a nested loop in {}", plan["Plan"]);
         let bitmaps = found.iter().filter(|n| n["Node Type"] == "Bitmap Index Scan");
         for scan in bitmaps {
             assert_eq!(scan["Index Name"], "open_run_pkey");

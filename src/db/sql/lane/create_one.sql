@@ -7,7 +7,7 @@ run_in as (
     )
     select
         $24, $25, $26, $27, $28, $29, $30, $31, 0, $32, $33, $34, $35, $36, $38, $39, $40, $41, $42
-    from fence
+    where exists (select from fence)
 )
 -- the lane is ours
 select null::uuid as id from fence

@@ -9,13 +9,14 @@ moved as (
         freed = coalesce(x.freed, o.freed)
     from (
         select m.*
-        from fence, unnest($14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $32, $33, $34)
+        from unnest($14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $32, $33, $34)
             as m (
                 id, g_state, g_attempt, g_session, state, attempt, retries, due, worker, session, started_at, error,
                 want, reason, whose, rank, unparked, freed
             )
     ) x
-    where o.id = any($13)
+    where exists (select from fence)
+        and o.id = any($13)
         and o.id = x.id and o.state = x.g_state and o.attempt = x.g_attempt
         and (x.g_session is null or o.session = x.g_session)
     returning

@@ -2,8 +2,7 @@
 -- one open run that ends, if it is as the scheduler has it: alone, a list costs more than the row
 ended as (
     delete from open_run o
-    using fence
-    where o.id = $4 and o.state = $5 and o.attempt = $6 and ($7 is null or o.session = $7)
+    where exists (select from fence) and o.id = $4 and o.state = $5 and o.attempt = $6 and ($7 is null or o.session = $7)
     returning
         o.id, o.tenant, o.created_at, o.started_at, o.version, o.attempt, o.retries, o.priority, o.kind, o.worker,
         o.session, o.event, o.root, o.replay_of, o.workflow, o.action, o.traceparent, o.input,

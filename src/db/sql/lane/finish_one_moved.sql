@@ -5,8 +5,7 @@ moved as (
     set
         state = $18, attempt = $19, retries = $20, due = $21, worker = $22, session = $23, started_at = $24,
         error = coalesce($25, o.error)
-    from fence
-    where o.id = $14 and o.state = $15 and o.attempt = $16 and ($17 is null or o.session = $17)
+    where exists (select from fence) and o.id = $14 and o.state = $15 and o.attempt = $16 and ($17 is null or o.session = $17)
     returning
         o.id,
         case when $26 then o.input end as input,
