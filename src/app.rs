@@ -213,7 +213,7 @@ impl Base {
             clock: self.clock.clone(),
             supervisor: self.supervisor.clone(),
         });
-        ApiState {
+        ApiState::from(api::Parts {
             scheduler: scheduler.clone(),
             forwarder,
             definitions: self.definitions.clone(),
@@ -230,7 +230,7 @@ impl Base {
             observed: Observed::new(Arc::clone(&self.metrics), config.http.metrics),
             tracer: self.tracer.clone(),
             stopping: self.closing.clone(),
-        }
+        })
     }
 }
 

@@ -24,6 +24,7 @@ mod trace;
 mod workers;
 mod workflows;
 
+use std::ops::Deref;
 use std::sync::Arc;
 
 use axum::extract::Request;
@@ -52,9 +53,12 @@ pub use document::text as openapi_text;
 pub use health::Readiness;
 pub use metrics::Observed;
 
-/// What the handlers work with.
+/// What the handlers work with. Every layer clones it for every request: a clone is one count, not one for each part.
 #[derive(Clone)]
-pub struct ApiState {
+pub struct ApiState(Arc<Parts>);
+
+/// What [`ApiState`] is made of.
+pub struct Parts {
     /// Takes triggers, events and cancels.
     pub scheduler: Scheduler,
     /// Passes on what another engine owns.
@@ -87,6 +91,20 @@ pub struct ApiState {
     pub tracer: Tracer,
     /// Cancelled when the engine stops: who waits for a run is answered at once.
     pub stopping: CancellationToken,
+}
+
+impl From<Parts> for ApiState {
+    fn from(parts: Parts) -> Self {
+        Self(Arc::new(parts))
+    }
+}
+
+impl Deref for ApiState {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
 }
 
 /// Routes that need a token.

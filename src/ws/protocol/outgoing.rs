@@ -141,6 +141,13 @@ fn put(out: &mut String, what: impl Display) {
 
 /// A JSON string with its quotes.
 fn put_text(out: &mut String, text: &str) {
+    // Names have nothing to escape, and need no string of their own.
+    if text.bytes().all(|b| b >= b' ' && b != b'"' && b != b'\\') {
+        out.push('"');
+        out.push_str(text);
+        out.push('"');
+        return;
+    }
     // A string is always valid JSON, and writing into memory cannot fail.
     out.push_str(&serde_json::to_string(text).unwrap_or_else(|_| "\"\"".to_owned()));
 }
