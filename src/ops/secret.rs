@@ -31,7 +31,8 @@ pub fn generate(prefix: &str) -> Result<Secret> {
 /// Whether `token` begins with `prefix` and has the form of a secret, with a right checksum.
 pub fn is_well_formed(token: &str, prefix: &str) -> bool {
     let right_length = token.len() == prefix.len() + RANDOM_DIGITS + CHECK_DIGITS;
-    if !right_length || !token.starts_with(prefix) || !token[prefix.len()..].bytes().all(|b| DIGITS.contains(&b)) {
+    if !right_length || !token.starts_with(prefix) || !token[prefix.len()..].bytes().all(|b| b.is_ascii_alphanumeric())
+    {
         return false;
     }
     let (body, check) = token.split_at(token.len() - CHECK_DIGITS);
@@ -44,13 +45,11 @@ pub fn hash(token: &str) -> TokenHash {
 }
 
 fn check_digits(body: &str) -> String {
-    let mut number = [0_u8; 32];
-    number[28..].copy_from_slice(&crc32fast::hash(body.as_bytes()).to_be_bytes());
-    base62(number, CHECK_DIGITS)
+    base62(crc32fast::hash(body.as_bytes()).to_be_bytes(), CHECK_DIGITS)
 }
 
 /// A big-endian number in base 62 with leading zeros. 43 digits hold 256 bits, 6 hold 32.
-fn base62(mut number: [u8; 32], digits: usize) -> String {
+fn base62<const N: usize>(mut number: [u8; N], digits: usize) -> String {
     let mut text = vec![b'0'; digits];
     for digit in text.iter_mut().rev() {
         let mut rest = 0_u32;
