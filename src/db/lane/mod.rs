@@ -90,7 +90,7 @@ impl LaneConnection {
         let (node, epoch, Driven { conn, driver }) = (self.node, self.epoch, &mut self.driven);
         macro_rules! run {
             ($statement:expr) => {
-                driver.drive($statement.load(conn)).await
+                driver.drive_alone($statement.load(conn)).await
             };
         }
         let found = match rows.shape() {
