@@ -134,7 +134,7 @@ mod tests {
     use std::sync::atomic::AtomicUsize;
     use std::time::Duration;
 
-    use tokio::sync::mpsc;
+    use tokio::sync::{mpsc, oneshot};
 
     use super::*;
 
@@ -197,11 +197,13 @@ mod tests {
     async fn no_wake_up_from_another_thread_is_lost() {
         let (ask, mut asked) = mpsc::unbounded_channel::<u32>();
         let (answer, mut answered) = mpsc::unbounded_channel();
+        let (post, posted) = std::sync::mpsc::channel::<(oneshot::Sender<u32>, u32)>();
+        // Answers at any moment of the poll.
+        let other = std::thread::spawn(move || posted.into_iter().try_for_each(|(done, n)| done.send(n)));
         let mut driver = Driver::new(async move {
             while let Some(n) = asked.recv().await {
-                // Answered by another thread, at any moment of the poll.
-                let (done, ready) = tokio::sync::oneshot::channel();
-                tokio::spawn(async move { done.send(n) });
+                let (done, ready) = oneshot::channel();
+                post.send((done, n)).unwrap();
                 let _ = answer.send(ready.await.unwrap());
             }
         });
@@ -212,5 +214,7 @@ mod tests {
             }
         };
         tokio::time::timeout(Duration::from_secs(60), driver.drive_alone(all)).await.unwrap();
+        drop(driver);
+        assert_eq!(other.join().unwrap(), Ok(()));
     }
 }

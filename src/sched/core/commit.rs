@@ -244,17 +244,19 @@ impl Shard {
     }
 
     fn ended(&mut self, run: RunId, row: EndRow, note: &Note, applied: bool, cx: Context, out: &mut Vec<Effect>) {
-        let state = row.state;
+        let (state, mut view) = (row.state, None);
         if applied {
             self.counters.finished += 1;
             let started = self.tasks.get(&run).and_then(|task| Some(task.held()?.started_at));
             let ran = started.map(|at| row.finished_at.since(at));
             out.push(Effect::Seen(Seen::Ended { status: state, ran }));
-            out.push(Effect::Ended(run, self.ended_view(run, row)));
+            view = Some(self.ended_view(run, row));
             self.note_gone(run);
         }
         self.forget(run, out);
         self.farewell(note, applied, state, cx, out);
+        // After the worker's confirmation, which nobody waits for: the runtime runs first whom the owner woke last.
+        out.extend(view.map(|view| Effect::Ended(run, view)));
         match note.ticket {
             Some((_, ticket)) if applied => out.push(Effect::Answer(ticket, Answer::Cancelled)),
             // The row was not as memory had it: decide again on what it is.
