@@ -6,20 +6,36 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use tokio::sync::Notify;
+use tokio::runtime::{self, Handle};
+use tokio::sync::{Notify, oneshot};
+use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{Instrument, error, info_span};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Starts tasks, stops them, and waits for them. Clones share one set of tasks.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Supervisor {
     stopping: CancellationToken,
     /// Set when something without which the process is useless has died.
     fatal: CancellationToken,
     tasks: TaskTracker,
+    /// The runtime of everything that has none of its own, whoever starts it.
+    shared: Option<Handle>,
+}
+
+impl Default for Supervisor {
+    /// Without tasks; they will run on the runtime of the caller.
+    fn default() -> Self {
+        Self {
+            stopping: CancellationToken::new(),
+            fatal: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            shared: Handle::try_current().ok(),
+        }
+    }
 }
 
 /// When a loop runs: at least every `period`, and at once when `wake` is notified.
@@ -60,7 +76,7 @@ impl Supervisor {
                 }
             }
         };
-        self.tasks.spawn(run.instrument(info_span!("loop", name)));
+        self.start(run.instrument(info_span!("loop", name)));
     }
 
     /// Runs one task that ends by itself; it must watch [`Supervisor::stopping`]. A panic is logged.
@@ -68,7 +84,7 @@ impl Supervisor {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        self.tasks.spawn(
+        self.start(
             async move {
                 if AssertUnwindSafe(task).catch_unwind().await.is_err() {
                     error!("task panicked");
@@ -85,7 +101,7 @@ impl Supervisor {
         F: Future<Output = ()> + Send + 'static,
     {
         let (fatal, stopping) = (self.fatal.clone(), self.stopping.clone());
-        self.tasks.spawn(
+        self.start(
             async move {
                 let ended = AssertUnwindSafe(task).catch_unwind().await;
                 if ended.is_err() || !stopping.is_cancelled() {
@@ -95,6 +111,50 @@ impl Supervisor {
             }
             .instrument(info_span!("task", name)),
         );
+    }
+
+    /// As [`Supervisor::spawn_vital`], on a thread and a runtime of its own: however long others occupy the shared one's
+    /// threads, this task goes on. What it spawns without a supervisor lives and ends with it.
+    ///
+    /// # Errors
+    /// `Internal` when the system gives no thread.
+    pub fn spawn_apart<F>(&self, name: &'static str, task: F) -> Result<()>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let no_thread = |e: std::io::Error| Error::Internal(format!("no thread for the {name}: {e}"));
+        let runtime = runtime::Builder::new_current_thread().enable_all().build().map_err(no_thread)?;
+        let (end, ended) = oneshot::channel();
+        let run = move || {
+            let ended = std::panic::catch_unwind(AssertUnwindSafe(|| runtime.block_on(task)));
+            // Nobody waits for it any more when the process ends.
+            let _ = end.send(ended.is_ok());
+        };
+        std::thread::Builder::new().name(format!("helve-{name}")).spawn(run).map_err(no_thread)?;
+        self.spawn_vital(name, async move {
+            // Also a panic ends it early: that is all that matters here.
+            let _ = ended.await;
+        });
+        Ok(())
+    }
+
+    /// Runs `work` on the shared runtime, for who has one of its own: reads of the pool and what follows from them.
+    ///
+    /// # Errors
+    /// Those of `work`; `Internal` when it panics.
+    pub async fn shared<T: Send + 'static>(&self, work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+        self.start(work).await.unwrap_or_else(|_| Err(Error::Internal("a task panicked".to_owned())))
+    }
+
+    fn start<F>(&self, task: F) -> JoinHandle<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        match &self.shared {
+            Some(shared) => self.tasks.spawn_on(task, shared),
+            None => self.tasks.spawn(task),
+        }
     }
 
     /// Asks the process to end, for a reason that was logged.

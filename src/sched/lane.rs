@@ -13,6 +13,7 @@ use crate::db::{Pool, partitions};
 use crate::failpoint::{self, Point};
 use crate::id::NodeId;
 use crate::metrics::{LaneMetrics, Metrics};
+use crate::supervisor::Supervisor;
 
 use super::core::{Flight, RowOutcome, Write};
 use super::lease::Standing;
@@ -100,6 +101,7 @@ pub(super) struct LaneWriter {
     name: LaneName,
     database: Database,
     pool: Pool,
+    supervisor: Supervisor,
     node: NodeId,
     clock: Clock,
     standing: Standing,
@@ -113,6 +115,7 @@ pub(super) struct WriterParts {
     pub database: Database,
     /// Makes weeks that are missing.
     pub pool: Pool,
+    pub supervisor: Supervisor,
     pub node: NodeId,
     pub clock: Clock,
     pub standing: Standing,
@@ -122,8 +125,8 @@ pub(super) struct WriterParts {
 
 impl LaneWriter {
     pub fn new(name: LaneName, parts: WriterParts) -> Self {
-        let WriterParts { database, pool, node, clock, standing, key_lifetime, metrics } = parts;
-        Self { name, database, pool, node, clock, standing, key_lifetime, metrics, conn: None }
+        let WriterParts { database, pool, supervisor, node, clock, standing, key_lifetime, metrics } = parts;
+        Self { name, database, pool, supervisor, node, clock, standing, key_lifetime, metrics, conn: None }
     }
 
     /// Opens the connection, at the start: the lane's backend must be known before anything is written.
@@ -270,10 +273,17 @@ impl LaneWriter {
 
     /// Makes the weeks that the rows of a batch need.
     async fn make_weeks(&mut self, jobs: &[Job]) {
-        for at in rows::times(jobs, self.clock.now()) {
-            if let Err(e) = partitions::make_ahead(&self.pool, at).await {
-                warn!(error = %e, "a week could not be made");
+        let (pool, times) = (self.pool.clone(), rows::times(jobs, self.clock.now()));
+        let make = async move {
+            for at in times {
+                partitions::make_ahead(&pool, at).await?;
             }
+            Ok(())
+        };
+        match tokio::time::timeout(PATIENCE, self.supervisor.shared(make)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(e)) => warn!(error = %e, "a week could not be made"),
+            Err(_) => warn!("a week could not be made in time"),
         }
     }
 

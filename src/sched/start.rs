@@ -110,11 +110,16 @@ pub fn start(parts: Parts) -> Result<Scheduler> {
     let writer = LogWriter { live: live.clone(), pool, limits, clock };
     supervisor.spawn_vital("logs", writer.run(supervisor.stopping()));
     let ends = Ends { requests, orders: ordered, reports };
-    supervisor.clone().spawn_vital("scheduler", async move {
+    let work = async move {
         serve(parts, node, standing, cluster, ends, &live).await;
         ready.store(false, Ordering::Release);
         live.close();
-    });
+    };
+    if std::env::var("HELVE_RUNTIME").is_ok_and(|v| v == "shared") {
+        supervisor.spawn_vital("scheduler", work);
+    } else {
+        supervisor.spawn_apart("scheduler", work)?;
+    }
     Ok(scheduler)
 }
 
@@ -188,11 +193,13 @@ async fn open_lanes(
 }
 
 async fn try_open(parts: &Parts, node: NodeId, standing: &Standing) -> Result<(LaneWriter, LaneWriter)> {
-    partitions::make_ahead(&parts.pool, parts.clock.now()).await?;
+    let (pool, now) = (parts.pool.clone(), parts.clock.now());
+    parts.supervisor.shared(async move { partitions::make_ahead(&pool, now).await }).await?;
     let lane = |name| {
         let of = WriterParts {
             database: parts.database.clone(),
             pool: parts.pool.clone(),
+            supervisor: parts.supervisor.clone(),
             node,
             clock: parts.clock.clone(),
             standing: standing.clone(),
