@@ -1,7 +1,8 @@
-//! One tenant's single triggers, alone and beside another tenant that sends bulk triggers in a loop.
+//! One tenant's single triggers, alone, beside another tenant that sends bulk triggers in a loop, and while very many runs
+//! of that become due at one instant.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
@@ -19,6 +20,12 @@ use crate::ops::{tenants, tokens};
 
 /// Runs of one bulk trigger, the most that one may have.
 const BULK: usize = 1_000;
+/// Runs that become due at one instant, and how long before it the first of them is made.
+const TIMERS: usize = 30_000;
+const AHEAD: Duration = Duration::from_secs(10);
+/// From how long before that instant to how long after it single triggers are measured.
+const LEAD: Duration = Duration::from_millis(100);
+const TIMED: Duration = Duration::from_millis(900);
 /// Of the flood: underway at once, so that it is limited by the engine and not by a backlog that only grows.
 const UNDERWAY: usize = 4_000;
 /// Samples without which a p99 is only the worst of a few.
@@ -76,7 +83,7 @@ struct Singles {
 pub(super) async fn run(bench: &mut Bench) -> Result<Vec<Figure>> {
     let database = bench.engine.database_url.clone().filter(|_| bench.engine.is_private());
     let database = database.ok_or_else(|| failure("`fairness` makes a second tenant: only on a private engine"))?;
-    let flooded = bench.workflow("flood").await?;
+    let (flooded, timed) = (bench.workflow("flood").await?, bench.workflow("timers").await?);
     let underway = Log::new(UNDERWAY);
     let flood_fleet = Fleet::start(bench, &flooded, 1, 100, &underway).await?;
     let mut other = Side::of_new_tenant(bench, &bench.engine.url, &database, "bench-other").await?;
@@ -104,12 +111,30 @@ pub(super) async fn run(bench: &mut Bench) -> Result<Vec<Figure>> {
     let mut flood_sent = Sent::default();
     floods?.into_iter().for_each(|sent| flood_sent.merge(sent));
     underway.take(UNDERWAY).await?;
+    let due = make_timers(bench, &other.http, &timed).await?;
+    tokio::time::sleep_until((due - LEAD).into()).await;
+    let timed = singles(bench, &workflow, &log, &mut sent, (LEAD + TIMED, SAMPLES)).await?;
     fleet.stop().await?;
     other.swap(bench);
     flood_fleet.stop().await?;
     bench.ledger.check(&sent, &log);
     bench.ledger.check(&flood_sent, &underway);
-    Ok(figures(bench, &alone, &beside, rate))
+    let flood = format!("a flood of {rate:.0} runs/s");
+    let mut figures = figures(bench, &alone, &beside, ("a flood", &flood));
+    let timers = format!("{TIMERS} timers of another tenant at one instant");
+    figures.extend(against(bench, &alone, &timed, ("timers", &timers)));
+    Ok(figures)
+}
+
+/// Makes very many runs of a tenant that become due at one instant, and for which there is no worker; gives when.
+async fn make_timers(bench: &Bench, http: &Http, workflow: &str) -> Result<Instant> {
+    let due = bench.clock.instant() + AHEAD;
+    let at = bench.clock.now().plus(AHEAD).to_string();
+    load::fill_later(http, workflow, TIMERS, ("run_at", &at)).await?;
+    if bench.clock.instant() + LEAD > due {
+        return Err(failure("this machine is too slow to make the timers in time"));
+    }
+    Ok(due)
 }
 
 /// Single triggers, the next when the result of the one before is stored: for so long and at least so many.
@@ -140,20 +165,30 @@ async fn singles(
     Ok(took)
 }
 
-fn figures(bench: &Bench, alone: &Singles, beside: &Singles, rate: f64) -> Vec<Figure> {
+fn figures(bench: &Bench, alone: &Singles, beside: &Singles, what: (&str, &str)) -> Vec<Figure> {
+    let mut figures = Vec::new();
+    for (name, alone) in [("answered", &alone.answered), ("at the worker", &alone.started)] {
+        for (label, p) in [("p50", 50.0), ("p99", 99.0)] {
+            let figure = bench.figure(format!("single trigger {name}, alone, {label}"), alone.percentile(p), "ms");
+            figures.push(figure.detail(format!("{} samples", alone.len())));
+        }
+    }
+    figures.extend(against(bench, alone, beside, what));
+    figures
+}
+
+/// What single triggers took beside something, against what they took alone.
+fn against(bench: &Bench, alone: &Singles, beside: &Singles, (short, long): (&str, &str)) -> Vec<Figure> {
     let mut figures = Vec::new();
     for (name, alone, beside, must) in [
-        ("single trigger answered", &alone.answered, &beside.answered, true),
-        ("single trigger at the worker", &alone.started, &beside.started, false),
+        ("answered", &alone.answered, &beside.answered, true),
+        ("at the worker", &alone.started, &beside.started, false),
     ] {
-        for (label, p) in [("p50", 50.0), ("p99", 99.0)] {
+        for (label, p) in [("p50", 50.0), ("p99", 99.0), ("worst", 100.0)] {
             let (before, after) = (alone.percentile(p), beside.percentile(p));
-            let samples = format!("{} samples", alone.len());
-            figures.push(bench.figure(format!("{name}, alone, {label}"), before, "ms").detail(samples));
-            let detail = format!("{} samples, of alone; the flood: {rate:.0} runs/s", beside.len());
-            let figure = bench.figure(format!("{name}, beside a flood, {label}"), after, "ms");
-            let figure = figure.ratio(after / before).detail(detail);
-            figures.push(if must && p > 50.0 { bench.judge(figure, Must::AtMost(SLOWER)) } else { figure });
+            let figure = bench.figure(format!("single trigger {name}, beside {short}, {label}"), after, "ms");
+            let figure = figure.ratio(after / before).detail(format!("{} samples, of alone; {long}", beside.len()));
+            figures.push(if must && label == "p99" { bench.judge(figure, Must::AtMost(SLOWER)) } else { figure });
         }
     }
     figures

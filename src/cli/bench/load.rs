@@ -305,16 +305,16 @@ pub(super) async fn fill(bench: &Bench, workflow: &str, total: usize) -> Result<
     Ok(all)
 }
 
-/// Creates `total` runs that are due in a day, one bulk trigger after the other.
-pub(super) async fn fill_later(bench: &Bench, workflow: &str, total: usize) -> Result<Sent> {
+/// Creates `total` runs that start later, one bulk trigger after the other: `when` is a field of a trigger and its value.
+pub(super) async fn fill_later(http: &Http, workflow: &str, total: usize, when: (&str, &str)) -> Result<Sent> {
     let mut sent = Sent::default();
     let mut later = trigger(workflow);
-    later["delay"] = "1d".into();
+    later[when.0] = when.1.into();
     while sent.accepted.len() < total {
         let size = (total - sent.accepted.len()).min(1_000);
         let body = json!({"runs": vec![&later; size]}).to_string();
-        if note_bulk(&mut sent, bench.http.post("/v1/runs/bulk", body).await, size)? < size {
-            return Err(failure("runs with a delay were refused"));
+        if note_bulk(&mut sent, http.post("/v1/runs/bulk", body).await, size)? < size {
+            return Err(failure("runs for later were refused"));
         }
     }
     Ok(sent)

@@ -73,7 +73,7 @@ async fn later(own: &Bench) -> Result<Vec<Figure>> {
     let workflow = own.workflow("later").await?;
     probe.tidy().await?;
     let (before, size) = (memory(own)?, probe.sizes().await?.open_run);
-    load::fill_later(own, &workflow, whole(own.sizes.held_runs)).await?;
+    load::fill_later(&own.http, &workflow, whole(own.sizes.held_runs), ("delay", "1d")).await?;
     let grown = probe.sizes().await?.open_run - size;
     let disk = real(grown.max(0)) / f64::from(own.sizes.held_runs);
     let detail = "with indexes, 200 bytes of input";

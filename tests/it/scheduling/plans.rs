@@ -97,3 +97,34 @@ async fn open_runs_are_found_by_their_key_whatever_the_statistics_say() {
     engine.stop().await;
     cluster.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_head_of_a_deep_queue_is_read_in_the_order_of_its_index() {
+    let cluster = helve::db::embedded::Cluster::start(explaining()).await.unwrap();
+    let database = create_migrated(&cluster, "deep").await;
+    let engine = Builder::new().on(&database).await;
+    engine.workflow("work").await;
+    engine.trigger("work", json!(1)).await;
+    let sql = engine.sql().await;
+    let deep = "insert into open_run select (jsonb_populate_record(o, \
+        jsonb_build_object('id', gen_random_uuid(), 'rank', o.rank + n))).* \
+        from open_run o, generate_series(1, 50000) n; analyze open_run";
+    sql.batch_execute(deep).await.unwrap();
+    let mut worker = worker(&engine, &["work"], 1).await;
+    worker.find_tasks().await;
+    let log = std::fs::read_to_string(cluster.log_file()).unwrap();
+    let reads: Vec<Value> = plans(&log)
+        .into_iter()
+        .filter(|plan| plan["Query Text"].as_str().is_some_and(|q| q.contains("Queued runs of one action")))
+        .collect();
+    assert!(!reads.is_empty(), "no window was read");
+    for plan in reads {
+        let mut found = Vec::new();
+        nodes(&plan["Plan"], &mut found);
+        let kinds: Vec<_> = found.iter().map(|node| node["Node Type"].as_str().unwrap()).collect();
+        // By rank from the index; of equal ranks by id, a few at a time.
+        assert!(kinds.contains(&"Index Scan") && !kinds.contains(&"Sort"), "{kinds:?} in {}", plan["Plan"]);
+    }
+    engine.stop().await;
+    cluster.stop().await;
+}
