@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
 use crate::both_ways;
-use crate::support::{Builder, worker};
+use crate::support::{Builder, until, worker};
 
 fn time(value: &Value) -> DateTime<Utc> {
     value.as_str().unwrap().parse().unwrap()
@@ -110,5 +110,41 @@ both_ways! {
         worker.report(&first, json!({"outcome": "succeeded", "output": "late"})).await;
         worker.report(&second, json!({"outcome": "succeeded", "output": "in time"})).await;
         assert_eq!(engine.run_is(&run["id"], "succeeded").await["output"], "in time");
+    }
+}
+
+both_ways! {
+    async fn thousands_that_are_due_at_one_instant_start_once_and_let_others_by(engine) {
+        for name in ["timed", "single"] {
+            engine.workflow(name).await;
+        }
+        let mut single = worker(&engine, &["single"], 1).await;
+        let at = engine.clock.now().plus(Duration::from_secs(3)).to_string();
+        for _ in 0..2 {
+            let runs = vec![json!({"workflow": "timed", "input": null, "run_at": at}); 1_000];
+            let (status, _) = engine.post("/v1/runs/bulk", json!({"runs": runs})).await;
+            assert_eq!(status, 200);
+        }
+        let sql = engine.sql().await;
+        let queued = async || -> i64 {
+            let count = "select count(*) from open_run where workflow = 'timed' and state = 1";
+            sql.query_one(count, &[]).await.unwrap().get(0)
+        };
+        until("the first of them is in its queue", || async { (queued().await > 0).then_some(()) }).await;
+        // Single ones have their turn all along.
+        while queued().await < 2_000 {
+            let run = engine.trigger("single", json!(1)).await;
+            let task = single.find_tasks().await.remove(0);
+            single.finish(&task, json!(1)).await;
+            engine.run_is(&run["id"], "succeeded").await;
+        }
+        let mut timed = worker(&engine, &["timed"], 2_000).await;
+        let mut seen = std::collections::HashSet::new();
+        while seen.len() < 2_000 {
+            for task in timed.find_tasks().await {
+                assert_eq!(task["attempt"], 1);
+                assert!(seen.insert(task["run"].to_string()), "{task} came twice");
+            }
+        }
     }
 }

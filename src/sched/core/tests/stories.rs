@@ -268,3 +268,20 @@ fn a_blocked_head_does_not_block_what_is_behind_it() {
     w.settle();
     assert_eq!(w.state(blocked), Running);
 }
+
+#[test]
+fn one_step_fires_a_piece_of_what_is_due_at_one_instant() {
+    let mut w = World::new(settings());
+    let at = w.now.plus(SEC * 10);
+    let runs: Vec<_> = (0..150).map(|_| w.trigger_with(|r| r.run_at = Some(at)).0).collect();
+    w.settle();
+    w.now = at;
+    for moved in [64, 128, 150] {
+        assert_eq!(w.shard.next_timer(), Some(at), "the rest is due now");
+        w.step(Command::Tick);
+        assert_eq!(w.lanes[1].len(), moved);
+    }
+    assert_eq!(w.shard.next_timer(), None);
+    w.settle();
+    assert!(runs.iter().all(|run| w.state(*run) == Queued));
+}
