@@ -241,15 +241,20 @@ pub async fn drop_old(pool: &Pool, now: Timestamp, keep: Duration) -> Result<()>
     let mut conn = pool.get().await?;
     let cutoff = now.minus(keep).to_utc();
     for old in list(&mut conn).await?.iter().filter(|partition| partition.plain && partition.to <= cutoff) {
-        if old.by == By::Id && is_referred(&mut conn, old).await? {
-            continue;
-        }
-        if let Err(e) = drop_one(&mut conn, old).await {
+        let dropped = match old.by {
+            By::Id => drop_unless_referred(&mut conn, old).await,
+            By::Time => drop_one(&mut conn, old).await,
+        };
+        if let Err(e) = dropped {
             // Such as a view of somebody else on it: the others go all the same.
             warn!(error = %e, partition = old.name, "a partition past its retention cannot be dropped, a later pass will try");
         }
     }
     expire_keys(&mut conn, now).await
+}
+
+async fn drop_unless_referred(conn: &mut AsyncPgConnection, old: &Partition) -> Result<()> {
+    if is_referred(conn, old).await? { Ok(()) } else { drop_one(conn, old).await }
 }
 
 /// The parent is locked only as long as the detaching takes.

@@ -111,6 +111,9 @@ async fn a_week_whose_name_is_taken_gets_another_one() {
     sql.batch_execute(&insert).await.unwrap();
     assert_eq!(number(&sql, &format!("select count(*) from event_2_{}", day(far))).await, 1);
     assert_eq!(weeks(&sql, "event").await, 1);
+    let indexes = |table: &str| format!("select count(*) from pg_index where indrelid = '{table}'::regclass");
+    let parent = number(&sql, &indexes("event")).await;
+    assert_eq!(number(&sql, &indexes(&format!("event_2_{}", day(far)))).await, parent);
     // And it is known as what it is, by whatever name.
     partitions::drop_old(&pool, far.plus(WEEK * 3), WEEK).await.unwrap();
     assert_eq!(weeks(&sql, "event").await, 0);
@@ -199,6 +202,15 @@ async fn a_second_helve_lives_in_another_schema_of_the_database() {
     for engine in engines {
         engine.stop().await;
     }
+    // A version before this one left a second install half done; this one finishes it.
+    admin
+        .batch_execute(
+            "drop schema helve_audit_two cascade;
+            delete from two.__diesel_schema_migrations where version = '20261124000021'",
+        )
+        .await
+        .unwrap();
+    assert_eq!(migrate::migrate(&Database::at(&two)).await.unwrap(), ["2026-11-24-000021_audit"]);
     // The one goes, the other stays whole.
     admin.batch_execute("drop schema one cascade").await.unwrap();
     assert_eq!(number(&admin, "select count(*) from helve_audit_two.run").await, 1);
@@ -208,6 +220,37 @@ async fn a_second_helve_lives_in_another_schema_of_the_database() {
     assert!(said.contains("nothing was changed") && said.contains("search_path%3Dtwo"), "{said}");
     let said = refused(&with_path(&bare, "none"), &["migrate"]);
     assert!(said.contains("names no schema that exists"), "{said}");
+}
+
+/// A role that owns its schema and no more, on a server with room for its connections but not for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rights_and_connections_that_are_missing_are_named_before_anything_is_written() {
+    let url = bare_database().await;
+    let admin = sql(&url).await;
+    let database: String = admin.query_one("select current_database()::text", &[]).await.unwrap().get(0);
+    let role = format!("owner_of_{database}");
+    let set_up = format!("create role {role} login connection limit 12; create schema helve authorization {role}");
+    admin.batch_execute(&set_up).await.unwrap();
+    let url = with_path(&url.replace("//postgres@", &format!("//{role}@")), "helve");
+    let said = refused(&url, &["migrate"]);
+    assert!(said.contains(&format!("grant create on database {database} to {role}")), "{said}");
+    assert_eq!(number(&admin, "select count(*) from pg_class where relnamespace = 'helve'::regnamespace").await, 0);
+    admin.batch_execute(&format!("grant create on database {database} to {role}")).await.unwrap();
+    assert!(run(&url, &["migrate"]).status.success());
+
+    let serve = ["serve", "--allow-unsafe-settings", "--listen", "127.0.0.1:0"];
+    let said = refused(&url, &serve);
+    assert!(said.contains("the role allows 12 connections and the engine needs 13"), "{said}");
+    let limits = format!("alter role {role} connection limit -1; alter database {database} connection limit 11");
+    admin.batch_execute(&limits).await.unwrap();
+    let said = refused(&url, &serve);
+    assert!(said.contains("the database allows 11") && !said.contains("the role"), "{said}");
+    admin.batch_execute(&format!("alter database {database} connection limit -1")).await.unwrap();
+    Builder::new().on(&url).await.stop().await;
+    admin
+        .batch_execute(&format!("drop schema helve, helve_audit cascade; drop owned by {role}; drop role {role}"))
+        .await
+        .unwrap();
 }
 
 /// A table of another application that the statements would meet instead of Helve's.
@@ -248,17 +291,22 @@ async fn a_change_behind_a_long_reader_stops_nobody() {
         .unwrap();
     reader.batch_execute("begin; select from open_run").await.unwrap();
     let database = Database::at(&url);
-    let change = tokio::spawn(async move { migrate::migrate(&database).await });
+    let mut change = std::pin::pin!(migrate::migrate(&database));
     // Whoever queued up behind the change for long is refused.
     client.batch_execute("set lock_timeout = '400ms'").await.unwrap();
     let waits = "select count(*) from pg_stat_activity where application_name = 'helve:migrate' \
         and wait_event_type = 'Lock' and datname = current_database()";
-    let mut met = 0;
-    while met < 3 {
-        assert!(!change.is_finished());
-        client.batch_execute("begin; lock table open_run in row exclusive mode; commit").await.unwrap();
-        met += number(&client, waits).await;
+    let others = async {
+        let mut met = 0;
+        while met < 3 {
+            client.batch_execute("begin; lock table open_run in row exclusive mode; commit").await.unwrap();
+            met += number(&client, waits).await;
+        }
+    };
+    tokio::select! {
+        early = &mut change => panic!("the reader was not waited for: {early:?}"),
+        met = tokio::time::timeout(Duration::from_secs(60), others) => met.expect("the change tries again and again"),
     }
     reader.batch_execute("commit").await.unwrap();
-    assert_eq!(change.await.unwrap().unwrap(), ["2026-11-24-000052_run_labels"]);
+    assert_eq!(change.await.unwrap(), ["2026-11-24-000052_run_labels"]);
 }
