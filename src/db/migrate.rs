@@ -33,8 +33,9 @@ const PATIENCE: &str = "50ms";
 const REST: Duration = Duration::from_millis(500);
 /// How often it tries: two minutes in all.
 const TRIES: u32 = 220;
-/// Every so many tries it says what it waits for.
+/// Every so many tries it says what it waits for, and once before that.
 const WORD: u32 = 20;
+const FIRST_WORD: u32 = 4;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 type Change = Box<dyn Migration<Pg>>;
@@ -109,7 +110,7 @@ async fn upgrade(mut conn: AsyncPgConnection, changes: Changes) -> Result<Vec<St
         match outcome {
             Ok(()) => return Ok(applied),
             Err(e) if e.to_string().contains("lock timeout") => {
-                if attempt % WORD == 0 {
+                if attempt % WORD == 0 || attempt == FIRST_WORD {
                     warn!("a change waits for {}", users(&mut conn).await);
                 }
                 tokio::time::sleep(REST).await;

@@ -257,9 +257,10 @@ async fn drop_unless_referred(conn: &mut AsyncPgConnection, old: &Partition) -> 
     if is_referred(conn, old).await? { Ok(()) } else { drop_one(conn, old).await }
 }
 
-/// The parent is locked only as long as the detaching takes.
+/// The parent is locked only as long as the detaching takes. Where it is read for long, as by a backup, a later pass
+/// drops it: each try keeps the lanes waiting.
 async fn drop_one(conn: &mut AsyncPgConnection, old: &Partition) -> Result<()> {
-    for attempt in 1..=PATIENT {
+    for attempt in 1..=BRIEF {
         match guarded(conn, &format!("drop table if exists {}", old.name)).await {
             Ok(()) => {
                 info!(partition = old.name, "dropped a partition past its retention");

@@ -1,6 +1,6 @@
 //! A database that Helve shares with others: it touches what is its own, and is not stopped by what is theirs.
 
-use std::process::Output;
+use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use helve::clock::Clock;
@@ -8,6 +8,7 @@ use helve::config::Database;
 use helve::db::{Pool, home, migrate, partitions};
 use helve::id::{RunId, TenantId};
 use serde_json::json;
+use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio_postgres::Client;
 
 use crate::support::{Builder, bare_database, fresh_database, helve, sql};
@@ -290,23 +291,25 @@ async fn a_change_behind_a_long_reader_stops_nobody() {
         .await
         .unwrap();
     reader.batch_execute("begin; select from open_run").await.unwrap();
-    let database = Database::at(&url);
-    let mut change = std::pin::pin!(migrate::migrate(&database));
+    let pid: i32 = reader.query_one("select pg_backend_pid()", &[]).await.unwrap().get(0);
+    let mut change = tokio::process::Command::from(helve());
+    change.args(["migrate", "--json"]).env("DATABASE_URL", &url).kill_on_drop(true);
+    let mut change = change.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut said = BufReader::new(change.stderr.take().unwrap()).lines();
     // Whoever queued up behind the change for long is refused.
     client.batch_execute("set lock_timeout = '400ms'").await.unwrap();
-    let waits = "select count(*) from pg_stat_activity where application_name = 'helve:migrate' \
-        and wait_event_type = 'Lock' and datname = current_database()";
     let others = async {
-        let mut met = 0;
-        while met < 3 {
+        loop {
             client.batch_execute("begin; lock table open_run in row exclusive mode; commit").await.unwrap();
-            met += number(&client, waits).await;
         }
     };
-    tokio::select! {
-        early = &mut change => panic!("the reader was not waited for: {early:?}"),
-        met = tokio::time::timeout(Duration::from_secs(60), others) => met.expect("the change tries again and again"),
-    }
+    let word = tokio::select! {
+        word = tokio::time::timeout(Duration::from_secs(60), said.next_line()) => word.unwrap().unwrap().unwrap(),
+        () = others => unreachable!(),
+    };
+    assert!(word.contains("a change waits") && word.contains(&format!("session {pid} (")), "{word}");
     reader.batch_execute("commit").await.unwrap();
-    assert_eq!(change.await.unwrap(), ["2026-11-24-000052_run_labels"]);
+    let done = change.wait_with_output().await.unwrap();
+    let applied: serde_json::Value = serde_json::from_slice(&done.stdout).unwrap();
+    assert_eq!(applied["applied"], json!(["2026-11-24-000052_run_labels"]));
 }
