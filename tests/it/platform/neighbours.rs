@@ -254,6 +254,35 @@ async fn rights_and_connections_that_are_missing_are_named_before_anything_is_wr
         .unwrap();
 }
 
+/// Engines log in as different members of the role that owns everything: each drops what the other made.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn weeks_belong_to_the_owner_of_their_table_whoever_makes_them() {
+    let url = bare_database().await;
+    let admin = sql(&url).await;
+    let name: String = admin.query_one("select current_database()::text", &[]).await.unwrap().get(0);
+    let (owner, a, b) = (format!("owner_{name}"), format!("app_a_{name}"), format!("app_b_{name}"));
+    admin
+        .batch_execute(&format!(
+            "create role {owner}; create role {a} login in role {owner}; create role {b} login in role {owner};
+            grant create on database {name} to {owner}; create schema helve authorization {owner}"
+        ))
+        .await
+        .unwrap();
+    let as_role = |role: &str| with_path(&url.replace("//postgres@", &format!("//{role}@")), "helve");
+    migrate::migrate(&Database::at(format!("{}%20-crole%3D{owner}", as_role(&a)))).await.unwrap();
+    let now = Clock::system().now();
+    partitions::make_ahead(&pool(&as_role(&a)), now).await.unwrap();
+    assert_eq!(weeks(&admin, "helve.payload").await, 4);
+    partitions::drop_old(&pool(&as_role(&b)), now.plus(WEEK * 9), WEEK).await.unwrap();
+    assert_eq!(weeks(&admin, "helve.payload").await, 0);
+    admin
+        .batch_execute(&format!(
+            "drop schema helve, helve_audit cascade; drop owned by {owner}, {a}, {b}; drop role {a}, {b}, {owner}"
+        ))
+        .await
+        .unwrap();
+}
+
 /// A table of another application that the statements would meet instead of Helve's.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_table_that_hides_one_of_helve_s_is_named_at_the_start() {
