@@ -203,7 +203,7 @@ impl Base {
     /// What the handlers use; starts the bulk jobs.
     fn api(&self, scheduler: &Scheduler, forwarder: Forwarder, tickets: Tickets) -> ApiState {
         let config = &self.config;
-        let owner = scheduler.clone();
+        let (owner, metrics, clock) = (scheduler.clone(), Arc::clone(&self.metrics), self.clock.clone());
         let jobs = jobs::start(jobs::Parts {
             pool: self.pool.clone(),
             scheduler: scheduler.clone(),
@@ -225,13 +225,23 @@ impl Base {
             limits: Arc::clone(&self.limits),
             shares: self.shares.clone(),
             clock: self.clock.clone(),
-            readiness: Readiness::new(move || owner.is_ready()),
+            readiness: Readiness::new(move || takes_work(&owner, &metrics, &clock)),
             streams: config.http.streams_per_tenant,
             observed: Observed::new(Arc::clone(&self.metrics), config.http.metrics),
             tracer: self.tracer.clone(),
             stopping: self.closing.clone(),
         })
     }
+}
+
+fn takes_work(scheduler: &Scheduler, metrics: &Metrics, clock: &Clock) -> Result<()> {
+    if !scheduler.is_ready() {
+        return Err(Error::unavailable("the scheduler is not ready"));
+    }
+    if metrics.is_stalled(clock.now()) {
+        return Err(Error::unavailable("nothing has been committed for 5 s although something waits for it"));
+    }
+    Ok(())
 }
 
 async fn check_schema(pool: &Pool) -> Result<()> {

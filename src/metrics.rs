@@ -3,8 +3,10 @@
 pub mod process;
 pub mod text;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
+
+use crate::clock::Timestamp;
 
 /// Upper bounds of durations, in microseconds.
 const MICROS: &[u64] = &[
@@ -137,11 +139,73 @@ pub struct LaneMetrics {
     pub busy: Histogram,
     /// Statements whose answer was lost.
     pub unknown: Counter,
+    /// Transitions that were set aside and wait by themselves, now.
+    aside: AtomicUsize,
+    /// Since when something has waited and nothing has gone through, in microseconds of the engine's time; 0: not so.
+    since: AtomicI64,
+    /// Batches since then that brought nothing through, with the one underway. A single one may be one locked row.
+    fruitless: AtomicUsize,
+    underway: AtomicBool,
 }
 
 impl Default for LaneMetrics {
     fn default() -> Self {
-        Self { rows: Histogram::new(Unit::Rows), busy: Histogram::new(Unit::Seconds), unknown: Counter::default() }
+        Self {
+            rows: Histogram::new(Unit::Rows),
+            busy: Histogram::new(Unit::Seconds),
+            unknown: Counter::default(),
+            aside: AtomicUsize::new(0),
+            since: AtomicI64::new(0),
+            fruitless: AtomicUsize::new(0),
+            underway: AtomicBool::new(false),
+        }
+    }
+}
+
+impl LaneMetrics {
+    /// A batch begins.
+    pub fn begin(&self, now: Timestamp) {
+        // Only the lane itself writes this.
+        if self.since.load(Ordering::Relaxed) == 0 {
+            self.since.store(now.micros(), Ordering::Relaxed);
+        }
+        self.underway.store(true, Ordering::Relaxed);
+    }
+
+    /// Some of the batch went through, or was refused for good; the rest goes on from here.
+    pub fn go_on(&self, now: Timestamp) {
+        self.since.store(now.micros(), Ordering::Relaxed);
+        self.fruitless.store(0, Ordering::Relaxed);
+    }
+
+    /// The batch is over. `fruitful`: something of it went through.
+    pub fn end(&self, fruitful: bool) {
+        if fruitful {
+            self.since.store(0, Ordering::Relaxed);
+            self.fruitless.store(0, Ordering::Relaxed);
+        } else {
+            self.fruitless.fetch_add(1, Ordering::Relaxed);
+        }
+        self.underway.store(false, Ordering::Relaxed);
+    }
+
+    /// So many transitions are set aside now.
+    pub fn set_aside(&self, n: usize) {
+        self.aside.store(n, Ordering::Relaxed);
+    }
+
+    /// How many transitions are set aside.
+    pub fn aside(&self) -> usize {
+        self.aside.load(Ordering::Relaxed)
+    }
+
+    /// How long the lane has not committed although something waits for it.
+    pub fn stalled(&self, now: Timestamp) -> Duration {
+        let stands = self.underway.load(Ordering::Relaxed) || self.fruitless.load(Ordering::Relaxed) > 1;
+        match self.since.load(Ordering::Relaxed) {
+            since if since != 0 && stands => now.since(Timestamp::from_micros(since)),
+            _ => Duration::ZERO,
+        }
     }
 }
 
@@ -179,6 +243,16 @@ pub struct Metrics {
     pub takeovers: Counter,
     /// What became of spans.
     pub spans: SpanMetrics,
+}
+
+/// A lane that has committed nothing for so long, although something waits for it, does not take work.
+const STALLED: Duration = Duration::from_secs(5);
+
+impl Metrics {
+    /// Whether one of the lanes has been standing for 5 s or more.
+    pub fn is_stalled(&self, now: Timestamp) -> bool {
+        [&self.create, &self.finish].iter().any(|lane| lane.stalled(now) >= STALLED)
+    }
 }
 
 impl Default for Metrics {
@@ -222,5 +296,24 @@ mod tests {
         times.observe(Duration::from_micros(500));
         let (below, all) = times.cumulative();
         assert_eq!((below[0], all), ((0.0005, 1), 2));
+    }
+
+    #[test]
+    fn a_lane_stands_when_batch_after_batch_brings_nothing_through() {
+        let lane = LaneMetrics::default();
+        let at = |seconds: i64| Timestamp::from_micros(seconds * 1_000_000);
+        let stalled = |seconds: i64| lane.stalled(at(seconds)).as_secs();
+        lane.begin(at(10));
+        assert_eq!(stalled(17), 7, "one that is underway for long");
+        lane.end(false);
+        assert_eq!(stalled(18), 0, "a single row that is locked is not the lane");
+        lane.begin(at(19));
+        lane.end(false);
+        assert_eq!(stalled(20), 10);
+        lane.begin(at(21));
+        lane.go_on(at(22));
+        assert_eq!(stalled(23), 1);
+        lane.end(true);
+        assert_eq!(stalled(30), 0);
     }
 }

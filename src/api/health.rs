@@ -24,14 +24,14 @@ const FRESH: Duration = Duration::from_secs(1);
 pub struct Readiness(Arc<Shared>);
 
 struct Shared {
-    /// Whether the scheduler takes work.
-    scheduler: Box<dyn Fn() -> bool + Send + Sync>,
+    /// Whether the scheduler takes work, and if not, why.
+    scheduler: Box<dyn Fn() -> Result<()> + Send + Sync>,
     last: Mutex<Option<(Instant, bool)>>,
 }
 
 impl Readiness {
     /// Ready when `scheduler` says so and the database answers.
-    pub fn new(scheduler: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+    pub fn new(scheduler: impl Fn() -> Result<()> + Send + Sync + 'static) -> Self {
         Self(Arc::new(Shared { scheduler: Box::new(scheduler), last: Mutex::new(None) }))
     }
 
@@ -39,9 +39,7 @@ impl Readiness {
         if state.stopping.is_cancelled() {
             return Err(Error::unavailable("the engine stops"));
         }
-        if !(self.0.scheduler)() {
-            return Err(Error::unavailable("the scheduler is not ready"));
-        }
+        (self.0.scheduler)()?;
         let mut last = self.0.last.lock().await;
         let now = state.clock.instant();
         let known = last.filter(|(at, _)| now.duration_since(*at) < FRESH).map(|(_, answers)| answers);
@@ -79,7 +77,7 @@ pub async fn health() -> Response {
 
 /// Check that the engine can take work
 ///
-/// The scheduler owns its shards and the database answers.
+/// Every shard has an owner, what waits for a commit is committed within 5 s, and the database answers.
 #[utoipa::path(
     get,
     path = "/readyz",

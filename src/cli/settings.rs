@@ -23,17 +23,38 @@ pub(super) fn pg_setting(text: &str) -> Result<(String, String), String> {
     Ok((name.to_owned(), value.to_owned()))
 }
 
-fn count(text: &str) -> Result<usize, String> {
-    text.parse().ok().filter(|n| *n > 0).ok_or_else(|| "must be a whole number above zero".to_owned())
+/// Reads a whole number from one on. Every number has an upper bound: past it the engine would break at something that
+/// is not its own, such as the size of a row of an index, and break for everybody.
+fn count<T>(most: T) -> impl Fn(&str) -> Result<T, String> + Clone
+where
+    T: std::str::FromStr + PartialOrd + std::fmt::Display + From<u8> + Copy + Send + Sync + 'static,
+{
+    whole(1.into(), most)
 }
 
-fn count_u32(text: &str) -> Result<u32, String> {
-    count(text)?.try_into().map_err(|_| format!("must be at most {}", u32::MAX))
+fn whole<T>(least: T, most: T) -> impl Fn(&str) -> Result<T, String> + Clone
+where
+    T: std::str::FromStr + PartialOrd + std::fmt::Display + Copy + Send + Sync + 'static,
+{
+    move |text| {
+        let number = text.parse().ok().filter(|n| *n >= least && *n <= most);
+        number.ok_or_else(|| format!("must be a whole number from {least} to {most}"))
+    }
 }
 
-fn count_i32(text: &str) -> Result<i32, String> {
-    text.parse().ok().filter(|n| *n >= 0).ok_or_else(|| "must be a whole number from zero on".to_owned())
+/// Reads a duration with an upper bound.
+fn up_to(most: Duration) -> impl Fn(&str) -> Result<Duration, String> + Clone {
+    move |text| match span(text)? {
+        longer if longer > most => Err(format!("must be at most {}", duration::format(most))),
+        d => Ok(d),
+    }
 }
+
+const MIB: usize = 1 << 20;
+const MINUTE: Duration = Duration::from_secs(60);
+const DAY: Duration = Duration::from_secs(24 * 3_600);
+/// What a name may have at most: two of them stand in one row of an index, which has 2,704 bytes at most.
+const LONGEST_NAME: usize = 1_000;
 
 fn switch(text: &str) -> Result<bool, String> {
     match text {
@@ -83,75 +104,75 @@ macro_rules! settings {
 }
 
 settings! { LimitArgs => Limits, "Limits";
-    payload_bytes: usize = "limit-payload-bytes", "HELVE_LIMIT_PAYLOAD_BYTES", count,
+    payload_bytes: usize = "limit-payload-bytes", "HELVE_LIMIT_PAYLOAD_BYTES", count(64 * MIB),
         "Bytes of one input, event payload or output";
-    body_bytes: usize = "limit-body-bytes", "HELVE_LIMIT_BODY_BYTES", count, "Bytes of one request body";
-    frame_bytes: usize = "limit-frame-bytes", "HELVE_LIMIT_FRAME_BYTES", count, "Bytes of one frame of a worker";
-    tenant_bytes: usize = "limit-tenant-bytes", "HELVE_LIMIT_TENANT_BYTES", count,
+    body_bytes: usize = "limit-body-bytes", "HELVE_LIMIT_BODY_BYTES", count(256 * MIB), "Bytes of one request body";
+    frame_bytes: usize = "limit-frame-bytes", "HELVE_LIMIT_FRAME_BYTES", count(256 * MIB), "Bytes of one frame of a worker";
+    tenant_bytes: usize = "limit-tenant-bytes", "HELVE_LIMIT_TENANT_BYTES", count(MIB * MIB),
         "Bytes of memory that one tenant's requests may hold; past it they are refused with 429";
-    bulk_items: usize = "limit-bulk-items", "HELVE_LIMIT_BULK_ITEMS", count, "Items of one bulk request";
-    metadata_keys: usize = "limit-metadata-keys", "HELVE_LIMIT_METADATA_KEYS", count, "Keys of one metadata object";
-    metadata_bytes: usize = "limit-metadata-bytes", "HELVE_LIMIT_METADATA_BYTES", count,
+    bulk_items: usize = "limit-bulk-items", "HELVE_LIMIT_BULK_ITEMS", count(100_000), "Items of one bulk request";
+    metadata_keys: usize = "limit-metadata-keys", "HELVE_LIMIT_METADATA_KEYS", count(1_000), "Keys of one metadata object";
+    metadata_bytes: usize = "limit-metadata-bytes", "HELVE_LIMIT_METADATA_BYTES", count(MIB),
         "Bytes of one metadata object";
-    name_bytes: usize = "limit-name-bytes", "HELVE_LIMIT_NAME_BYTES", count, "Bytes of a name or a key";
-    json_depth: usize = "limit-json-depth", "HELVE_LIMIT_JSON_DEPTH", count, "Nesting of any JSON document";
-    event_matches: usize = "limit-event-matches", "HELVE_LIMIT_EVENT_MATCHES", count,
+    name_bytes: usize = "limit-name-bytes", "HELVE_LIMIT_NAME_BYTES", count(LONGEST_NAME), "Bytes of a name or a key";
+    json_depth: usize = "limit-json-depth", "HELVE_LIMIT_JSON_DEPTH", count(128), "Nesting of any JSON document";
+    event_matches: usize = "limit-event-matches", "HELVE_LIMIT_EVENT_MATCHES", count(10_000),
         "Runs that one event may start";
-    page_items: usize = "limit-page-items", "HELVE_LIMIT_PAGE_ITEMS", count, "Items of one page of a list";
-    wait: Duration = "limit-wait", "HELVE_LIMIT_WAIT", span, "The longest wait of a trigger";
-    delay: Duration = "limit-delay", "HELVE_LIMIT_DELAY", span, "The longest delay of a run";
-    actions: usize = "limit-actions", "HELVE_LIMIT_ACTIONS", count, "Actions of one worker";
-    slots: u32 = "limit-slots", "HELVE_LIMIT_SLOTS", count_u32, "Slots of one kind of one worker";
-    labels: usize = "limit-labels", "HELVE_LIMIT_LABELS", count, "Labels of one worker";
-    log_line_bytes: usize = "limit-log-line-bytes", "HELVE_LIMIT_LOG_LINE_BYTES", count,
+    page_items: usize = "limit-page-items", "HELVE_LIMIT_PAGE_ITEMS", count(10_000), "Items of one page of a list";
+    wait: Duration = "limit-wait", "HELVE_LIMIT_WAIT", up_to(60 * MINUTE), "The longest wait of a trigger";
+    delay: Duration = "limit-delay", "HELVE_LIMIT_DELAY", up_to(10 * 366 * DAY), "The longest delay of a run";
+    actions: usize = "limit-actions", "HELVE_LIMIT_ACTIONS", count(10_000), "Actions of one worker";
+    slots: u32 = "limit-slots", "HELVE_LIMIT_SLOTS", count(1_000_000_u32), "Slots of one kind of one worker";
+    labels: usize = "limit-labels", "HELVE_LIMIT_LABELS", count(1_000), "Labels of one worker";
+    log_line_bytes: usize = "limit-log-line-bytes", "HELVE_LIMIT_LOG_LINE_BYTES", count(MIB),
         "Bytes of one log line that are kept";
-    log_lines: usize = "limit-log-lines", "HELVE_LIMIT_LOG_LINES", count, "Log lines of one run that are kept";
-    log_bytes: usize = "limit-log-bytes", "HELVE_LIMIT_LOG_BYTES", count, "Bytes of the log of one run";
-    log_rate: u32 = "limit-log-rate", "HELVE_LIMIT_LOG_RATE", count_u32,
+    log_lines: usize = "limit-log-lines", "HELVE_LIMIT_LOG_LINES", count(10_000_000), "Log lines of one run that are kept";
+    log_bytes: usize = "limit-log-bytes", "HELVE_LIMIT_LOG_BYTES", count(1_024 * MIB), "Bytes of the log of one run";
+    log_rate: u32 = "limit-log-rate", "HELVE_LIMIT_LOG_RATE", count(1_000_000_u32),
         "Log lines, and KiB of them, of one worker a second";
-    progress_bytes: usize = "limit-progress-bytes", "HELVE_LIMIT_PROGRESS_BYTES", count,
+    progress_bytes: usize = "limit-progress-bytes", "HELVE_LIMIT_PROGRESS_BYTES", count(MIB),
         "Bytes of the data of one progress";
 }
 
 settings! { SchedulingArgs => Scheduling, "Scheduling";
     optimistic: bool = "scheduling-optimistic", "HELVE_SCHEDULING_OPTIMISTIC", switch,
         "on: a trigger that finds a free slot is created assigned; off: everything is queued first";
-    optimistic_slots: usize = "scheduling-optimistic-slots", "HELVE_SCHEDULING_OPTIMISTIC_SLOTS", count,
+    optimistic_slots: usize = "scheduling-optimistic-slots", "HELVE_SCHEDULING_OPTIMISTIC_SLOTS", count(1_000_000),
         "Optimistic assignments that wait for their commit; past it triggers are queued";
-    window: usize = "scheduling-window", "HELVE_SCHEDULING_WINDOW", count,
+    window: usize = "scheduling-window", "HELVE_SCHEDULING_WINDOW", count(100_000),
         "Queued runs of one action that memory holds";
-    pending: usize = "scheduling-pending", "HELVE_SCHEDULING_PENDING", count,
+    pending: usize = "scheduling-pending", "HELVE_SCHEDULING_PENDING", count(1_000_000),
         "Triggers that wait for a commit; past it they are refused with 429";
-    grace: Duration = "scheduling-grace", "HELVE_SCHEDULING_GRACE", span, "How long a lost worker keeps its work";
-    ack: Duration = "scheduling-ack", "HELVE_SCHEDULING_ACK", span,
+    grace: Duration = "scheduling-grace", "HELVE_SCHEDULING_GRACE", up_to(DAY), "How long a lost worker keeps its work";
+    ack: Duration = "scheduling-ack", "HELVE_SCHEDULING_ACK", up_to(MINUTE),
         "After this time an unconfirmed assignment is sent again";
-    cancel_grace: Duration = "scheduling-cancel-grace", "HELVE_SCHEDULING_CANCEL_GRACE", span,
+    cancel_grace: Duration = "scheduling-cancel-grace", "HELVE_SCHEDULING_CANCEL_GRACE", up_to(DAY),
         "How long a cancelled attempt may hold its slot";
-    redeliveries: i32 = "scheduling-redeliveries", "HELVE_SCHEDULING_REDELIVERIES", count_i32,
+    redeliveries: i32 = "scheduling-redeliveries", "HELVE_SCHEDULING_REDELIVERIES", whole(0, 1_000_000_i32),
         "Times that a run is taken back from lost workers before it fails";
-    silence: Duration = "scheduling-silence", "HELVE_SCHEDULING_SILENCE", span,
+    silence: Duration = "scheduling-silence", "HELVE_SCHEDULING_SILENCE", up_to(DAY),
         "Silence after which a worker counts as gone";
-    heartbeat: Duration = "scheduling-heartbeat", "HELVE_SCHEDULING_HEARTBEAT", span,
+    heartbeat: Duration = "scheduling-heartbeat", "HELVE_SCHEDULING_HEARTBEAT", up_to(DAY),
         "The longest time between two frames of a worker";
-    lease: Duration = "scheduling-lease", "HELVE_SCHEDULING_LEASE", span,
+    lease: Duration = "scheduling-lease", "HELVE_SCHEDULING_LEASE", up_to(5 * MINUTE),
         "How long an engine's lease lasts without renewal";
 }
 
 settings! { RetentionArgs => Retention, "Retention";
-    history: Duration = "retention-history", "HELVE_RETENTION_HISTORY", span,
+    history: Duration = "retention-history", "HELVE_RETENTION_HISTORY", up_to(100 * 366 * DAY),
         "How long finished runs and events are kept";
-    idempotency: Duration = "retention-idempotency", "HELVE_RETENTION_IDEMPOTENCY", span,
+    idempotency: Duration = "retention-idempotency", "HELVE_RETENTION_IDEMPOTENCY", up_to(366 * DAY),
         "How long idempotency keys are kept";
-    jobs: Duration = "retention-jobs", "HELVE_RETENTION_JOBS", span, "How long bulk jobs are kept after their end";
+    jobs: Duration = "retention-jobs", "HELVE_RETENTION_JOBS", up_to(366 * DAY), "How long bulk jobs are kept after their end";
 }
 
 settings! { HttpArgs => Http, "HTTP";
-    connections: usize = "http-connections", "HELVE_HTTP_CONNECTIONS", count, "Connections at once, sockets included";
-    drain: Duration = "http-drain", "HELVE_HTTP_DRAIN", span,
+    connections: usize = "http-connections", "HELVE_HTTP_CONNECTIONS", count(1_000_000), "Connections at once, sockets included";
+    drain: Duration = "http-drain", "HELVE_HTTP_DRAIN", up_to(60 * MINUTE),
         "How long a stop waits for requests and workers";
-    sockets_per_tenant: usize = "http-sockets-per-tenant", "HELVE_HTTP_SOCKETS_PER_TENANT", count,
+    sockets_per_tenant: usize = "http-sockets-per-tenant", "HELVE_HTTP_SOCKETS_PER_TENANT", count(1_000_000),
         "Worker sockets of one tenant";
-    streams_per_tenant: usize = "http-streams-per-tenant", "HELVE_HTTP_STREAMS_PER_TENANT", count,
+    streams_per_tenant: usize = "http-streams-per-tenant", "HELVE_HTTP_STREAMS_PER_TENANT", count(100_000),
         "Event streams of one tenant";
     metrics: MetricsAccess = "http-metrics", "HELVE_HTTP_METRICS", metrics_access,
         "Who may read /metrics: open, token (scope admin) or off";
@@ -284,8 +305,15 @@ mod tests {
             ["--http-metrics", "on"],
             ["--limit-payload-bytes", "99999999"],
             ["--limit-tenant-bytes", "8388607"],
+            // Two of them would not fit into a row of an index.
+            ["--limit-name-bytes", "1001"],
+            ["--scheduling-window", "100001"],
+            ["--scheduling-redeliveries", "-1"],
+            ["--limit-wait", "61m"],
         ] {
             assert!(parse(&wrong).is_err(), "{wrong:?}");
         }
+        let text = parse(&["--limit-name-bytes", "8000"]).unwrap_err();
+        assert!(text.contains("from 1 to 1000"), "{text}");
     }
 }

@@ -11,7 +11,7 @@ use diesel_async::pooled_connection::{
 };
 use diesel_async::{AsyncPgConnection, SimpleAsyncConnection};
 use futures_util::FutureExt;
-use tokio_postgres::config::SslMode;
+use tokio_postgres::config::{Host, SslMode, SslNegotiation};
 use tokio_postgres::tls::{MakeTlsConnect, NoTlsStream};
 use tokio_postgres::{Client, Connection, NoTls, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
@@ -19,12 +19,15 @@ use tracing::{debug, warn};
 
 use super::driven::{Driven, Driver};
 use super::failure::{is_disconnected, map_error};
+use super::sqlstate::{self, LastState, Listened, Listening, Plainly};
 use super::target::Target;
 use crate::config::Database;
 use crate::error::{Error, Result};
 
 /// The longest that opening a connection, or waiting for one of the pool, may take.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Where PostgreSQL listens unless told otherwise.
+const DEFAULT_PORT: u16 = 5432;
 
 /// Connections for reads and transactions off the hot path. Cheap to clone.
 #[derive(Clone)]
@@ -57,10 +60,11 @@ pub(in crate::db) async fn connect_verbosely(database: &Database, name: &str) ->
 pub(in crate::db) async fn connect_driven(database: &Database, name: &str) -> Result<Driven> {
     let target = Target::new(database, name)?;
     let opened = async {
-        let (client, mut driver) = raw(&target).await?;
+        let last_error = LastState::default();
+        let (client, mut driver) = raw(&target, &last_error).await?;
         let conn = driver.drive(AsyncPgConnection::try_from(client)).await?;
-        let mut driven = Driven { conn, driver };
-        let Driven { conn, driver } = &mut driven;
+        let mut driven = Driven { conn, driver, last_error };
+        let Driven { conn, driver, .. } = &mut driven;
         driver.drive(set_up(conn, database.statement_timeout)).await?;
         Ok(driven)
     };
@@ -102,12 +106,46 @@ async fn dial(target: &Target) -> Result<AsyncPgConnection, ConnectionError> {
     }
 }
 
-async fn raw(target: &Target) -> Result<(Client, Driver), ConnectionError> {
-    // The end of the connection reaches the waiting statement as an error of its own.
-    Ok(match reach(target).await? {
-        Reached::Tls(client, driver) => (client, Driver::new(async move { drop(driver.await) })),
-        Reached::Plain(client, driver) => (client, Driver::new(async move { drop(driver.await) })),
-    })
+/// A connection for an owner who drives it; the codes of its errors are noted in `last`.
+async fn raw(target: &Target, last: &LastState) -> Result<(Client, Driver), ConnectionError> {
+    let bad = |e: tokio_postgres::Error| ConnectionError::BadConnection(with_causes(&e));
+    let last = last.clone();
+    let mut config = target.config.clone();
+    if let Some(tls) = &target.tls {
+        let connector = Listening { connector: MakeRustlsConnect::new(tls.as_ref().clone()), last: last.clone() };
+        // With `prefer` the driver would go on unheard where the server has no TLS.
+        match config.ssl_mode(SslMode::Require).connect(connector).await {
+            Ok((client, connection)) => return Ok((client, driving(connection))),
+            Err(e) if is_no_tls(target, &e) => debug!(error = %with_causes(&e), "TLS failed, going on without"),
+            Err(e) => return Err(bad(e)),
+        }
+    }
+    config.ssl_mode(SslMode::Disable);
+    match config.get_hosts() {
+        [Host::Unix(dir)] => {
+            let port = config.get_ports().first().copied().unwrap_or(DEFAULT_PORT);
+            let stream = sqlstate::local(dir, port).await.map_err(|e| ConnectionError::BadConnection(e.to_string()))?;
+            let raw = config.connect_raw(Listened::new(stream, last), NoTls).await;
+            raw.map(|(client, connection)| (client, driving(connection))).map_err(bad)
+        }
+        hosts if !hosts.is_empty() && hosts.iter().all(|host| matches!(host, Host::Tcp(_))) => {
+            let connector = Listening { connector: Plainly, last };
+            config.ssl_mode(SslMode::Require).ssl_negotiation(SslNegotiation::Direct);
+            config.connect(connector).await.map(|(client, connection)| (client, driving(connection))).map_err(bad)
+        }
+        // Addresses without names, or local sockets among others: the codes of its errors stay unknown.
+        _ => config.connect(NoTls).await.map(|(client, connection)| (client, driving(connection))).map_err(bad),
+    }
+}
+
+/// The end of the connection reaches the waiting statement as an error of its own.
+fn driving(connection: impl Future<Output = Result<(), tokio_postgres::Error>> + Send + 'static) -> Driver {
+    Driver::new(async move { drop(connection.await) })
+}
+
+/// Whether the server has no TLS and `sslmode` allows to go on without.
+fn is_no_tls(target: &Target, e: &tokio_postgres::Error) -> bool {
+    target.fall_back && e.to_string().contains("TLS")
 }
 
 /// A connection of the driver below, before anybody drives it.
@@ -121,9 +159,7 @@ async fn reach(target: &Target) -> Result<Reached, ConnectionError> {
     if let Some(tls) = &target.tls {
         match target.config.connect(MakeRustlsConnect::new(tls.as_ref().clone())).await {
             Ok((client, driver)) => return Ok(Reached::Tls(client, Box::new(driver))),
-            Err(e) if target.fall_back && e.to_string().contains("TLS") => {
-                debug!(error = %with_causes(&e), "TLS failed, going on without as sslmode=prefer allows");
-            }
+            Err(e) if is_no_tls(target, &e) => debug!(error = %with_causes(&e), "TLS failed, going on without"),
             Err(e) => return Err(bad(&e)),
         }
     }

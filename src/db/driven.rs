@@ -12,6 +12,8 @@ use std::task::{Context, Poll, Wake, Waker};
 use diesel_async::AsyncPgConnection;
 use futures_util::task::AtomicWaker;
 
+use super::sqlstate::LastState;
+
 /// Nobody polls.
 const IDLE: u8 = 0;
 /// Someone polls.
@@ -31,6 +33,8 @@ pub(in crate::db) struct Driver {
 pub(in crate::db) struct Driven {
     pub conn: AsyncPgConnection,
     pub driver: Driver,
+    /// The code of its last error.
+    pub last_error: LastState,
 }
 
 /// Wakes the task that drives, except while that polls: then the poll is repeated.

@@ -24,6 +24,7 @@ mod run_list;
 pub mod run_pick;
 pub mod runs;
 pub mod scan;
+pub mod sqlstate;
 pub(crate) mod statement;
 mod target;
 pub mod tenants;

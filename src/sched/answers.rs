@@ -13,6 +13,7 @@ use crate::failpoint::{self, Point};
 use crate::hub::Room;
 use crate::id::{EventId, RunId};
 
+use super::batch::Class;
 use super::core::{Answer, Command, Ticket, Transport};
 use super::owner::{Owner, Waiter};
 use super::reads::ReadJob;
@@ -214,7 +215,7 @@ impl Owner {
         }
         if room == Room::No {
             let (shard, session) = (socket.shard, socket.session);
-            self.step(shard, Command::Congested(session), false);
+            self.step(shard, Command::Congested(session), Class::Single);
         }
     }
 

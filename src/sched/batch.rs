@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use crate::id::TenantId;
 
 use super::core::Row;
-use super::lane::{About, Job, about};
+use super::lane::Job;
+use super::rows::{About, about};
 
 /// Rows of one statement: past this a batch only adds latency.
 const MAX_ROWS: usize = 250;
@@ -24,16 +25,32 @@ const LATELY: Duration = Duration::from_secs(1);
 /// How long bulk rests then, in times of its last batch: it keeps a fifth of the lane's time.
 const REST: u32 = 4;
 
-/// Who takes turns: the single and the bulk work of each tenant.
-type Source = (TenantId, bool);
+/// Rows that timers may fill while single ones wait, or did lately.
+const MAX_DUE_ROWS: usize = 64;
+/// Transitions of timers that wait at most, and a piece more. The others stay with their timers.
+const DUE_AHEAD: usize = 256;
+
+/// Where a transition comes from: whose turn it is follows from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Class {
+    /// Something single: a trigger, a result, a cancel.
+    Single,
+    /// An item of a bulk request.
+    Bulk,
+    /// A timer: thousands may be due at one instant.
+    Due,
+}
+
+/// Who takes turns: each class of the work of each tenant.
+type Source = (TenantId, Class);
 
 /// Transitions that wait for their lane, round robin over tenants.
 #[derive(Default)]
 pub(super) struct Waiting {
     queues: HashMap<Source, VecDeque<Job>>,
     turns: VecDeque<Source>,
-    singles: usize,
-    len: usize,
+    /// Transitions of each class.
+    counts: [usize; 3],
     /// When a single row was last taken.
     single_at: Option<Instant>,
     /// Since when a batch with bulk rows is underway.
@@ -45,33 +62,44 @@ pub(super) struct Waiting {
 impl Waiting {
     /// Whether more of a tenant's bulk requests should be decided.
     pub fn has_room(&self, tenant: TenantId) -> bool {
-        self.queues.get(&(tenant, true)).is_none_or(|q| q.len() < BULK_AHEAD)
+        self.queues.get(&(tenant, Class::Bulk)).is_none_or(|q| q.len() < BULK_AHEAD)
     }
 
-    pub fn push(&mut self, job: Job, bulk: bool) {
-        let source = (job.write.tenant, bulk);
+    /// Whether more timers should fire.
+    pub const fn has_room_for_due(&self) -> bool {
+        self.of(Class::Due) < DUE_AHEAD
+    }
+
+    pub fn push(&mut self, job: Job, class: Class) {
+        // Of a worker or a pause a later transition must not overtake an earlier one: they have one queue.
+        let class = if about(&job) == About::Runs { class } else { Class::Single };
+        let source = (job.write.tenant, class);
         let queue = self.queues.entry(source).or_default();
         if queue.is_empty() {
             self.turns.push_back(source);
         }
         queue.push_back(job);
-        self.len += 1;
-        self.singles += usize::from(!bulk);
+        self.counts[class as usize] += 1;
+    }
+
+    const fn of(&self, class: Class) -> usize {
+        self.counts[class as usize]
     }
 
     /// Transitions that wait.
-    pub const fn len(&self) -> usize {
-        self.len
+    pub fn len(&self) -> usize {
+        self.counts.iter().sum()
     }
 
-    pub const fn is_empty(&self) -> bool {
-        self.len == 0
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     /// How long nothing is taken although something waits: bulk requests that leave others their time.
     pub fn rests(&self, now: Instant) -> Option<Duration> {
-        let until = self.bulk_from.filter(|_| self.singles == 0 && self.is_short(now))?;
-        Some(until.saturating_duration_since(now)).filter(|rest| !rest.is_zero() && !self.is_empty())
+        let only_bulk = self.of(Class::Bulk) > 0 && self.of(Class::Bulk) == self.len();
+        let until = self.bulk_from.filter(|_| only_bulk && self.is_short(now))?;
+        Some(until.saturating_duration_since(now)).filter(|rest| !rest.is_zero())
     }
 
     /// The batch that was taken last is written. Beside single rows bulk rests after each of its batches, so that most
@@ -86,11 +114,20 @@ impl Waiting {
         self.single_at.is_some_and(|at| now.saturating_duration_since(at) < LATELY)
     }
 
+    /// Rows of a class that a batch may have.
+    const fn most(class: Class, short: bool) -> usize {
+        match class {
+            Class::Bulk if short => MAX_BULK_ROWS,
+            Class::Due if short => MAX_DUE_ROWS,
+            Class::Single | Class::Bulk | Class::Due => MAX_ROWS,
+        }
+    }
+
     /// The next batch: whole transitions in turn, until a bound. A larger one goes alone. Transitions about
     /// workers have a statement of their own, and never two of one worker in it.
     pub fn next_batch(&mut self, now: Instant) -> Vec<Job> {
-        let (mut batch, mut rows, mut bytes, mut bulk_rows) = (Vec::new(), 0, 0, 0);
-        if self.singles > 0 {
+        let (mut batch, mut rows, mut bytes, mut rows_of) = (Vec::new(), 0, 0, [0_usize; 3]);
+        if self.of(Class::Single) > 0 {
             self.single_at = Some(now);
         }
         let short = self.is_short(now);
@@ -103,10 +140,10 @@ impl Waiting {
             let goes_too = || {
                 rows + more_rows <= MAX_ROWS
                     && bytes + more_bytes <= MAX_BYTES
-                    && !(source.1 && short && bulk_rows + more_rows > MAX_BULK_ROWS)
+                    && rows_of[source.1 as usize] + more_rows <= Self::most(source.1, short)
                     && goes_with(&batch, head)
             };
-            let fits = !(source.1 && rests) && (batch.is_empty() || goes_too());
+            let fits = !(source.1 == Class::Bulk && rests) && (batch.is_empty() || goes_too());
             if !fits {
                 self.turns.push_back(source);
                 passed += 1;
@@ -115,7 +152,7 @@ impl Waiting {
             passed = 0;
             rows += more_rows;
             bytes += more_bytes;
-            bulk_rows += if source.1 { more_rows } else { 0 };
+            rows_of[source.1 as usize] += more_rows;
             if let Some(job) = self.take(source) {
                 batch.push(job);
             }
@@ -123,15 +160,14 @@ impl Waiting {
                 break;
             }
         }
-        self.bulk_since = (bulk_rows > 0).then_some(now);
+        self.bulk_since = (rows_of[Class::Bulk as usize] > 0).then_some(now);
         batch
     }
 
     fn take(&mut self, source: Source) -> Option<Job> {
         let queue = self.queues.get_mut(&source)?;
         let job = queue.pop_front()?;
-        self.len -= 1;
-        self.singles -= usize::from(!source.1);
+        self.counts[source.1 as usize] -= 1;
         if queue.is_empty() {
             self.queues.remove(&source);
         } else {
@@ -172,22 +208,31 @@ fn size(rows: &[Row]) -> usize {
 mod tests {
     use super::*;
     use crate::clock::{Clock, Timestamp};
+    use crate::domain::status::RunStatus;
     use crate::id::WorkerId;
     use crate::sched::core::{Lane, Write};
 
     const MS: Duration = Duration::from_millis(1);
 
     fn job(tenant: TenantId) -> Job {
-        let worker = WorkerId::generate(Timestamp::from_micros(1));
-        let write = Write { flight: 1, lane: Lane::Create, tenant, rows: vec![Row::DropWorker(worker)] };
-        Job { shard: 0, write }
+        let row = crate::sched::core::EndRow {
+            run: crate::id::RunId::generate(Timestamp::from_micros(1)),
+            tenant,
+            guard: crate::sched::core::Guard { state: RunStatus::Queued, attempt: 0, session: None },
+            state: RunStatus::Cancelled,
+            output: None,
+            error: None,
+            finished_at: Timestamp::from_micros(1),
+            reason: None,
+        };
+        Job { shard: 0, write: Write { flight: 1, lane: Lane::Finish, tenant, rows: vec![Row::End(Box::new(row))] } }
     }
 
     fn filled(singles: usize, bulk: usize) -> (Waiting, [TenantId; 2]) {
         let tenants = [1, 2].map(|n| TenantId::generate(Timestamp::from_micros(n * 1_000_000)));
         let mut waiting = Waiting::default();
-        (0..bulk).for_each(|_| waiting.push(job(tenants[0]), true));
-        (0..singles).for_each(|_| waiting.push(job(tenants[1]), false));
+        (0..bulk).for_each(|_| waiting.push(job(tenants[0]), Class::Bulk));
+        (0..singles).for_each(|_| waiting.push(job(tenants[1]), Class::Single));
         (waiting, tenants)
     }
 
@@ -208,7 +253,7 @@ mod tests {
         waiting.landed(now + MS * 5);
         assert_eq!(waiting.rests(now + MS * 7), Some(MS * (5 * REST - 2)));
         // A single row does not wait for that, and goes alone.
-        waiting.push(job(other), false);
+        waiting.push(job(other), Class::Single);
         assert_eq!(waiting.rests(now + MS * 7), None);
         assert_eq!(waiting.next_batch(now + MS * 7).len(), 1);
         waiting.landed(now + MS * 8);
@@ -220,5 +265,40 @@ mod tests {
         waiting.landed(now + MS * 900);
         assert_eq!(waiting.rests(now + MS * 1_100), None);
         assert_eq!(waiting.next_batch(now + MS * 1_100).len(), MAX_ROWS);
+    }
+
+    #[test]
+    fn timers_share_a_batch_with_what_is_single_and_fill_it_alone() {
+        let (mut waiting, [timers, other]) = filled(0, 0);
+        let now = Clock::system().instant();
+        (0..600).for_each(|_| waiting.push(job(timers), Class::Due));
+        assert!(!waiting.has_room_for_due());
+        assert_eq!(waiting.next_batch(now).len(), MAX_ROWS);
+        // Also what the same tenant asks for singly does not wait behind its timers.
+        for tenant in [timers, other] {
+            waiting.push(job(tenant), Class::Single);
+        }
+        assert_eq!(waiting.next_batch(now + MS).len(), MAX_DUE_ROWS + 2);
+        waiting.landed(now + MS * 2);
+        assert_eq!((waiting.rests(now + MS * 2), waiting.next_batch(now + MS * 2).len()), (None, MAX_DUE_ROWS));
+        waiting.next_batch(now + MS * 3);
+        waiting.next_batch(now + MS * 4);
+        assert!(waiting.has_room_for_due());
+    }
+
+    #[test]
+    fn what_is_about_a_worker_keeps_its_order_whoever_wants_it() {
+        let (mut waiting, [tenant, _]) = filled(0, 0);
+        let worker = WorkerId::generate(Timestamp::from_micros(1));
+        let about_worker = |flight| {
+            let rows = vec![Row::DropWorker(worker)];
+            Job { shard: 0, write: Write { flight, lane: Lane::Finish, tenant, rows } }
+        };
+        let now = Clock::system().instant();
+        for (flight, class) in [(1, Class::Single), (2, Class::Due), (3, Class::Single)] {
+            waiting.push(about_worker(flight), class);
+        }
+        let order: Vec<u64> = (0..3).flat_map(|_| waiting.next_batch(now)).map(|job| job.write.flight).collect();
+        assert_eq!(order, [1, 2, 3]);
     }
 }

@@ -15,6 +15,7 @@ use crate::id::{EventId, RunId, SessionId, TenantId, WorkerId};
 use crate::share::Held;
 
 use super::answers::{Bulk, Outcomes, Reply};
+use super::batch::Class;
 use super::core::{Body, Command, CreateKey, NewEventRow, NewRunRow, NewSession, Ticket, Transport, WorkerMessage};
 use super::gauges::Question;
 use super::moves::moved;
@@ -42,7 +43,7 @@ impl Owner {
                 let (tenant, watch) = (run.tenant, run.watch);
                 let row = self.new_run(run);
                 let ticket = self.ticket(shard_of(tenant), Reply::Create { run: row.id, reply, watch });
-                self.step(shard_of(tenant), Command::Create(Box::new(row), Some(ticket)), false);
+                self.step(shard_of(tenant), Command::Create(Box::new(row), Some(ticket)), Class::Single);
             }
             Request::CreateMany { runs, held, reply } => {
                 let tenant = runs.first().map(|run| run.tenant);
@@ -55,23 +56,24 @@ impl Owner {
                 self.begin_bulk(tenant, (BulkWork::Events(events.into_iter().enumerate(), bulk), None));
             }
             Request::Event { event, reply } => {
-                let (tenant, bulk) = (event.tenant, event.specs.len() > 1);
+                let tenant = event.tenant;
+                let class = if event.specs.len() > 1 { Class::Bulk } else { Class::Single };
                 let ticket = self.ticket(shard_of(tenant), Reply::Event { reply });
                 let row = self.new_event(event);
-                self.step(shard_of(tenant), Command::CreateEvent(Box::new(row), ticket), bulk);
+                self.step(shard_of(tenant), Command::CreateEvent(Box::new(row), ticket), class);
             }
             Request::Cancel { tenant, run, reply } => {
                 let ticket = self.ticket(shard_of(tenant), Reply::Cancel { reply });
-                self.step(shard_of(tenant), Command::Cancel { tenant, run, ticket }, false);
+                self.step(shard_of(tenant), Command::Cancel { tenant, run, ticket }, Class::Single);
             }
             Request::Unpark { tenant, run, reply } => {
                 let ticket = self.ticket(shard_of(tenant), Reply::Unpark { reply });
-                self.step(shard_of(tenant), Command::Unpark { tenant, run, ticket }, false);
+                self.step(shard_of(tenant), Command::Unpark { tenant, run, ticket }, Class::Single);
             }
             Request::Pause { order, reply } => {
                 let shard = shard_of(order.tenant);
                 let ticket = self.ticket(shard, Reply::Pause { reply });
-                self.step(shard, Command::Pause(Box::new(order), ticket), false);
+                self.step(shard, Command::Pause(Box::new(order), ticket), Class::Single);
             }
             Request::Why { asked, reply } => {
                 let now = self.clock.now();
@@ -92,7 +94,7 @@ impl Owner {
             Request::Measure(question) => self.measure(question),
             Request::Drain { within } => {
                 for shard in self.shards.numbers() {
-                    self.step(shard, Command::Drain(within), false);
+                    self.step(shard, Command::Drain(within), Class::Single);
                 }
             }
             Request::Quiesce { reply } => self.quiesced.push(reply),
@@ -247,7 +249,7 @@ impl Owner {
                     let item = Reply::Item { place, bulk: Arc::clone(&bulk) };
                     let Some(ticket) = self.item_ticket(shard, item) else { continue };
                     let row = self.new_run(run);
-                    self.step(shard, Command::Create(Box::new(row), Some(ticket)), true);
+                    self.step(shard, Command::Create(Box::new(row), Some(ticket)), Class::Bulk);
                 }
                 if runs.len() > 0 {
                     self.bulks.put_back(tenant, (BulkWork::Runs(runs, bulk), held));
@@ -262,7 +264,7 @@ impl Owner {
                     let item = Reply::EventItem { place, bulk: Arc::clone(&bulk) };
                     let Some(ticket) = self.item_ticket(shard, item) else { continue };
                     let row = self.new_event(event);
-                    self.step(shard, Command::CreateEvent(Box::new(row), ticket), true);
+                    self.step(shard, Command::CreateEvent(Box::new(row), ticket), Class::Bulk);
                 }
                 if events.len() > 0 {
                     self.bulks.put_back(tenant, (BulkWork::Events(events, bulk), held));
@@ -302,7 +304,7 @@ impl Owner {
             holding,
         };
         let ticket = self.ticket(shard, Reply::Connect { transport, reply });
-        self.step(shard, Command::Connect(Box::new(new), ticket), false);
+        self.step(shard, Command::Connect(Box::new(new), ticket), Class::Single);
     }
 
     fn worker(&mut self, from: Connection, message: FromWorker) {
@@ -335,7 +337,7 @@ impl Owner {
             FromWorker::Log(_) | FromWorker::Progress(_) => return,
         };
         let Connection { session, transport } = from;
-        self.step(shard, Command::Worker { session, transport, message }, false);
+        self.step(shard, Command::Worker { session, transport, message }, Class::Single);
         if gone {
             self.flush();
             self.forget_socket(transport);

@@ -1,26 +1,33 @@
 //! Group commit: whatever arrived while the last commit ran becomes one statement. What a batch became is
-//! known for certain before its lane goes on: committed, refused, or taken over.
+//! known for certain before its lane goes on: committed, refused, set aside, or taken over.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tracing::{error, info, warn};
-use uuid::Uuid;
 
 use crate::clock::{Clock, Timestamp};
 use crate::config::Database;
-use crate::db::lane::{CreateRows, FinishRows, LaneConnection, LaneError, LaneName};
+use crate::db::lane::{LOCK, LaneConnection, LaneError, LaneName, Refusal};
+use crate::db::{Pool, partitions};
 use crate::failpoint::{self, Point};
-use crate::id::{EventId, NodeId, RunId, WorkerId};
+use crate::id::NodeId;
 use crate::metrics::{LaneMetrics, Metrics};
 
-use super::core::{Flight, Row, RowOutcome, Write};
+use super::core::{Flight, RowOutcome, Write};
 use super::lease::Standing;
+use super::rows::{self, About, about};
 
 /// How long a statement may go unanswered before its outcome counts as unknown.
 const PATIENCE: Duration = Duration::from_secs(20);
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+/// So often a batch may be refused for one reason before its transitions go singly.
+const REPEATS: u32 = 3;
+/// So many transitions that fail alone, one after another and before any succeeds, are no longer single ones' fault.
+const ALONE: usize = 3;
+/// How long a single transition waits for a lock: others wait behind it.
+const SHORT_LOCK: Duration = Duration::from_millis(100);
 
 /// A transition in a batch, with the shard that it belongs to.
 pub(super) struct Job {
@@ -35,20 +42,64 @@ pub(super) enum Done {
 }
 
 /// What became of a batch.
+#[derive(Default)]
 pub(super) struct BatchDone {
     pub results: Vec<(usize, Flight, Done)>,
     /// Answers that were lost on the way.
     pub unknown: u64,
     /// Statements.
     pub statements: u64,
+    /// Transitions that something of theirs alone holds up, a row that somebody has locked: the lane goes on without
+    /// them, and they are tried again by themselves.
+    pub aside: Vec<Job>,
     /// Another process owns everything now.
     pub fenced: bool,
+}
+
+impl BatchDone {
+    fn commit(&mut self, jobs: Vec<Job>, outcomes: Vec<Vec<RowOutcome>>) {
+        let committed = jobs.into_iter().zip(outcomes);
+        self.results.extend(committed.map(|(j, o)| (j.shard, j.write.flight, Done::Committed(o))));
+    }
+}
+
+/// Another process has taken over.
+struct Taken;
+
+/// How often in a row a batch was refused for the same reason.
+#[derive(Default)]
+struct Repeats {
+    last: Option<LaneError>,
+    times: u32,
+}
+
+impl Repeats {
+    /// Notes a refusal. True: it is here to stay.
+    fn again(&mut self, failed: &LaneError) -> bool {
+        let same = match (&self.last, failed) {
+            (Some(LaneError::Aborted(last)), LaneError::Aborted(now)) => last.code == now.code,
+            (Some(LaneError::NoWeek(_)), LaneError::NoWeek(_)) => true,
+            _ => false,
+        };
+        self.times = if same { self.times + 1 } else { 1 };
+        self.last = Some(failed.clone());
+        self.times >= REPEATS
+    }
+
+    const fn is_first(&self) -> bool {
+        self.times <= 1
+    }
+}
+
+fn not_connected() -> LaneError {
+    LaneError::Aborted(Refusal::unsent("not connected"))
 }
 
 /// One of the two writers.
 pub(super) struct LaneWriter {
     name: LaneName,
     database: Database,
+    pool: Pool,
     node: NodeId,
     clock: Clock,
     standing: Standing,
@@ -57,17 +108,22 @@ pub(super) struct LaneWriter {
     conn: Option<LaneConnection>,
 }
 
+/// What a writer is made of.
+pub(super) struct WriterParts {
+    pub database: Database,
+    /// Makes weeks that are missing.
+    pub pool: Pool,
+    pub node: NodeId,
+    pub clock: Clock,
+    pub standing: Standing,
+    pub key_lifetime: Duration,
+    pub metrics: Arc<Metrics>,
+}
+
 impl LaneWriter {
-    pub fn new(
-        name: LaneName,
-        database: Database,
-        node: NodeId,
-        clock: Clock,
-        standing: Standing,
-        key_lifetime: Duration,
-        metrics: Arc<Metrics>,
-    ) -> Self {
-        Self { name, database, node, clock, standing, key_lifetime, metrics, conn: None }
+    pub fn new(name: LaneName, parts: WriterParts) -> Self {
+        let WriterParts { database, pool, node, clock, standing, key_lifetime, metrics } = parts;
+        Self { name, database, pool, node, clock, standing, key_lifetime, metrics, conn: None }
     }
 
     /// Opens the connection, at the start: the lane's backend must be known before anything is written.
@@ -80,11 +136,38 @@ impl LaneWriter {
     /// lane takes nothing else.
     pub async fn run(&mut self, jobs: Vec<Job>) -> BatchDone {
         let (begun, rows) = (self.clock.instant(), jobs.iter().map(|job| job.write.rows.len()).sum::<usize>());
+        self.measured().begin(self.clock.now());
         let done = self.commit(jobs).await;
         let metrics = self.measured();
+        metrics.end(!done.results.is_empty());
         metrics.rows.record(u64::try_from(rows).unwrap_or(u64::MAX));
         metrics.busy.observe(self.clock.instant().duration_since(begun));
         metrics.unknown.add(done.unknown);
+        done
+    }
+
+    /// Tries what was set aside once more: all of it, and when that fails the first of it alone.
+    pub async fn run_aside(&mut self, jobs: Vec<Job>) -> BatchDone {
+        let mut done = BatchDone::default();
+        self.wait_for_locks(SHORT_LOCK).await;
+        let together = if jobs.len() > 1 { self.attempt(&jobs, &mut done).await } else { Err(not_connected()) };
+        match together {
+            Ok(outcomes) => done.commit(jobs, outcomes),
+            Err(LaneError::Fenced) => done.fenced = true,
+            Err(_) => {
+                let mut others = jobs;
+                let first: Vec<Job> = others.drain(..1).collect();
+                match self.run_singly(first, &mut done).await {
+                    Ok(left) => done.aside.extend(left),
+                    Err(Taken) => done.fenced = true,
+                }
+                done.aside.extend(others);
+            }
+        }
+        self.wait_for_locks(LOCK).await;
+        if !done.results.is_empty() {
+            self.measured().end(true);
+        }
         done
     }
 
@@ -96,66 +179,111 @@ impl LaneWriter {
     }
 
     async fn commit(&mut self, jobs: Vec<Job>) -> BatchDone {
-        let mut done = BatchDone { results: Vec::with_capacity(jobs.len()), unknown: 0, statements: 0, fenced: false };
-        let mut rest = jobs;
-        let mut pause = FIRST_PAUSE;
+        let mut done = BatchDone::default();
+        let (mut rest, mut pause, mut repeats) = (jobs, FIRST_PAUSE, Repeats::default());
         while !rest.is_empty() {
-            match self.attempt(&rest, &mut done).await {
+            let failed = match self.attempt(&rest, &mut done).await {
                 Ok(outcomes) => {
-                    let committed = rest.into_iter().zip(outcomes);
-                    done.results.extend(committed.map(|(j, o)| (j.shard, j.write.flight, Done::Committed(o))));
+                    done.commit(rest, outcomes);
                     return done;
                 }
-                Err(LaneError::Fenced) => {
+                Err(failed) => failed,
+            };
+            let guilty_is_one = match &failed {
+                LaneError::Fenced => {
                     done.fenced = true;
                     return done;
                 }
-                Err(LaneError::Poison(why)) if rest.len() == 1 => {
-                    error!(error = %why, lane = self.name.as_str(), "the database refuses a transition");
-                    done.results.extend(rest.drain(..).map(|j| (j.shard, j.write.flight, Done::Rejected(why.clone()))));
+                LaneError::Poison(_) => true,
+                LaneError::NoWeek(why) => {
+                    warn!(error = %why, lane = self.name.as_str(), "a week is missing and is made");
+                    self.make_weeks(&rest).await;
+                    repeats.again(&failed)
                 }
-                Err(LaneError::Poison(_)) => {
-                    if self.run_singly(&mut rest, &mut done).await.is_err() {
+                LaneError::Aborted(refusal) if refusal.is_locked() => true,
+                LaneError::Aborted(refusal) => repeats.again(&failed) && refusal.may_be_of_one(),
+                LaneError::Unknown(_) => false,
+            };
+            if guilty_is_one {
+                self.wait_for_locks(SHORT_LOCK).await;
+                let left = self.run_singly(rest, &mut done).await;
+                self.wait_for_locks(LOCK).await;
+                match left {
+                    Ok(left) => rest = left,
+                    Err(Taken) => {
                         done.fenced = true;
                         return done;
                     }
                 }
-                Err(LaneError::Aborted(why) | LaneError::Unknown(why)) => {
-                    warn!(error = %why, lane = self.name.as_str(), "a batch was not written, trying again");
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(LONGEST_PAUSE);
-                }
+                continue;
+            }
+            warn!(error = ?failed, lane = self.name.as_str(), "a batch was not written, trying again");
+            let at_once = matches!(&failed, LaneError::Aborted(refusal) if refusal.is_conflict()) && repeats.is_first();
+            if !at_once {
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
             }
         }
         done
     }
 
-    /// One of the batch is poisoned: each transition alone, in order, since later ones build on earlier
-    /// ones. What cannot be decided now stays in `rest`.
-    async fn run_singly(&mut self, rest: &mut Vec<Job>, done: &mut BatchDone) -> Result<(), ()> {
-        let mut jobs = std::mem::take(rest).into_iter();
-        while let Some(job) = jobs.next() {
+    /// One of the batch is guilty: each transition alone, in order. Gives back what cannot be decided now.
+    async fn run_singly(&mut self, jobs: Vec<Job>, done: &mut BatchDone) -> Result<Vec<Job>, Taken> {
+        let (mut jobs, mut failed, mut landed) = (jobs.into_iter(), 0, false);
+        while failed < ALONE || landed {
+            let Some(job) = jobs.next() else { return Ok(Vec::new()) };
             let one = [job];
             let outcome = self.attempt(&one, done).await;
             let [job] = one;
+            failed += 1;
             match outcome {
-                Ok(mut outcomes) => {
-                    let outcome = outcomes.pop().unwrap_or_default();
-                    done.results.push((job.shard, job.write.flight, Done::Committed(outcome)));
+                Ok(outcomes) => {
+                    done.commit(vec![job], outcomes);
+                    self.measured().go_on(self.clock.now());
+                    landed = true;
                 }
-                Err(LaneError::Poison(why)) => {
-                    error!(error = %why, lane = self.name.as_str(), "the database refuses a transition");
-                    done.results.push((job.shard, job.write.flight, Done::Rejected(why)));
-                }
-                Err(LaneError::Fenced) => return Err(()),
+                Err(LaneError::Fenced) => return Err(Taken),
+                Err(LaneError::Poison(why) | LaneError::NoWeek(why)) => self.reject(job, why, done),
+                Err(LaneError::Aborted(refusal)) if refusal.may_be_of_one() => self.hold_up(job, refusal, done),
                 Err(LaneError::Aborted(_) | LaneError::Unknown(_)) => {
-                    rest.push(job);
-                    rest.extend(jobs);
-                    return Ok(());
+                    return Ok([job].into_iter().chain(jobs).collect());
                 }
             }
         }
-        Ok(())
+        Ok(jobs.collect())
+    }
+
+    fn reject(&self, job: Job, why: String, done: &mut BatchDone) {
+        error!(error = %why, lane = self.name.as_str(), "the database refuses a transition");
+        done.results.push((job.shard, job.write.flight, Done::Rejected(why)));
+    }
+
+    /// This transition does not go through now, others do. Who wants something new is told so; what ends or moves a run
+    /// must not be lost, and waits by itself.
+    fn hold_up(&self, job: Job, refusal: Refusal, done: &mut BatchDone) {
+        if self.name == LaneName::Create && !refusal.is_locked() {
+            return self.reject(job, refusal.why, done);
+        }
+        warn!(error = %refusal.why, code = ?refusal.code, lane = self.name.as_str(), "a transition is set aside");
+        done.aside.push(job);
+    }
+
+    /// Makes the weeks that the rows of a batch need.
+    async fn make_weeks(&mut self, jobs: &[Job]) {
+        for at in rows::times(jobs, self.clock.now()) {
+            if let Err(e) = partitions::make_ahead(&self.pool, at).await {
+                warn!(error = %e, "a week could not be made");
+            }
+        }
+    }
+
+    /// From now on a statement waits so long for a lock. A new connection waits as usual.
+    async fn wait_for_locks(&mut self, patience: Duration) {
+        if let Some(conn) = self.conn.as_mut()
+            && !matches!(tokio::time::timeout(PATIENCE, conn.wait_for_locks(patience)).await, Ok(Ok(())))
+        {
+            self.conn = None;
+        }
     }
 
     /// Sends a batch once. A lost answer is resolved before this returns: `Unknown` never leaves it, except
@@ -180,7 +308,7 @@ impl LaneWriter {
 
     async fn send(&mut self, jobs: &[Job]) -> Result<Vec<Vec<RowOutcome>>, LaneError> {
         let now = self.clock.now();
-        let Some(conn) = self.conn.as_mut() else { return Err(LaneError::Aborted("not connected".to_owned())) };
+        let Some(conn) = self.conn.as_mut() else { return Err(not_connected()) };
         let about = about(&jobs[0]);
         let (before, after) = match self.name {
             LaneName::Create => (Point::BeforeCreate, Point::AfterCreate),
@@ -189,10 +317,10 @@ impl LaneWriter {
         };
         failpoint::hit(before).await;
         let sent = match self.name {
-            LaneName::Create => send_creates(conn, jobs, now, self.key_lifetime).await,
-            LaneName::Finish if about == About::Workers => send_workers(conn, jobs).await,
-            LaneName::Finish if about == About::Pause => send_pauses(conn, jobs).await,
-            LaneName::Finish => send_finishes(conn, jobs, now).await,
+            LaneName::Create => rows::send_creates(conn, jobs, now, self.key_lifetime).await,
+            LaneName::Finish if about == About::Workers => rows::send_workers(conn, jobs).await,
+            LaneName::Finish if about == About::Pause => rows::send_pauses(conn, jobs).await,
+            LaneName::Finish => rows::send_finishes(conn, jobs, now).await,
         };
         if sent.is_ok() && failpoint::loses_answer(after).await {
             return Err(LaneError::Unknown("a failpoint".to_owned()));
@@ -210,9 +338,9 @@ impl LaneWriter {
             self.standing.wait().await;
             let read = async {
                 self.open().await?;
-                let Some(conn) = self.conn.as_mut() else { return Err(LaneError::Aborted("not connected".to_owned())) };
-                let (runs, events) = ids(jobs);
-                conn.traces(&runs, &events, earliest_end(jobs, since)).await
+                let Some(conn) = self.conn.as_mut() else { return Err(not_connected()) };
+                let (runs, events) = rows::ids(jobs);
+                conn.traces(&runs, &events, rows::earliest_end(jobs, since)).await
             };
             match tokio::time::timeout(PATIENCE, read).await {
                 Ok(Ok(traces)) => break traces,
@@ -224,159 +352,10 @@ impl LaneWriter {
             pause = (pause * 2).min(LONGEST_PAUSE);
         };
         failpoint::hit(Point::AfterReadback).await;
-        let outcomes: Vec<Vec<RowOutcome>> = jobs.iter().map(|job| trace(&job.write.rows, &traces)).collect();
+        let outcomes: Vec<Vec<RowOutcome>> = jobs.iter().map(|job| rows::trace(&job.write.rows, &traces)).collect();
         // One statement: if any of its rows is there, it was committed, and the others had missed.
         let committed = outcomes.iter().flatten().any(|o| matches!(o, RowOutcome::Applied(_)));
         info!(lane = self.name.as_str(), committed, "the batch with the lost answer is resolved");
         if committed { Ok(outcomes) } else { Err(LaneError::Unknown("it was not written".to_owned())) }
     }
-}
-
-/// What a transition is about: runs, or something that has a statement of its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum About {
-    Runs,
-    Workers,
-    /// One at a time: they are rare.
-    Pause,
-}
-
-pub(super) fn about(job: &Job) -> About {
-    match job.write.rows.first() {
-        Some(Row::PutWorker(_) | Row::DropWorker(_)) => About::Workers,
-        Some(Row::Pause(_)) => About::Pause,
-        Some(Row::Insert(_) | Row::InsertEvent(_) | Row::Move(_) | Row::End(_)) | None => About::Runs,
-    }
-}
-
-async fn send_creates(
-    conn: &mut LaneConnection,
-    jobs: &[Job],
-    now: Timestamp,
-    key_lifetime: Duration,
-) -> Result<Vec<Vec<RowOutcome>>, LaneError> {
-    let mut batch = CreateRows::at(now);
-    for row in jobs.iter().flat_map(|j| &j.write.rows) {
-        match row {
-            Row::Insert(row) => {
-                if let Some(key) = &row.run.key {
-                    batch.key(key, row.run.id.uuid(), now.plus(key_lifetime));
-                }
-                batch.run(row);
-            }
-            Row::InsertEvent(event) => {
-                if let Some(key) = &event.create_key {
-                    batch.key(key, event.id.uuid(), now.plus(key_lifetime));
-                }
-                batch.event(event);
-            }
-            Row::Move(_) | Row::End(_) | Row::PutWorker(_) | Row::DropWorker(_) | Row::Pause(_) => {}
-        }
-    }
-    let won = conn.create(&batch).await?;
-    let outcome = |row: &Row| if won.admits(gate(row)) { RowOutcome::Applied(None) } else { RowOutcome::KeyTaken };
-    Ok(jobs.iter().map(|j| j.write.rows.iter().map(outcome).collect()).collect())
-}
-
-fn gate(row: &Row) -> Option<Uuid> {
-    match row {
-        Row::Insert(row) => row.gate,
-        Row::InsertEvent(event) => event.create_key.as_ref().map(|_| event.id.uuid()),
-        Row::Move(_) | Row::End(_) | Row::PutWorker(_) | Row::DropWorker(_) | Row::Pause(_) => None,
-    }
-}
-
-async fn send_finishes(
-    conn: &mut LaneConnection,
-    jobs: &[Job],
-    now: Timestamp,
-) -> Result<Vec<Vec<RowOutcome>>, LaneError> {
-    let mut batch = FinishRows::at(now);
-    for row in jobs.iter().flat_map(|j| &j.write.rows) {
-        match row {
-            Row::Move(row) => batch.moves(row),
-            Row::End(row) => batch.end(row),
-            Row::Insert(_) | Row::InsertEvent(_) | Row::PutWorker(_) | Row::DropWorker(_) | Row::Pause(_) => {}
-        }
-    }
-    let mut found = conn.finish(&batch).await?;
-    let mut outcome = |row: &Row| {
-        let run = match row {
-            Row::Move(row) => row.run,
-            Row::End(row) => row.run,
-            Row::Insert(_) | Row::InsertEvent(_) | Row::PutWorker(_) | Row::DropWorker(_) | Row::Pause(_) => {
-                return RowOutcome::Missed;
-            }
-        };
-        found.take(run).map_or(RowOutcome::Missed, RowOutcome::Applied)
-    };
-    Ok(jobs.iter().map(|j| j.write.rows.iter().map(&mut outcome).collect()).collect())
-}
-
-async fn send_workers(conn: &mut LaneConnection, jobs: &[Job]) -> Result<Vec<Vec<RowOutcome>>, LaneError> {
-    let (mut put, mut gone): (Vec<_>, Vec<WorkerId>) = (Vec::new(), Vec::new());
-    for row in jobs.iter().flat_map(|j| &j.write.rows) {
-        match row {
-            Row::PutWorker(row) => put.push(&**row),
-            Row::DropWorker(worker) => gone.push(*worker),
-            Row::Insert(_) | Row::InsertEvent(_) | Row::Move(_) | Row::End(_) | Row::Pause(_) => {}
-        }
-    }
-    conn.workers(&put, &gone).await?;
-    Ok(jobs.iter().map(|j| vec![RowOutcome::Applied(None); j.write.rows.len()]).collect())
-}
-
-async fn send_pauses(conn: &mut LaneConnection, jobs: &[Job]) -> Result<Vec<Vec<RowOutcome>>, LaneError> {
-    for row in jobs.iter().flat_map(|j| &j.write.rows) {
-        if let Row::Pause(row) = row {
-            conn.pause(row).await?;
-        }
-    }
-    Ok(jobs.iter().map(|j| vec![RowOutcome::Applied(None); j.write.rows.len()]).collect())
-}
-
-fn ids(jobs: &[Job]) -> (Vec<RunId>, Vec<EventId>) {
-    let (mut runs, mut events) = (Vec::new(), Vec::new());
-    for row in jobs.iter().flat_map(|j| &j.write.rows) {
-        match row {
-            Row::Insert(row) => runs.push(row.run.id),
-            Row::InsertEvent(event) => events.push(event.id),
-            Row::Move(row) => runs.push(row.run),
-            Row::End(row) => runs.push(row.run),
-            Row::PutWorker(_) | Row::DropWorker(_) | Row::Pause(_) => {}
-        }
-    }
-    (runs, events)
-}
-
-/// Nothing of the batch ended before this; partitions of the history before it need not be read.
-fn earliest_end(jobs: &[Job], since: Timestamp) -> Timestamp {
-    let ends = jobs.iter().flat_map(|j| &j.write.rows).filter_map(|row| match row {
-        Row::End(row) => Some(row.finished_at),
-        Row::Insert(_)
-        | Row::InsertEvent(_)
-        | Row::Move(_)
-        | Row::PutWorker(_)
-        | Row::DropWorker(_)
-        | Row::Pause(_) => None,
-    });
-    ends.min().unwrap_or(since).min(since)
-}
-
-/// What the rows say of a transition whose answer was lost.
-fn trace(rows: &[Row], traces: &crate::db::lane::Traces) -> Vec<RowOutcome> {
-    let applied = |yes: bool, otherwise| if yes { RowOutcome::Applied(None) } else { otherwise };
-    rows.iter()
-        .map(|row| match row {
-            Row::Insert(row) => applied(traces.has_run(row.run.id), RowOutcome::KeyTaken),
-            Row::InsertEvent(event) => applied(traces.has_event(event.id), RowOutcome::KeyTaken),
-            Row::End(row) => applied(traces.has_end(row), RowOutcome::Missed),
-            Row::Move(row) => match traces.has_place(row) {
-                Some(body) => RowOutcome::Applied(body.filter(|_| row.want_body)),
-                None => RowOutcome::Missed,
-            },
-            // Writing a worker or a pause again changes nothing.
-            Row::PutWorker(_) | Row::DropWorker(_) | Row::Pause(_) => RowOutcome::Missed,
-        })
-        .collect()
 }

@@ -1,8 +1,10 @@
 //! The scheduler's handle: what the entries call. Everything behind it is one owner of state.
 
 mod answers;
+mod aside;
 mod batch;
 mod bulks;
+mod chores;
 mod cluster;
 pub mod core;
 mod directory;
@@ -19,6 +21,7 @@ mod owner;
 mod pausing;
 mod reads;
 mod request;
+mod rows;
 mod said;
 mod shards;
 mod share;

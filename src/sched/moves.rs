@@ -8,6 +8,7 @@ use crate::domain::delivery::{Close, Outgoing};
 use crate::error::Error;
 use crate::failpoint::{self, Point};
 
+use super::batch::Class;
 use super::cluster::{Order, Report};
 use super::core::Command;
 use super::owner::Owner;
@@ -42,7 +43,7 @@ impl Owner {
                         owned.leaves_at = Some(leaves_at);
                     }
                     // Workers open their next socket while this one still serves them.
-                    self.step(shard, Command::Drain(RECONNECT), false);
+                    self.step(shard, Command::Drain(RECONNECT), Class::Single);
                 }
             }
         }
@@ -55,12 +56,12 @@ impl Owner {
         for (shard, commands) in left {
             self.shards.insert(shard);
             for command in commands {
-                self.step(shard, command, false);
+                self.step(shard, command, Class::Single);
             }
         }
         failpoint::hit_now(Point::AfterRecover);
         // Their timers are read at once.
-        self.timers_at = self.clock.now();
+        self.chores.read_at = self.clock.now();
         self.report(Report::Gained(shards));
     }
 

@@ -19,8 +19,9 @@ use crate::metrics::Metrics;
 use crate::traces::Tracer;
 
 use super::answers::Reply;
-use super::batch::Waiting;
+use super::batch::{Class, Waiting};
 use super::bulks::Bulks;
+use super::chores::Chores;
 use super::cluster::{Order, Report};
 use super::core::{Command, Context, Effect, Lane, Settings, Ticket, Transport};
 use super::intake::Counted;
@@ -34,12 +35,6 @@ use super::{Request, Stats};
 
 /// Requests that one turn takes before it looks at anything else.
 const TURN: usize = 512;
-/// How far ahead timers are held in memory, and how often they are read.
-const HORIZON: Duration = Duration::from_secs(60);
-const READ_TIMERS: Duration = Duration::from_secs(25);
-/// How soon they are read again when a read did not bring all, and how long before the first that is missing.
-const READ_MORE: Duration = Duration::from_millis(250);
-const READ_BEFORE: Duration = Duration::from_secs(5);
 /// The longest sleep: the loop shows that it is alive. At most a quarter of the lease.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
 /// How often callers who have gone away are forgotten.
@@ -80,8 +75,7 @@ pub(super) struct Owner {
     pub reports: mpsc::Sender<Report>,
     pub metrics: Arc<Metrics>,
     pub tracer: Tracer,
-    pub timers_at: Timestamp,
-    reading_timers: bool,
+    pub chores: Chores,
     sweep_at: Timestamp,
     pub quiesced: Vec<oneshot::Sender<()>>,
     /// Bulk requests that are decided a piece at a time.
@@ -142,8 +136,7 @@ impl Owner {
             reports: parts.reports,
             metrics: parts.metrics,
             tracer: parts.tracer,
-            timers_at: now,
-            reading_timers: false,
+            chores: Chores::from(now),
             sweep_at: now.plus(SWEEP),
             quiesced: Vec::new(),
             bulks: Bulks::default(),
@@ -159,7 +152,7 @@ impl Owner {
         loop {
             self.standing.tick();
             self.pump();
-            let (sleep, bulk) = (self.until_next(), self.bulk_goes_on());
+            let (sleep, bulk, chores) = (self.until_next(), self.bulk_goes_on(), self.chores_go_on());
             let [create, finish] = &mut self.lanes;
             tokio::select! {
                 (writer, done) = finished(&mut finish.running) => self.lane_done(Lane::Finish, writer, done),
@@ -175,10 +168,12 @@ impl Owner {
                 (reads, done) = finished(&mut self.reading) => self.read_done(reads, done),
                 Some(order) = self.orders.recv() => self.order(order),
                 () = std::future::ready(()), if bulk => self.advance_bulks(),
+                () = tokio::task::yield_now(), if chores => {}
                 () = tokio::time::sleep(sleep) => {}
                 () = stopping.cancelled() => return,
             }
-            self.tick();
+            self.do_chores();
+            self.sweep();
             self.finish_moves();
             self.flush();
         }
@@ -189,15 +184,18 @@ impl Owner {
         &self.lanes[0].waiting
     }
 
+    /// What waits for the finish lane.
+    pub const fn finish_waiting(&self) -> &Waiting {
+        &self.lanes[1].waiting
+    }
+
     fn until_next(&self) -> Duration {
         let now = self.clock.now();
-        let shards = self.shards.all().filter_map(|(_, owned)| owned.state.next_timer()).min();
-        let next = [shards, Some(self.timers_at), Some(self.sweep_at)].into_iter().flatten().min();
+        let next = [self.next_due(), Some(self.chores.read_at), Some(self.sweep_at)].into_iter().flatten().min();
         let longest = LONGEST_SLEEP.min(self.settings.lease / 4);
         let next = next.map_or(longest, |at| at.since(now)).min(longest);
         let instant = self.clock.instant();
-        let rests = self.lanes.iter().filter(|lane| lane.running.is_none()).filter_map(|l| l.waiting.rests(instant));
-        rests.chain(self.until_moves()).fold(next, Duration::min)
+        self.lanes.iter().filter_map(|lane| lane.next(instant)).chain(self.until_moves()).fold(next, Duration::min)
     }
 
     fn pump(&mut self) {
@@ -226,17 +224,8 @@ impl Owner {
         }
     }
 
-    fn tick(&mut self) {
+    fn sweep(&mut self) {
         let now = self.clock.now();
-        for shard in 0..self.shards.places() {
-            let due = self.shards.get(shard).and_then(|owned| owned.state.next_timer());
-            if due.is_some_and(|at| at <= now) && self.takes(shard) {
-                failpoint::hit_now(Point::BeforeTimer);
-                self.step(shard, Command::Tick, false);
-                failpoint::hit_now(Point::AfterTimer);
-            }
-        }
-        self.read_timers(now);
         if self.sweep_at <= now {
             self.sweep_at = now.plus(SWEEP);
             self.waiters.retain(|_, (_, waiting)| {
@@ -246,32 +235,8 @@ impl Owner {
         }
     }
 
-    /// Reads timers of the near future: now and then, and before the first that did not fit into memory.
-    fn read_timers(&mut self, now: Timestamp) {
-        if self.reading_timers {
-            return;
-        }
-        let Some(nearest) = self.shards.all().map(|(_, owned)| owned.state.timer_horizon()).min() else {
-            // Nothing is owned: there is nothing to wake up for before a shard comes.
-            self.timers_at = self.timers_at.max(now.plus(READ_TIMERS));
-            return;
-        };
-        let missing = nearest.minus(READ_BEFORE).max(self.timers_at.minus(READ_TIMERS).plus(READ_MORE));
-        if self.timers_at.min(missing) > now {
-            return;
-        }
-        self.timers_at = now.plus(READ_TIMERS);
-        self.reading_timers = true;
-        let until = now.plus(HORIZON);
-        let of: Vec<_> = self.shards.numbers().into_iter().filter_map(|shard| self.shards.tenure(shard)).collect();
-        for tenure in &of {
-            self.step(tenure.shard, Command::TimersAsked(until), false);
-        }
-        self.reads.push(ReadJob::Timers { of, until });
-    }
-
     /// One decision and what follows from it. Of a shard that is not owned there is nothing to decide.
-    pub fn step(&mut self, shard: usize, command: Command, bulk: bool) {
+    pub fn step(&mut self, shard: usize, command: Command, class: Class) {
         let cx = Context {
             now: self.clock.now(),
             optimistic_room: self.settings.optimistic_slots.saturating_sub(self.optimistic),
@@ -286,19 +251,19 @@ impl Owner {
         self.optimistic += owned.optimistic_in_flight();
         self.creating += owned.creates_in_flight();
         for effect in effects.drain(..) {
-            self.effect(shard, effect, bulk);
+            self.effect(shard, effect, class);
         }
         self.effects = effects;
     }
 
-    fn effect(&mut self, shard: usize, effect: Effect, bulk: bool) {
+    fn effect(&mut self, shard: usize, effect: Effect, class: Class) {
         match effect {
             Effect::Write(write) => {
                 let lane = match write.lane {
                     Lane::Create => &mut self.lanes[0],
                     Lane::Finish => &mut self.lanes[1],
                 };
-                lane.waiting.push(Job { shard, write }, bulk);
+                lane.waiting.push(Job { shard, write }, class);
             }
             Effect::Answer(ticket, answer) => self.answer(ticket, answer),
             Effect::Push(transport, message) => self.push(transport, message),
@@ -324,13 +289,14 @@ impl Owner {
         (self.lanes.each_ref().map(|lane| lane.waiting.len()), self.creating)
     }
 
-    fn lane_done(&mut self, lane: Lane, writer: LaneWriter, done: BatchDone) {
+    fn lane_done(&mut self, lane: Lane, writer: LaneWriter, mut done: BatchDone) {
         let slot = match lane {
             Lane::Create => &mut self.lanes[0],
             Lane::Finish => &mut self.lanes[1],
         };
-        slot.running = None;
-        slot.waiting.landed(self.clock.instant());
+        slot.landed(&mut done, self.clock.instant());
+        let metrics = if lane == Lane::Create { &self.metrics.create } else { &self.metrics.finish };
+        metrics.set_aside(slot.aside.len());
         if done.fenced {
             // The writer is not put back: nothing is written any more, and the process ends.
             return self.standing.fence();
@@ -344,7 +310,7 @@ impl Owner {
                 Done::Committed(outcomes) => Command::Committed(flight, outcomes),
                 Done::Rejected(why) => Command::Rejected(flight, why),
             };
-            self.step(shard, command, false);
+            self.step(shard, command, Class::Single);
         }
     }
 
@@ -353,16 +319,13 @@ impl Owner {
         self.reader = Some(reads);
         let commands = match done {
             ReadDone::Commands(commands) => commands,
-            ReadDone::Timers(commands) => {
-                self.reading_timers = false;
-                commands
-            }
+            ReadDone::Timers(commands) => return self.chores.loaded(commands),
             ReadDone::Key { ticket, holder } => return self.key_found(ticket, holder),
             ReadDone::LeftBehind(left) => return self.gained(left),
         };
         for (of, command) in commands {
             if self.shards.holds(of) {
-                self.step(of.shard, command, false);
+                self.step(of.shard, command, Class::Single);
             }
         }
     }

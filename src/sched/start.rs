@@ -23,7 +23,7 @@ use crate::traces::Tracer;
 use super::cluster::{self, Cluster, Order, Report};
 use super::directory::Directory;
 use super::intake::fresh_secret;
-use super::lane::LaneWriter;
+use super::lane::{LaneWriter, WriterParts};
 use super::lease::Standing;
 use super::live::Live;
 use super::logs::{Desk, LogWriter};
@@ -190,9 +190,16 @@ async fn open_lanes(
 async fn try_open(parts: &Parts, node: NodeId, standing: &Standing) -> Result<(LaneWriter, LaneWriter)> {
     partitions::make_ahead(&parts.pool, parts.clock.now()).await?;
     let lane = |name| {
-        let (database, clock) = (parts.database.clone(), parts.clock.clone());
-        let (lifetime, metrics) = (parts.retention.idempotency, Arc::clone(&parts.metrics));
-        LaneWriter::new(name, database, node, clock, standing.clone(), lifetime, metrics)
+        let of = WriterParts {
+            database: parts.database.clone(),
+            pool: parts.pool.clone(),
+            node,
+            clock: parts.clock.clone(),
+            standing: standing.clone(),
+            key_lifetime: parts.retention.idempotency,
+            metrics: Arc::clone(&parts.metrics),
+        };
+        LaneWriter::new(name, of)
     };
     let (mut create, mut finish) = (lane(LaneName::Create), lane(LaneName::Finish));
     for writer in [&mut create, &mut finish] {

@@ -24,9 +24,9 @@ struct Now {
 pub async fn write(state: &ApiState, shared: &Shared, names: &mut Names) -> String {
     let now = look(state).await;
     let mut page = Page::default();
-    engine(&mut page, state);
+    engine(&mut page, state, &shared.metrics);
     runs(&mut page, &shared.metrics, now.load.as_ref());
-    lanes(&mut page, &shared.metrics, now.load.as_ref());
+    lanes(&mut page, &shared.metrics, now.load.as_ref(), state.clock.now());
     workers(&mut page, &now);
     queues(&mut page, &now, state.clock.now(), names);
     shared.requests.write(&mut page);
@@ -55,10 +55,11 @@ async fn look(state: &ApiState) -> Now {
     now
 }
 
-fn engine(page: &mut Page, state: &ApiState) {
+fn engine(page: &mut Page, state: &ApiState, metrics: &Metrics) {
     let version = [("version", env!("CARGO_PKG_VERSION"))];
     page.family("helve_build_info", Kind::Gauge, "Always 1; the version is the label.").sample(&version, 1);
-    let ready = u8::from(state.scheduler.is_ready());
+    let standing = metrics.is_stalled(state.clock.now());
+    let ready = u8::from(state.scheduler.is_ready() && !standing);
     page.family("helve_ready", Kind::Gauge, "1 while the engine takes work.").sample(&[], ready);
     let owned = state.scheduler.directory().here().len();
     page.family("helve_shards_owned", Kind::Gauge, "Shards that this engine owns, of 64 in all.").sample(&[], owned);
@@ -100,11 +101,11 @@ fn spans(page: &mut Page, metrics: &Metrics) {
 }
 
 /// Writes what one lane has of a family.
-type LaneSamples = dyn Fn(&mut Page, &[(&str, &str)], &LaneMetrics);
+type LaneSamples<'a> = dyn Fn(&mut Page, &[(&str, &str)], &LaneMetrics) + 'a;
 
-fn lanes(page: &mut Page, metrics: &Metrics, load: Option<&Load>) {
+fn lanes(page: &mut Page, metrics: &Metrics, load: Option<&Load>, now: Timestamp) {
     let lanes = [("create", &metrics.create), ("finish", &metrics.finish)];
-    let mut each = |name, kind, help, write: &LaneSamples| {
+    let mut each = |name, kind, help, write: &LaneSamples<'_>| {
         page.family(name, kind, help);
         for (lane, metrics) in lanes {
             write(page, &[("lane", lane)], metrics);
@@ -120,6 +121,14 @@ fn lanes(page: &mut Page, metrics: &Metrics, load: Option<&Load>) {
     });
     each("helve_lane_unknown_total", Kind::Counter, "Statements whose answer was lost.", &|page, labels, lane| {
         page.sample(labels, lane.unknown.get());
+    });
+    let help = "For how long the lane has committed nothing although something waits for it.";
+    each("helve_lane_stalled_seconds", Kind::Gauge, help, &|page, labels, lane| {
+        page.sample(labels, lane.stalled(now).as_secs_f64());
+    });
+    let help = "Transitions that something of theirs alone holds up, such as a row that somebody has locked.";
+    each("helve_lane_aside", Kind::Gauge, help, &|page, labels, lane| {
+        page.sample(labels, lane.aside());
     });
     page.family("helve_lane_waiting", Kind::Gauge, "Transitions that wait for their lane.");
     if let Some(load) = load {

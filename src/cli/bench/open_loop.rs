@@ -12,7 +12,7 @@ use super::fleet::{Fleet, Log, Sent};
 use super::load::{self, Latencies, Request};
 use super::meter::{Generator, Meter};
 use super::report::{Figure, number};
-use super::{Bench, failure, progress, real, throughput};
+use super::{Bench, failure, progress, real};
 use crate::client::Http;
 use crate::clock::Clock;
 use crate::error::Result;
@@ -25,6 +25,8 @@ const WARM_UP: Duration = Duration::from_secs(1);
 pub(super) const REACHED: f64 = 0.95;
 /// How long after the last intended time a client may still take a trigger that is due.
 const GRACE: Duration = Duration::from_millis(250);
+/// How long the floor of a rate is measured.
+const FLOOR: Duration = Duration::from_secs(1);
 /// Enough slots that none is waited for.
 const WORKERS: usize = 4;
 const SLOTS: u32 = 100;
@@ -180,17 +182,34 @@ pub(super) struct Measured {
 /// Every rate, one after the other.
 pub(super) async fn run(bench: &mut Bench) -> Result<Vec<Figure>> {
     let workflow = bench.workflow("open-loop").await?;
-    let mut floor = Latencies::new()?;
-    throughput::floor_for(bench, &mut floor, Duration::from_millis(500)).await?;
-    let floor = (floor.len() > 0).then(|| floor.percentile(50.0));
     let mut figures = Vec::new();
     for rate in bench.sizes.rates.clone() {
         progress(&format!("optimistic {}: open loop, {rate}/s", bench.mode));
+        let floor = floor_at(bench, rate).await?;
         let measured = measure(bench, &workflow, rate, &Request::trigger(&workflow)).await?;
         figures.extend(show(bench, rate, &measured, floor));
     }
     bench.forget(&workflow).await?;
     Ok(figures)
+}
+
+/// What one plain commit costs when so many come in a second, at most one at a time: in milliseconds, the median. A
+/// machine that rests between two of them is slower at each than in a closed loop.
+async fn floor_at(bench: &mut Bench, rate: u32) -> Result<Option<f64>> {
+    let mut floor = Latencies::new()?;
+    let schedule = Schedule::new(bench.clock.instant(), rate, Duration::ZERO, FLOOR);
+    let end = schedule.start + FLOOR;
+    let mut n = 0;
+    while let Some(probe) = &mut bench.probe
+        && bench.clock.instant() < end
+    {
+        floor.record(probe.floor(&bench.clock).await?);
+        n += 1;
+        if schedule.intended(n) > bench.clock.instant() {
+            tokio::time::sleep_until(schedule.intended(n).into()).await;
+        }
+    }
+    Ok((floor.len() > 0).then(|| floor.percentile(50.0)))
 }
 
 /// So many requests a second for one window, with enough workers for the runs of `action`.
@@ -254,8 +273,12 @@ fn show(bench: &Bench, rate: u32, measured: &Measured, floor: Option<f64>) -> Ve
             figure = figure.ratio(value / floor);
         }
         if p < 99.0 {
-            let answer =
-                format!("answered after {:.2} ms, p99 {:.2} ms", answered.percentile(50.0), answered.percentile(99.0));
+            let floor = floor.map(|floor| format!(", floor {floor:.2} ms")).unwrap_or_default();
+            let answer = format!(
+                "answered after {:.2} ms, p99 {:.2} ms{floor}",
+                answered.percentile(50.0),
+                answered.percentile(99.0)
+            );
             let reach = if reached { String::new() } else { format!("{missed}; ") };
             figure = figure.detail(format!("{reach}{} samples, {answer}", started.len()));
             figure = figure.distribution(started.distribution());

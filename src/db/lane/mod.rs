@@ -13,11 +13,12 @@ use uuid::Uuid;
 
 pub use create::{CreateRows, KeyWon};
 pub use finish::{FinishOutcome, FinishRows};
-pub use open::terminate_backend;
+pub use open::{LOCK, terminate_backend};
 pub use readback::Traces;
 
 use crate::db::driven::Driven;
 use crate::db::failure;
+use crate::db::sqlstate::{LastState, SqlState};
 
 /// Payloads up to this many bytes stand in the run's row; larger ones in a table of their own.
 pub const INLINE: usize = 1_024;
@@ -48,10 +49,44 @@ pub enum LaneError {
     Unknown(String),
     /// The server refused the contents of the batch; nothing was written.
     Poison(String),
+    /// A row belongs to a week that has no table; nothing was written.
+    NoWeek(String),
     /// The server could not do it now; nothing was written.
-    Aborted(String),
+    Aborted(Refusal),
     /// Another process has taken over: this one must not go on.
     Fenced,
+}
+
+/// What the server said instead of writing a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// Its words.
+    pub why: String,
+    /// Its code; `None` where it is not known: nothing was sent, or the connection is not listened to.
+    pub code: Option<SqlState>,
+}
+
+impl Refusal {
+    /// Of something that never reached the server.
+    pub fn unsent(why: impl Into<String>) -> Self {
+        Self { why: why.into(), code: None }
+    }
+
+    /// Whether the same may go through at once: another transaction was in the way and is over.
+    pub fn is_conflict(&self) -> bool {
+        self.code.is_some_and(|code| code.class() == *b"40")
+    }
+
+    /// Whether somebody holds a lock that the batch needs: on one row, or on a table.
+    pub fn is_locked(&self) -> bool {
+        self.code == Some(SqlState::LOCK_NOT_AVAILABLE)
+    }
+
+    /// Whether it may be one transition's fault when it lasts. The server as a whole is in trouble when it has no
+    /// room (53), is interrupted (57), meets errors of its system (58), refuses connections or writes (08, 25, 28).
+    pub fn may_be_of_one(&self) -> bool {
+        self.code.is_some_and(|code| !matches!(&code.class(), b"08" | b"25" | b"28" | b"40" | b"53" | b"57" | b"58"))
+    }
 }
 
 /// The connection of one lane with its epoch.
@@ -67,7 +102,7 @@ impl LaneConnection {
     /// # Errors
     /// See [`LaneError`].
     pub async fn create(&mut self, rows: &CreateRows<'_>) -> Result<KeyWon, LaneError> {
-        let (node, epoch, Driven { conn, driver }) = (self.node, self.epoch, &mut self.driven);
+        let (node, epoch, Driven { conn, driver, last_error }) = (self.node, self.epoch, &mut self.driven);
         let found: Vec<Option<Uuid>> = if rows.is_one() {
             driver.drive(one::OneCreate::<create::One>::one(node, epoch, rows).load(conn)).await
         } else if rows.is_plain() {
@@ -75,7 +110,7 @@ impl LaneConnection {
         } else {
             driver.drive(create::Create::<create::Full>::new(node, epoch, rows).load(conn)).await
         }
-        .map_err(classify)?;
+        .map_err(|e| classify(e, last_error))?;
         if found.is_empty() {
             return Err(LaneError::Fenced);
         }
@@ -87,7 +122,7 @@ impl LaneConnection {
     /// # Errors
     /// See [`LaneError`].
     pub async fn finish(&mut self, rows: &FinishRows<'_>) -> Result<FinishOutcome, LaneError> {
-        let (node, epoch, Driven { conn, driver }) = (self.node, self.epoch, &mut self.driven);
+        let (node, epoch, Driven { conn, driver, last_error }) = (self.node, self.epoch, &mut self.driven);
         macro_rules! run {
             ($statement:expr) => {
                 driver.drive_alone($statement.load(conn)).await
@@ -102,7 +137,8 @@ impl LaneConnection {
             finish::Shape::Both => run!(finish::Finish::<finish::Both>::new(node, epoch, rows)),
             finish::Shape::Full => run!(finish::Finish::<finish::Full>::new(node, epoch, rows)),
         };
-        let mut outcome = FinishOutcome::from_rows(found.map_err(classify)?).ok_or(LaneError::Fenced)?;
+        let mut outcome =
+            FinishOutcome::from_rows(found.map_err(|e| classify(e, last_error))?).ok_or(LaneError::Fenced)?;
         let apart = outcome.without_input(rows);
         if !apart.is_empty() {
             // The statement is committed: whatever goes wrong here, its rows tell what it did.
@@ -119,12 +155,12 @@ impl LaneConnection {
     /// See [`LaneError`].
     pub async fn pause(&mut self, row: &crate::domain::change::PauseRow) -> Result<(), LaneError> {
         use crate::db::pauses::{Drop, Fence, Put};
-        let (node, epoch, Driven { conn, driver }) = (self.node, self.epoch, &mut self.driven);
+        let (node, epoch, Driven { conn, driver, last_error }) = (self.node, self.epoch, &mut self.driven);
         let found: Vec<Fence> = match &row.pause {
             Some(pause) => driver.drive(Put::of(node, epoch, row, pause).load(conn)).await,
             None => driver.drive(Drop::of(node, epoch, row).load(conn)).await,
         }
-        .map_err(classify)?;
+        .map_err(|e| classify(e, last_error))?;
         if found.is_empty() { Err(LaneError::Fenced) } else { Ok(()) }
     }
 
@@ -137,37 +173,32 @@ impl LaneConnection {
         put: &[&crate::domain::change::WorkerRow],
         gone: &[crate::id::WorkerId],
     ) -> Result<(), LaneError> {
-        let (node, epoch, Driven { conn, driver }) = (self.node, self.epoch, &mut self.driven);
+        let (node, epoch, Driven { conn, driver, last_error }) = (self.node, self.epoch, &mut self.driven);
         let statement = workers::Workers::new(node, epoch, put, gone);
-        let found: Vec<Option<Uuid>> = driver.drive(statement.load(conn)).await.map_err(classify)?;
+        let found: Vec<Option<Uuid>> = driver.drive(statement.load(conn)).await.map_err(|e| classify(e, last_error))?;
         if found.is_empty() { Err(LaneError::Fenced) } else { Ok(()) }
     }
 }
 
-/// What an error means for the batch. The driver gives no SQLSTATE for class 22, so it is told by its words
-/// in the language C.
-fn classify(e: diesel::result::Error) -> LaneError {
+/// What an error means for the batch, by its code: classes 21 (a row twice), 22 (data), 23 (constraints) and 54 (limits
+/// of the program) are about what the batch contains.
+fn classify(e: diesel::result::Error, last: &LastState) -> LaneError {
     use diesel::result::{DatabaseErrorKind as Kind, Error};
-    const DATA: [&str; 8] = [
-        "invalid byte sequence",
-        "invalid input syntax",
-        "value too long",
-        "timestamp out of range",
-        "integer out of range",
-        "bigint out of range",
-        "smallint out of range",
-        "unsupported Unicode escape sequence",
-    ];
-    let text = e.to_string();
+    let (why, code) = (e.to_string(), last.take());
     if failure::is_disconnected(&e) {
-        return LaneError::Unknown(text);
+        return LaneError::Unknown(why);
+    }
+    // Weeks are cut by ranges, not by constraints: a row without a week violates nothing that has a name.
+    if let Error::DatabaseError(Kind::CheckViolation, about) = &e
+        && about.constraint_name().is_none()
+    {
+        return LaneError::NoWeek(why);
     }
     let poison = match &e {
-        // A missing partition is no fault of the row: maintenance makes it.
-        Error::DatabaseError(Kind::CheckViolation, _) => !text.contains("no partition of relation"),
-        Error::DatabaseError(Kind::UniqueViolation | Kind::NotNullViolation | Kind::ForeignKeyViolation, _)
-        | Error::SerializationError(_) => true,
-        _ => DATA.iter().any(|d| text.starts_with(d)),
+        Error::SerializationError(_) => true,
+        // Where the code is unknown, the kinds that Diesel knows are told apart all the same.
+        Error::DatabaseError(Kind::UniqueViolation | Kind::NotNullViolation | Kind::ForeignKeyViolation, _) => true,
+        _ => code.is_some_and(|code| matches!(&code.class(), b"21" | b"22" | b"23" | b"54")),
     };
-    if poison { LaneError::Poison(text) } else { LaneError::Aborted(text) }
+    if poison { LaneError::Poison(why) } else { LaneError::Aborted(Refusal { why, code }) }
 }

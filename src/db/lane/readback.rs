@@ -58,13 +58,13 @@ impl LaneConnection {
     pub async fn traces(&mut self, runs: &[RunId], events: &[EventId], since: Timestamp) -> Result<Traces, LaneError> {
         let runs: Vec<Uuid> = runs.iter().map(|r| r.uuid()).collect();
         let events: Vec<Uuid> = events.iter().map(|e| e.uuid()).collect();
-        let Driven { conn, driver } = &mut self.driven;
+        let Driven { conn, driver, last_error } = &mut self.driven;
         let read = diesel::sql_query(include_str!("../sql/lane/traces.sql"))
             .bind::<Array<SqlUuid>, _>(runs)
             .bind::<Array<SqlUuid>, _>(events)
             .bind::<Timestamptz, _>(since.to_utc())
             .load(conn);
-        let rows: Vec<Trace> = driver.drive(read).await.map_err(classify)?;
+        let rows: Vec<Trace> = driver.drive(read).await.map_err(|e| classify(e, last_error))?;
         let mut traces = Traces { open: HashMap::new(), ended: HashMap::new(), events: HashSet::new() };
         for row in rows {
             match row.what {

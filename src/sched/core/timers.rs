@@ -10,6 +10,8 @@ use super::state::Shard;
 use super::task::{Deferred, Phase, Task};
 use super::types::{Context, Effect, OpenRow};
 
+/// Timers of runs that one step fires: whoever steps decides when the next piece has its turn.
+const FIRED: usize = 64;
 /// Timers that memory holds of one shard. Past it the latest ones wait in the database again, and are read in time.
 const MAX_TIMERS: usize = 50_000;
 
@@ -29,9 +31,10 @@ impl Shard {
         false
     }
 
-    /// Fires everything that is due.
+    /// Fires what is due, of runs only the first piece.
     pub(super) fn tick(&mut self, cx: Context, out: &mut Vec<Effect>) {
-        while let Some((at, run)) = self.timers.first().copied().filter(|t| t.0 <= cx.now) {
+        for _ in 0..FIRED {
+            let Some((at, run)) = self.timers.first().copied().filter(|t| t.0 <= cx.now) else { break };
             self.timers.remove(&(at, run));
             if let Some(task) = self.tasks.get_mut(&run) {
                 task.timer = None;

@@ -11,6 +11,7 @@ mod order;
 mod parked;
 mod pause;
 mod plans;
+mod refusals;
 mod retention;
 mod takeover;
 mod timing;
