@@ -12,7 +12,7 @@ use crate::api::server::{Connections, Patience, Server};
 use crate::api::{self, ApiState, Observed, Readiness};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::db::{Pool, migrate};
+use crate::db::{Pool, home, migrate};
 use crate::domain::limits::Limits;
 use crate::error::{Error, Result};
 use crate::forward::{self, Forwarder};
@@ -245,6 +245,7 @@ fn takes_work(scheduler: &Scheduler, metrics: &Metrics, clock: &Clock) -> Result
 }
 
 async fn check_schema(pool: &Pool) -> Result<()> {
+    home::check(pool).await?;
     let pending = migrate::pending(pool).await?;
     if pending.is_empty() {
         return Ok(());

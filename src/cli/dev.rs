@@ -14,6 +14,7 @@ use crate::app::App;
 use crate::clock::Clock;
 use crate::config::{Config, Secret};
 use crate::db::embedded::{Cluster, Options};
+use crate::db::home::Neighbours;
 use crate::db::{Pool, health, migrate};
 use crate::error::{Error, Result};
 use crate::id::TenantId;
@@ -29,7 +30,7 @@ const TICK: Duration = Duration::from_millis(5);
 /// After this time of waiting a person should know why.
 const PATIENCE: Duration = Duration::from_secs(6);
 
-/// `--ephemeral`, `--data-dir` and `--pg-*` ask for a private server also when `DATABASE_URL` is set.
+/// A database is used only when a flag names it: `DATABASE_URL` may be that of whatever is worked on in this shell.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Port on 127.0.0.1; 0 takes a free one
@@ -39,7 +40,7 @@ pub(super) struct Args {
     #[arg(long, env = "HELVE_DATA_DIR", value_name = "DIR")]
     data_dir: Option<PathBuf>,
     /// Keep nothing, and commit without waiting for the disk
-    #[arg(long, conflicts_with = "data_dir")]
+    #[arg(long, conflicts_with_all = ["data_dir", "database_url"])]
     ephemeral: bool,
     /// When ready, print one line of JSON and nothing else
     #[arg(long)]
@@ -51,11 +52,14 @@ pub(super) struct Args {
     #[arg(long, env = "HELVE_PG_ARCHIVE", value_name = "FILE", conflicts_with = "pg_bin")]
     pg_archive: Option<PathBuf>,
     /// A setting of the private PostgreSQL, such as shared_buffers=1GB; may be given several times
-    #[arg(long, value_name = "NAME=VALUE", value_parser = pg_setting)]
+    #[arg(long, value_name = "NAME=VALUE", value_parser = pg_setting, conflicts_with = "database_url")]
     pg_setting: Vec<(String, String)>,
-    /// Use this database and start no server
-    #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
+    /// Use this database and start no server; the variable DATABASE_URL is not used
+    #[arg(long, value_name = "URL")]
     database_url: Option<String>,
+    /// Put Helve into the schema of that database also where it has tables of others
+    #[arg(long, requires = "database_url")]
+    into_existing: bool,
     #[command(flatten)]
     tuning: Tuning,
     #[command(flatten)]
@@ -109,13 +113,15 @@ fn failure() -> Error {
 
 async fn start(args: Args) -> Result<Ready> {
     let clock = Clock::system();
-    let pg = args.pg_bin.is_some() || args.pg_archive.is_some() || !args.pg_setting.is_empty();
-    let private = args.ephemeral || args.data_dir.is_some() || pg;
-    let given = args.database_url.as_ref().filter(|url| !url.is_empty() && !private);
     let data_dir = if args.ephemeral { None } else { Some(args.data_dir.clone().map_or_else(default_data_dir, Ok)?) };
-    let (cluster, database_url, name) = match given {
+    let (cluster, database_url, name) = match &args.database_url {
         Some(url) => (None, url.clone(), format!("token-{}", kept::fingerprint(url))),
         None => {
+            if std::env::var_os("DATABASE_URL").is_some_and(|url| !url.is_empty()) {
+                info!(
+                    "DATABASE_URL is set and not used: `helve dev` has a database of its own, or that of --database-url"
+                );
+            }
             let cluster = Cluster::start(Options {
                 data_dir: data_dir.clone(),
                 pg_bin: args.pg_bin.clone(),
@@ -135,7 +141,8 @@ async fn start(args: Args) -> Result<Ready> {
     // On its own database no other engine can be alive, so nobody's lease has to run out.
     let config =
         Config { takeover: cluster.is_some(), ..serve::config(args.tuning.at(&database_url), listen, args.settings) };
-    for applied in migrate::migrate(&config.database).await? {
+    let neighbours = if args.into_existing { Neighbours::Accepted } else { Neighbours::Refused };
+    for applied in migrate::migrate_beside(&config.database, neighbours).await? {
         info!(migration = applied, "applied");
     }
     health::check(&config.database, true).await?;

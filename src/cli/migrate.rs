@@ -2,6 +2,7 @@
 
 use super::database::DatabaseArgs;
 use super::out;
+use crate::db::home::Neighbours;
 use crate::db::migrate;
 use crate::error::Result;
 
@@ -9,13 +10,17 @@ use crate::error::Result;
 pub(super) struct Args {
     #[command(flatten)]
     database: DatabaseArgs,
+    /// Put Helve into the schema also where it has tables of others
+    #[arg(long)]
+    into_existing: bool,
     /// One line of JSON with the names of what was applied
     #[arg(long)]
     json: bool,
 }
 
 pub(super) async fn run(args: Args) -> Result<()> {
-    let applied = migrate::migrate(&args.database.required()).await?;
+    let neighbours = if args.into_existing { Neighbours::Accepted } else { Neighbours::Refused };
+    let applied = migrate::migrate_beside(&args.database.required(), neighbours).await?;
     if args.json {
         return out::json(&serde_json::json!({ "applied": applied }));
     }

@@ -13,8 +13,9 @@ use crate::error::{Error, Result};
 
 /// Major versions that are tested.
 const TESTED: std::ops::RangeInclusive<i32> = 15..=18;
-/// Connections beside the pool: two lanes, the lease, and one to find out what became of a lost one.
-const BESIDE_POOL: u32 = 4;
+/// Connections beside the pool: two lanes, the lease, the scheduler's reads, and a new one beside a lost one that the
+/// server still counts.
+const BESIDE_POOL: u32 = 5;
 
 /// What of the server's settings matters.
 #[derive(Debug, Clone, diesel::QueryableByName)]
@@ -34,6 +35,11 @@ struct Settings {
     /// Without those kept for superusers.
     #[diesel(sql_type = Integer)]
     connections: i32,
+    /// The `CONNECTION LIMIT` of the role that logs in, and of the database. Negative: there is none.
+    #[diesel(sql_type = Integer)]
+    of_role: i32,
+    #[diesel(sql_type = Integer)]
+    of_database: i32,
     #[diesel(sql_type = Bool)]
     standby: bool,
     #[diesel(sql_type = Bool)]
@@ -44,7 +50,11 @@ const SETTINGS: &str = "select current_setting('server_version_num')::int as ver
     current_setting('fsync') as fsync, current_setting('full_page_writes') as full_page_writes, \
     current_setting('synchronous_commit') as synchronous_commit, current_setting('lc_messages') as lc_messages, \
     current_setting('server_encoding') as encoding, \
-    current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int as connections, \
+    current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int \
+        - coalesce(current_setting('reserved_connections', true)::int, 0) as connections, \
+    (select case when r.rolsuper then -1 else r.rolconnlimit end from pg_roles r where r.rolname = session_user) as of_role, \
+    (select case when r.rolsuper then -1 else d.datconnlimit end from pg_roles r, pg_database d \
+        where r.rolname = session_user and d.datname = current_database()) as of_database, \
     pg_is_in_recovery() as standby, current_setting('transaction_read_only')::bool as read_only";
 
 #[derive(Debug, Default)]
@@ -73,10 +83,7 @@ fn judge(s: &Settings, pool_size: u32) -> Verdict {
     if s.encoding != "UTF8" {
         v.refused.push(format!("the database has the encoding {}: UTF8 is needed", s.encoding));
     }
-    let needed = pool_size + BESIDE_POOL;
-    if u32::try_from(s.connections).unwrap_or(0) < needed {
-        v.refused.push(format!("the server allows {} connections and the engine needs {needed}", s.connections));
-    }
+    v.refused.extend(too_few(s, pool_size + BESIDE_POOL));
     for (name, value) in
         [("fsync", &s.fsync), ("full_page_writes", &s.full_page_writes), ("synchronous_commit", &s.synchronous_commit)]
     {
@@ -92,6 +99,24 @@ fn judge(s: &Settings, pool_size: u32) -> Verdict {
         ));
     }
     v
+}
+
+/// Who allows fewer connections than the engine needs.
+fn too_few(s: &Settings, needed: u32) -> Vec<String> {
+    let limits = [
+        (Some(s.connections), "the server", "raise max_connections"),
+        (Some(s.of_role).filter(|n| *n >= 0), "the role", "`alter role .. connection limit`"),
+        (Some(s.of_database).filter(|n| *n >= 0), "the database", "`alter database .. connection limit`"),
+    ];
+    let few = limits.into_iter().filter_map(|(limit, who, remedy)| Some((limit?, who, remedy)));
+    few.filter(|(limit, ..)| u32::try_from(*limit).unwrap_or(0) < needed)
+        .map(|(limit, who, remedy)| {
+            format!(
+                "{who} allows {limit} connections and the engine needs {needed}: {remedy}, or lower \
+                 HELVE_DATABASE_POOL_SIZE"
+            )
+        })
+        .collect()
 }
 
 /// Looks at the server's settings before anything is accepted; warnings are logged.
@@ -138,6 +163,8 @@ mod tests {
             lc_messages: "C".into(),
             encoding: "UTF8".into(),
             connections: 97,
+            of_role: -1,
+            of_database: -1,
             standby: false,
             read_only: false,
         }
@@ -155,7 +182,9 @@ mod tests {
             (Settings { version_num: 14_0012, ..good() }, "too old"),
             (Settings { standby: true, read_only: true, ..good() }, "standby"),
             (Settings { read_only: true, ..good() }, "read-only"),
-            (Settings { connections: 11, ..good() }, "needs 12"),
+            (Settings { connections: 12, ..good() }, "needs 13"),
+            (Settings { of_role: 12, ..good() }, "the role allows 12"),
+            (Settings { of_database: 0, ..good() }, "the database allows 0"),
             (Settings { encoding: "SQL_ASCII".into(), ..good() }, "UTF8"),
         ] {
             let v = judge(&settings, 8);

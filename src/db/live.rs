@@ -256,7 +256,7 @@ where
 {
     match (pool.try_load::<RunRow, _>(statement).await?, oldest) {
         (Err(e), Some(oldest)) if e.to_string().contains("no partition of relation") => {
-            partitions::make_ahead(pool, oldest.created_at()).await?;
+            partitions::make_for(pool, [oldest.created_at()]).await?;
             Err(Error::unavailable("the week of a run was missing"))
         }
         (done, _) => done.map_err(map_error),

@@ -6,6 +6,7 @@ pub mod embedded;
 pub mod events;
 mod failure;
 pub mod health;
+pub mod home;
 pub mod jobs;
 pub mod lane;
 pub mod lease;
@@ -30,6 +31,7 @@ pub mod tenants;
 pub mod tickets;
 mod tls;
 pub mod tokens;
+mod weeks;
 pub mod workflows;
 
 pub use connect::Pool;

@@ -1,32 +1,30 @@
-//! Weeks of history: made ahead, dropped whole when they are older than the retention.
+//! Weeks of history: made ahead, dropped whole when they are older than the retention. Only partitions of Helve's own
+//! tables are looked at, made or dropped, whatever else in the database has such a name.
 
 use std::time::Duration;
 
-use chrono::{DateTime, Datelike, NaiveTime, Utc};
+use chrono::{DateTime, Utc};
 use diesel::QueryableByName;
-use diesel::sql_types::{Array, Bool, Text, Timestamptz};
+use diesel::result::QueryResult;
+use diesel::sql_types::{Array, Bool, Nullable, Text, Timestamptz, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 use tracing::{debug, info, warn};
 use uuid::Uuid;
 
 use super::Pool;
 use super::failure::map_error;
+use super::statement::statement;
+use super::weeks::{By, Week, first_id, time_of};
 use crate::clock::Timestamp;
 use crate::error::{Error, Result};
 
 const DAY: Duration = Duration::from_secs(24 * 3_600);
-const WEEK: Duration = Duration::from_secs(7 * 24 * 3_600);
 /// How far ahead weeks are made.
 const AHEAD: Duration = Duration::from_secs(14 * 24 * 3_600);
-
-/// What a partitioned table is cut by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum By {
-    /// The time in a column.
-    Time,
-    /// The time in a UUIDv7.
-    Id,
-}
+/// How often a lock is asked for, where the partition is needed: 20 s in all.
+const PATIENT: u64 = 40;
+/// As [`PATIENT`], where a later pass will do: a moment.
+const BRIEF: u64 = 3;
 
 const TABLES: [(&str, By); 6] = [
     ("run_history", By::Time),
@@ -37,139 +35,254 @@ const TABLES: [(&str, By); 6] = [
     ("run_log", By::Id),
 ];
 
-/// A week, from Monday 00:00 UTC.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Week(DateTime<Utc>);
-
-impl Week {
-    fn of(at: DateTime<Utc>) -> Self {
-        let monday = at.date_naive() - chrono::Days::new(u64::from(at.weekday().num_days_from_monday()));
-        Self(monday.and_time(NaiveTime::MIN).and_utc())
-    }
-
-    fn next(self) -> Self {
-        Self(self.0 + WEEK)
-    }
-
-    fn name(self, table: &str) -> String {
-        format!("{table}_{}", self.0.format("%Y%m%d"))
-    }
-
-    fn bound(self, by: By) -> String {
-        match by {
-            By::Time => self.0.format("%Y-%m-%d 00:00:00+00").to_string(),
-            By::Id => first_id(self.0).to_string(),
-        }
-    }
-
-    fn from_name(name: &str) -> Option<Self> {
-        let day = name.rsplit('_').next()?;
-        let date = chrono::NaiveDate::parse_from_str(day, "%Y%m%d").ok()?;
-        Some(Self(date.and_time(NaiveTime::MIN).and_utc()))
+statement! {
+    /// Which partitions there are.
+    List("sql/partition/list.sql") {
+        "1" => tables: Vec<String> as Array<Text>,
     }
 }
 
-/// The smallest UUIDv7-ordered id of a time.
-fn first_id(at: DateTime<Utc>) -> Uuid {
-    Uuid::from_u128(u128::try_from(at.timestamp_millis()).unwrap_or(0) << 80)
+statement! {
+    /// Where one belongs.
+    PlaceOf("sql/partition/place.sql") {
+        "1" => table: String as Text,
+        "2" => names: Vec<String> as Array<Text>,
+    }
+}
+
+statement! {
+    /// Whether runs need a week.
+    Referred("sql/partition/referred.sql") {
+        "1" => first: Uuid as SqlUuid,
+        "2" => end: Uuid as SqlUuid,
+        "3" => before: Uuid as SqlUuid,
+        "4" => after: Uuid as SqlUuid,
+    }
 }
 
 #[derive(QueryableByName)]
-struct Name {
+struct PartitionRow {
+    #[diesel(sql_type = Text)]
+    parent: String,
     #[diesel(sql_type = Text)]
     name: String,
+    #[diesel(sql_type = Bool)]
+    plain: bool,
+    #[diesel(sql_type = Nullable<Timestamptz>)]
+    from_time: Option<DateTime<Utc>>,
+    #[diesel(sql_type = Nullable<Timestamptz>)]
+    to_time: Option<DateTime<Utc>>,
+    #[diesel(sql_type = Nullable<SqlUuid>)]
+    from_id: Option<Uuid>,
+    #[diesel(sql_type = Nullable<SqlUuid>)]
+    to_id: Option<Uuid>,
 }
 
 #[derive(QueryableByName)]
-struct Flag {
-    #[diesel(sql_type = Bool)]
-    yes: bool,
+struct PlaceRow {
+    #[diesel(sql_type = Text)]
+    parent: String,
+    #[diesel(sql_type = Nullable<Text>)]
+    name: Option<String>,
+    #[diesel(sql_type = Nullable<Text>)]
+    owner: Option<String>,
 }
 
-/// Makes the weeks around now that are missing. Must have succeeded once before a lane opens.
+#[derive(QueryableByName)]
+struct ReferredRow {
+    #[diesel(sql_type = Bool)]
+    referred: bool,
+}
+
+/// A piece of one of Helve's tables.
+struct Partition {
+    table: &'static str,
+    by: By,
+    /// With its schema, in quotes where they are needed.
+    name: String,
+    /// A table, not somebody's foreign one.
+    plain: bool,
+    from: DateTime<Utc>,
+    to: DateTime<Utc>,
+}
+
+impl Partition {
+    fn read(row: PartitionRow) -> Option<Self> {
+        let (table, by) = TABLES.into_iter().find(|(table, _)| *table == row.parent)?;
+        let from = row.from_time.or_else(|| time_of(row.from_id?))?;
+        let to = row.to_time.or_else(|| time_of(row.to_id?))?;
+        Some(Self { table, by, name: row.name, plain: row.plain, from, to })
+    }
+
+    fn has(&self, table: &str, week: Week) -> bool {
+        self.table == table && self.from <= week.start() && self.to >= week.end()
+    }
+}
+
+/// Makes the weeks around `now` that are missing. Must have succeeded once before a lane opens. This week and the next
+/// are needed; the others are made when that can be done without waiting.
 ///
 /// # Errors
-/// `Unavailable`.
+/// `Unavailable` when a table is locked all the time; `Internal` when the database refuses.
 pub async fn make_ahead(pool: &Pool, now: Timestamp) -> Result<()> {
     let mut conn = pool.get().await?;
-    let have = existing(&mut conn).await?;
-    let (mut week, last) = (Week::of(now.minus(WEEK).to_utc()), Week::of(now.plus(AHEAD).to_utc()));
-    while week <= last {
-        for (table, by) in TABLES {
-            let name = week.name(table);
-            if have.contains(&name) {
-                continue;
-            }
-            let (from, to) = (week.bound(by), week.next().bound(by));
-            let sql = format!(
-                "create table if not exists {name} partition of {table} for values from ('{from}') to ('{to}')"
-            );
-            ddl(&mut conn, &sql).await?;
-            debug!(partition = name, "made a partition");
+    let have = list(&mut conn).await?;
+    let this = Week::of(now.to_utc());
+    for week in [this, this.next()] {
+        make(&mut conn, &have, week, PATIENT).await?;
+    }
+    let last = Week::of(now.plus(AHEAD).to_utc());
+    let later = std::iter::successors(Some(this.next().next()), |week| Some(week.next()));
+    let others = later.take_while(|week| *week <= last).chain([this.last()]);
+    for week in others {
+        if let Err(e) = make(&mut conn, &have, week, BRIEF).await {
+            warn!(error = %e, week = %week.start().date_naive(), "a week that is not needed yet cannot be made, a later pass will try");
+            break;
         }
-        week = week.next();
     }
     Ok(())
 }
 
-async fn existing(conn: &mut AsyncPgConnection) -> Result<Vec<String>> {
-    let sql = "select c.relname::text as name from pg_inherits i join pg_class c on c.oid = i.inhrelid \
-        join pg_class p on p.oid = i.inhparent where p.relname = any($1) order by 1";
-    let tables: Vec<&str> = TABLES.iter().map(|t| t.0).collect();
-    let rows: Vec<Name> =
-        diesel::sql_query(sql).bind::<Array<Text>, _>(tables).load(&mut *conn).await.map_err(map_error)?;
-    Ok(rows.into_iter().map(|r| r.name).collect())
+/// Makes the weeks of these times, where one is missing: for a row that has met no partition, before it is written
+/// again.
+///
+/// # Errors
+/// As [`make_ahead`].
+pub async fn make_for(pool: &Pool, times: impl IntoIterator<Item = Timestamp> + Send) -> Result<()> {
+    let weeks: std::collections::BTreeSet<Week> = times.into_iter().map(|at| Week::of(at.to_utc())).collect();
+    let mut conn = pool.get().await?;
+    let have = list(&mut conn).await?;
+    for week in weeks {
+        make(&mut conn, &have, week, PATIENT).await?;
+    }
+    Ok(())
 }
 
-/// Runs one piece of DDL. Its lock must not queue up in front of the lanes: it waits 50 ms at most, and
-/// tries again.
-async fn ddl(conn: &mut AsyncPgConnection, sql: &str) -> Result<()> {
-    let text = format!("set lock_timeout = '50ms'; {sql}; reset lock_timeout");
-    for attempt in 1..=40_u64 {
-        match conn.batch_execute(&text).await {
-            Ok(()) => return Ok(()),
-            Err(e) if e.to_string().contains("lock timeout") => {
-                tokio::time::sleep(Duration::from_millis(25 * attempt)).await;
-            }
-            Err(e) => return Err(map_error(e)),
+async fn list(conn: &mut AsyncPgConnection) -> Result<Vec<Partition>> {
+    let tables = TABLES.iter().map(|t| t.0.to_owned()).collect();
+    let rows: QueryResult<Vec<PartitionRow>> = List { tables }.load(conn).await;
+    Ok(rows.map_err(map_error)?.into_iter().filter_map(Partition::read).collect())
+}
+
+/// Makes one week of each table that lacks it.
+async fn make(conn: &mut AsyncPgConnection, have: &[Partition], week: Week, tries: u64) -> Result<()> {
+    for (table, by) in TABLES {
+        if !have.iter().any(|partition| partition.has(table, week)) {
+            make_one(conn, table, by, week, tries).await?;
         }
     }
-    Err(Error::unavailable("a partition could not be changed: its table is locked"))
+    Ok(())
+}
+
+async fn make_one(conn: &mut AsyncPgConnection, table: &'static str, by: By, week: Week, tries: u64) -> Result<()> {
+    for attempt in 1..=tries {
+        let sql = creation(conn, table, by, week).await?;
+        let refused = match guarded(conn, &sql).await {
+            Ok(()) => {
+                debug!(table, week = %week.start().date_naive(), "made a partition");
+                return Ok(());
+            }
+            Err(e) => e,
+        };
+        // Another engine may have been quicker, or somebody has taken the name meanwhile.
+        if list(conn).await?.iter().any(|partition| partition.has(table, week)) {
+            return Ok(());
+        }
+        let again = is_locked(&refused) || refused.to_string().contains("already exists");
+        if !again {
+            return Err(map_error(refused));
+        }
+        pause(attempt).await;
+    }
+    Err(locked())
+}
+
+/// What makes a partition. It is a table first and then attached, since that waits for nobody who reads or writes the
+/// parent, where `create table .. partition of` would wait for a backup and stop the lanes meanwhile.
+async fn creation(conn: &mut AsyncPgConnection, table: &str, by: By, week: Week) -> Result<String> {
+    let place = PlaceOf { table: table.to_owned(), names: week.names(table) };
+    let rows: QueryResult<Vec<PlaceRow>> = place.load(conn).await;
+    let place = rows.map_err(map_error)?.into_iter().next();
+    let Some(PlaceRow { parent, name: Some(name), owner }) = place else {
+        let names = week.names(table).join(", ");
+        return Err(Error::Internal(format!("no name is left for a partition of {table}: {names} are taken")));
+    };
+    let (from, to) = (week.bound(by), week.next().bound(by));
+    let given = owner.map_or(String::new(), |owner| format!("alter table {name} owner to {owner}; "));
+    Ok(format!(
+        "create table {name} (like {parent} including all); {given}\
+         alter table {parent} attach partition {name} for values from ('{from}') to ('{to}')"
+    ))
+}
+
+/// Runs DDL, all or nothing. Its lock must not queue up in front of the lanes: it waits 50 ms at most.
+async fn guarded(conn: &mut AsyncPgConnection, sql: &str) -> QueryResult<()> {
+    conn.batch_execute(&format!("set lock_timeout = '50ms'; {sql}; reset lock_timeout")).await
+}
+
+fn is_locked(e: &diesel::result::Error) -> bool {
+    e.to_string().contains("lock timeout")
+}
+
+fn locked() -> Error {
+    Error::unavailable("a partition could not be changed: its table is locked")
+}
+
+async fn pause(attempt: u64) {
+    tokio::time::sleep(Duration::from_millis(25 * attempt)).await;
 }
 
 /// Drops what is older than `keep`: whole weeks of history and traces, then events and payloads of weeks
-/// that no run, open or kept, can refer to. Also expired create keys.
+/// that no run, open or kept, refers to. Also expired create keys.
 ///
 /// # Errors
 /// `Unavailable`; what is left is dropped by the next pass.
 pub async fn drop_old(pool: &Pool, now: Timestamp, keep: Duration) -> Result<()> {
     let mut conn = pool.get().await?;
     let cutoff = now.minus(keep).to_utc();
-    for name in existing(&mut conn).await? {
-        let Some(week) = Week::from_name(&name) else { continue };
-        if week.next().0 > cutoff {
-            continue;
+    for old in list(&mut conn).await?.iter().filter(|partition| partition.plain && partition.to <= cutoff) {
+        let dropped = match old.by {
+            By::Id => drop_unless_referred(&mut conn, old).await,
+            By::Time => drop_one(&mut conn, old).await,
+        };
+        if let Err(e) = dropped {
+            // Such as a view of somebody else on it: the others go all the same.
+            warn!(error = %e, partition = old.name, "a partition past its retention cannot be dropped, a later pass will try");
         }
-        let by_id = TABLES.iter().any(|(table, by)| *by == By::Id && name.starts_with(&format!("{table}_")));
-        if by_id && is_referred(&mut conn, week).await? {
-            continue;
-        }
-        // The parent is locked only as long as the detaching takes.
-        ddl(&mut conn, &format!("drop table if exists {name}")).await?;
-        info!(partition = name, "dropped a partition past its retention");
     }
     expire_keys(&mut conn, now).await
 }
 
-/// Whether a run made in this week or before is open or kept. A run of an event is made within moments of
-/// the event: a day more is plenty.
-async fn is_referred(conn: &mut AsyncPgConnection, week: Week) -> Result<bool> {
-    let end = first_id(week.next().0 + DAY);
-    let sql =
-        "select exists (select from open_run where id < $1) or exists (select from run_history where id < $1) as yes";
-    let rows: Vec<Flag> =
-        diesel::sql_query(sql).bind::<diesel::sql_types::Uuid, _>(end).load(&mut *conn).await.map_err(map_error)?;
-    Ok(rows.into_iter().next().is_none_or(|r| r.yes))
+async fn drop_unless_referred(conn: &mut AsyncPgConnection, old: &Partition) -> Result<()> {
+    if is_referred(conn, old).await? { Ok(()) } else { drop_one(conn, old).await }
+}
+
+/// The parent is locked only as long as the detaching takes. Where it is read for long, as by a backup, a later pass
+/// drops it: each try keeps the lanes waiting.
+async fn drop_one(conn: &mut AsyncPgConnection, old: &Partition) -> Result<()> {
+    for attempt in 1..=BRIEF {
+        match guarded(conn, &format!("drop table if exists {}", old.name)).await {
+            Ok(()) => {
+                info!(partition = old.name, "dropped a partition past its retention");
+                return Ok(());
+            }
+            Err(e) if is_locked(&e) => pause(attempt).await,
+            Err(e) => return Err(map_error(e)),
+        }
+    }
+    Err(locked())
+}
+
+/// Whether a run that is open or kept may need what is in it.
+async fn is_referred(conn: &mut AsyncPgConnection, old: &Partition) -> Result<bool> {
+    let referred = Referred {
+        first: first_id(old.from),
+        end: first_id(old.to),
+        before: first_id(old.from - DAY),
+        after: first_id(old.to + DAY),
+    };
+    let rows: QueryResult<Vec<ReferredRow>> = referred.load(conn).await;
+    Ok(rows.map_err(map_error)?.into_iter().next().is_none_or(|row| row.referred))
 }
 
 async fn expire_keys(conn: &mut AsyncPgConnection, now: Timestamp) -> Result<()> {
@@ -184,21 +297,4 @@ async fn expire_keys(conn: &mut AsyncPgConnection, now: Timestamp) -> Result<()>
     }
     warn!("more create keys expire than one pass can delete");
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn weeks_begin_on_monday_and_know_their_names() {
-        let thursday = DateTime::parse_from_rfc3339("2026-11-26T13:14:15Z").unwrap().to_utc();
-        let week = Week::of(thursday);
-        assert_eq!(week.name("run_history"), "run_history_20261123");
-        assert_eq!(Week::from_name("run_history_20261123"), Some(week));
-        assert_eq!(week.bound(By::Time), "2026-11-23 00:00:00+00");
-        assert_eq!(week.next().name("payload"), "payload_20261130");
-        let id = crate::id::RunId::generate(Timestamp::from(thursday)).uuid();
-        assert!(first_id(week.0) <= id && id < first_id(week.next().0));
-    }
 }

@@ -223,7 +223,7 @@ impl Probe {
         let row = "select pg_total_relation_size('open_run')::bigint, \
             (select coalesce(sum(pg_total_relation_size(relid)), 0)::bigint from pg_partition_tree('run_history')), \
             pg_database_size(current_database())::bigint, \
-            coalesce((select n_dead_tup from pg_stat_user_tables where relname = 'open_run'), 0)::bigint";
+            coalesce((select n_dead_tup from pg_stat_user_tables where relid = 'open_run'::regclass), 0)::bigint";
         let row = self.client.query_one(row, &[]).await.map_err(|err| database(&err))?;
         Ok(Sizes { open_run: row.get(0), run_history: row.get(1), database: row.get(2), dead_rows: row.get(3) })
     }
@@ -235,7 +235,7 @@ impl Probe {
 
     /// Dead rows of the table of open runs, and how often it was vacuumed.
     pub(super) async fn open_table(&self) -> Result<Option<(i64, i64)>> {
-        let row = "select n_dead_tup, autovacuum_count from pg_stat_user_tables where relname = 'open_run'";
+        let row = "select n_dead_tup, autovacuum_count from pg_stat_user_tables where relid = 'open_run'::regclass";
         let row = self.client.query_opt(row, &[]).await.map_err(|err| database(&err))?;
         Ok(row.map(|row| (row.get(0), row.get(1))))
     }

@@ -14,7 +14,7 @@ use serde_json::Value;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
-use crate::support::Engine;
+use crate::support::{Engine, helve};
 
 /// What a command did.
 #[derive(Debug)]
@@ -61,11 +61,14 @@ impl Person {
 
     /// With this on standard input.
     async fn run_with(&self, args: &[&str], stdin: &str) -> Done {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_helve"));
-        for name in ["HELVE_URL", "HELVE_TOKEN", "HELVE_DATA_DIR", "HELVE_PORT", "XDG_CONFIG_HOME", "XDG_DATA_HOME"] {
-            command.env_remove(name);
-        }
-        command.args(args).env("HOME", &self.home).envs(self.env.iter().cloned()).kill_on_drop(true);
+        let mut command = Command::from(helve());
+        // Root's `helve dev` keeps its token in a place that is not below the home.
+        command
+            .args(args)
+            .env("HOME", &self.home)
+            .env("HELVE_DATA_DIR", self.home.join("none"))
+            .envs(self.env.iter().cloned())
+            .kill_on_drop(true);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let mut input = child.stdin.take().unwrap();

@@ -2,15 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use serde_json::{Value, json};
+
+use crate::support::helve;
 
 #[test]
 fn the_command_does_every_fault_and_finds_nothing() {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let file = folder.join(format!("faults-{}.json", std::process::id()));
-    let out = Command::new(env!("CARGO_BIN_EXE_helve"))
+    let out = helve()
         .args(["bench", "--faults", "engine=2,postgres=1,cut=3", "--optimistic", "both", "--json"])
         .arg(&file)
         .stdin(Stdio::null())
@@ -45,7 +47,7 @@ fn the_command_does_every_fault_and_finds_nothing() {
 #[test]
 fn what_is_not_known_is_refused() {
     for wrong in [&["--faults", "disk=1"][..], &["--faults", "engine=1", "--churn", "6"]] {
-        let out = Command::new(env!("CARGO_BIN_EXE_helve")).arg("bench").args(wrong).output().unwrap();
+        let out = helve().arg("bench").args(wrong).output().unwrap();
         assert_eq!(out.status.code(), Some(2), "{wrong:?}");
     }
 }

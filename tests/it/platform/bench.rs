@@ -1,9 +1,11 @@
 //! `helve bench` as users run it: short, so that what it does is checked, not what it measures.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
 
 use serde_json::Value;
+
+use crate::support::helve;
 
 /// A directory that goes with the test.
 struct Dir(PathBuf);
@@ -31,7 +33,7 @@ impl Drop for Dir {
 }
 
 fn bench(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_helve")).arg("bench").args(args).output().unwrap()
+    helve().arg("bench").args(args).output().unwrap()
 }
 
 fn done(args: &[&str]) -> (String, String) {

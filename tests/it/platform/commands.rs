@@ -1,17 +1,16 @@
 //! The operator's commands: what they print, and how they end.
 
-use std::process::{Command, Output};
+use std::process::Output;
 
 use helve::config::Database;
 use helve::db::migrate;
 use serde_json::Value;
 
-use crate::support::{fresh_database, options};
+use crate::support::{self, fresh_database, options};
 use helve::db::embedded::Cluster;
 
 fn helve(database: &str, args: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_helve"));
-    command.args(args).env("DATABASE_URL", database).output().unwrap()
+    support::helve().args(args).env("DATABASE_URL", database).output().unwrap()
 }
 
 fn json(database: &str, args: &[&str]) -> Value {

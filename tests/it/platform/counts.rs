@@ -1,8 +1,8 @@
 //! What a run costs PostgreSQL, held to its limits: statements, commits, row changes and bytes of WAL.
 
-use std::process::Command;
-
 use serde_json::Value;
+
+use crate::support::helve;
 
 #[path = "../../limits.rs"]
 #[allow(dead_code, reason = "benches/counts measures the other figures")]
@@ -20,7 +20,7 @@ fn measured(document: &Value) -> Vec<(String, f64)> {
 #[test]
 fn what_a_run_costs_the_database_is_within_its_limits() {
     let file = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("counts-{}.json", std::process::id()));
-    let out = Command::new(env!("CARGO_BIN_EXE_helve"))
+    let out = helve()
         // How long a commit takes decides how many meet in a batch: without fsync it depends least on the machine.
         .args(["bench", "--only", "counts", "--pg-setting", "fsync=off", "--json"])
         .arg(&file)

@@ -10,7 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use crate::support::{Http, sql, until_within};
+use crate::support::{self, Http, bare_database, sql, until_within, wanted};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -21,16 +21,21 @@ struct Dev {
 }
 
 fn helve(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_helve"));
-    command.args(args).env_remove("DATABASE_URL").stdin(Stdio::null());
+    let mut command = support::helve();
+    command.args(args).stdin(Stdio::null());
     command
 }
 
 impl Dev {
     /// Blocks until it is ready.
     fn start(args: &[&str]) -> Self {
+        Self::start_with(args, &[])
+    }
+
+    fn start_with(args: &[&str], env: &[(&str, &str)]) -> Self {
         let mut command = helve(&["dev", "--json", "--port", "0"]);
-        let mut child = command.args(args).stdout(Stdio::piped()).spawn().unwrap();
+        command.args(args).envs(env.iter().copied());
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         Self { child, ready: serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: `{line}`")) }
@@ -102,6 +107,35 @@ async fn the_line_of_json_is_all_that_a_program_needs() {
     assert!(!data.exists(), "ephemeral data is removed");
 }
 
+/// Whoever works on another application has its database in the environment.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_is_used_only_when_a_flag_names_it() {
+    let theirs = bare_database().await;
+    let tables = async || -> i64 {
+        let count = "select count(*) from pg_class where relnamespace = 'public'::regnamespace";
+        sql(&theirs).await.query_one(count, &[]).await.unwrap().get(0)
+    };
+    let mut dev = Dev::start_with(&["--ephemeral"], &[("DATABASE_URL", &theirs)]);
+    assert_ne!(dev.field("database_url"), theirs);
+    assert_eq!(tables().await, 0);
+    dev.signal(Signal::SIGTERM);
+    assert!(dev.ended().await.success());
+
+    let dir = scratch("named");
+    let dir_arg = dir.display().to_string();
+    let named = ["--database-url", &theirs, "--data-dir", &dir_arg];
+    let mut dev = Dev::start_with(&named, &[("DATABASE_URL", "postgres://nobody@127.0.0.1:1/none")]);
+    assert_eq!(dev.field("database_url"), theirs);
+    assert!(tables().await > 0);
+    dev.signal(Signal::SIGTERM);
+    assert!(dev.ended().await.success());
+    fs::remove_dir_all(&dir).unwrap();
+
+    let refused = helve(&["dev", "--ephemeral", "--database-url", &theirs]).output().unwrap();
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(refused.status.code() == Some(2) && said.contains("--ephemeral"), "{said}");
+}
+
 #[tokio::test]
 async fn a_killed_engine_leaves_no_server() {
     let mut dev = Dev::start(&["--ephemeral"]);
@@ -154,6 +188,9 @@ async fn a_server_that_dies_is_started_again_on_its_data() {
 /// The way of systems that do not tell a process of its parent's death.
 #[tokio::test]
 async fn a_guard_that_polls_ends_its_program_too() {
+    if wanted("ps").is_none() {
+        return;
+    }
     let script = format!("{} internal pg-guard --poll --parent $$ -- sleep 1000; true", env!("CARGO_BIN_EXE_helve"));
     let mut shell = Command::new("sh").args(["-c", &script]).spawn().unwrap();
     let child_of = |parent: u32| {

@@ -6,4 +6,5 @@ mod counts;
 mod dev;
 mod entry;
 mod logs;
+mod neighbours;
 mod tls;

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use nix::sys::signal::{Signal, kill};
@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 use serde_json::json;
 
 use super::cluster;
-use crate::support::{Builder, Engine, Http, Worker, hello, until};
+use crate::support::{Builder, Engine, Http, Worker, hello, until, wanted};
 
 const CONF: &str = include_str!("../../../deploy/nginx.conf");
 const CERTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/platform/certs");
@@ -37,7 +37,7 @@ fn replaced(text: &str, from: &str, to: &str) -> String {
 
 impl Nginx {
     /// Starts nginx with the shipped file; only addresses and paths are those of the test.
-    async fn start(engines: &[Engine]) -> Self {
+    async fn start(program: &Path, engines: &[Engine]) -> Self {
         let (plain, tls) = (free_port(), free_port());
         let dir = std::env::temp_dir().join(format!("helve-nginx-{}-{plain}", std::process::id()));
         fs::create_dir_all(&dir).unwrap();
@@ -51,7 +51,7 @@ impl Nginx {
         }
         let file = dir.join("nginx.conf");
         fs::write(&file, conf).unwrap();
-        let child = Command::new("nginx")
+        let child = Command::new(program)
             .arg("-c")
             .arg(&file)
             .arg("-e")
@@ -60,7 +60,7 @@ impl Nginx {
             .arg(format!("daemon off; pid {};", dir.join("pid").display()))
             .stdin(Stdio::null())
             .spawn()
-            .expect("nginx is installed");
+            .expect("nginx starts");
         let url = format!("http://127.0.0.1:{plain}");
         let nginx = Self { url, tls, dir, child };
         let http = Http::new(&nginx.url, None);
@@ -86,8 +86,9 @@ impl Drop for Nginx {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_engines_behind_the_shipped_configuration() {
+    let (Some(program), Some(_)) = (wanted("nginx"), wanted("curl")) else { return };
     let engines = cluster(Builder::new(), 3).await;
-    let nginx = Nginx::start(&engines).await;
+    let nginx = Nginx::start(&program, &engines).await;
     let http = Http::new(&nginx.url, Some(&engines[0].token));
     let task = json!({"tasks": [{"name": "a"}]});
     assert_eq!(http.put("/v1/workflows/a", task).await.0, 200);

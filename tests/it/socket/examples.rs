@@ -6,7 +6,7 @@ use std::process::Stdio;
 use serde_json::json;
 use tokio::process::{Child, Command};
 
-use crate::support::{Engine, engine, until_within};
+use crate::support::{Engine, engine, until_within, wanted_python};
 
 fn start(mut command: Command, engine: &Engine) -> Child {
     command.env("HELVE_URL", &engine.url).env("HELVE_TOKEN", &engine.token).env("NO_PROXY", "127.0.0.1");
@@ -41,13 +41,9 @@ async fn the_rust_worker_works() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_python_worker_works() {
-    let found = Command::new("python3").args(["-c", "import websockets.asyncio.client"]).output().await;
-    if !found.is_ok_and(|out| out.status.success()) {
-        assert!(std::env::var_os("CI").is_none(), "CI has python3 with the package `websockets`");
-        return eprintln!("not run: python3 with the package `websockets` is not there");
-    }
+    let Some(python) = wanted_python() else { return };
     let engine = engine().await;
-    let mut command = Command::new("python3");
+    let mut command = Command::new(python);
     command.arg("examples/worker.py");
     let mut child = start(command, &engine);
     works(&engine, &mut child).await;

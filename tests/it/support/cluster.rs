@@ -43,6 +43,14 @@ pub async fn fresh_database() -> String {
     shared.cluster.url(&name)
 }
 
+/// The URL of a fresh database on the shared server that has nothing in it.
+pub async fn bare_database() -> String {
+    let shared = SHARED.get_or_init(start).await;
+    let name = format!("b{}", NAMES.fetch_add(1, Ordering::Relaxed));
+    shared.cluster.create_database(&name, None).await.unwrap();
+    shared.cluster.url(&name)
+}
+
 async fn start() -> Shared {
     let (ready, started) = oneshot::channel();
     std::thread::Builder::new()

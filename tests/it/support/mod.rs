@@ -6,12 +6,14 @@ pub mod collector;
 mod engine;
 mod http;
 pub mod process;
+mod programs;
 mod wait;
 pub mod worker;
 
-pub use cluster::{create_migrated, fresh_database, options, sql};
+pub use cluster::{bare_database, create_migrated, fresh_database, options, sql};
 pub use engine::{Builder, Engine, Tenant, engine, provision, worker};
 pub use http::{Http, NoResponse, Response, is_retryable};
+pub use programs::{forget, helve, wanted, wanted_python};
 pub use wait::{until, until_within};
 pub use worker::{Incoming, Worker, attempt, hello, upgrade};
 

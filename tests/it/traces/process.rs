@@ -1,6 +1,6 @@
 //! Traces of a process: its settings, what it says of wrong ones, and its log lines.
 
-use std::process::{Command, Output};
+use std::process::Output;
 
 use helve::config::Database;
 use helve::db::Pool;
@@ -8,12 +8,12 @@ use serde_json::{Value, json};
 
 use super::{SENT, TRACE};
 use crate::support::process::EngineProcess;
-use crate::support::{Http, fresh_database, provision, until};
+use crate::support::{Http, fresh_database, helve, provision, until};
 
 const SECRET: &str = "secret-of-the-collector";
 
 fn serve(env: &[(&str, &str)]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_helve"));
+    let mut command = helve();
     command.args(["serve", "--print-config"]).env("DATABASE_URL", "postgres://db/x");
     command.env("OTEL_EXPORTER_OTLP_HEADERS", format!("api-key={SECRET}")).envs(env.iter().copied()).output().unwrap()
 }
@@ -40,7 +40,7 @@ fn wrong_settings_end_the_start_with_their_name() {
         (&json!("http://collector:4318/v1/traces"), &json!([["api-key", "[redacted]"]]))
     );
     assert_eq!(traces["sampler"], json!({"parent_based": false, "root": "all"}));
-    let mut help = Command::new(env!("CARGO_BIN_EXE_helve"));
+    let mut help = helve();
     let help = help.args(["serve", "--help"]).env("OTEL_EXPORTER_OTLP_HEADERS", SECRET).output().unwrap();
     assert!(!String::from_utf8(help.stdout).unwrap().contains(SECRET));
 }
