@@ -274,12 +274,7 @@ impl LaneWriter {
     /// Makes the weeks that the rows of a batch need.
     async fn make_weeks(&mut self, jobs: &[Job]) {
         let (pool, times) = (self.pool.clone(), rows::times(jobs, self.clock.now()));
-        let make = async move {
-            for at in times {
-                partitions::make_ahead(&pool, at).await?;
-            }
-            Ok(())
-        };
+        let make = async move { partitions::make_for(&pool, times).await };
         match tokio::time::timeout(PATIENCE, self.supervisor.shared(make)).await {
             Ok(Ok(())) => {}
             Ok(Err(e)) => warn!(error = %e, "a week could not be made"),
