@@ -1,4 +1,5 @@
 //! What PostgreSQL refuses, and what somebody else holds up in it, harms who asked for it and stops nobody else.
+#![expect(clippy::disallowed_methods, reason = "what is refused goes on beside the test's own triggers")]
 
 use std::time::Duration;
 
