@@ -1,5 +1,5 @@
 """A Helve worker. Run: pip install websockets; HELVE_URL=http://.. HELVE_TOKEN=helve_.. python3 examples/worker.py"""
-import asyncio, json, os, random
+import asyncio, json, os, random, sys
 from contextlib import suppress
 from websockets import ConnectionClosed, connect
 URL = os.environ.get("HELVE_URL", "http://127.0.0.1:7733").replace("http", "ws", 1) + "/v1/worker/connect"
@@ -26,6 +26,7 @@ async def on_frame(type, **frame):
         if type == "cancel" and key in running: running[key].cancel()
         if type in ("stored", "superseded", "welcome"): results.pop(key, None)
         if type in ("superseded", "welcome") and key in running: running.pop(key).cancel()
+    if type == "error": print("the engine:", frame["code"], frame["message"], frame.get("pointer", ""), file=sys.stderr)
     if type == "welcome": HELLO["resume"] = {"session": frame["session"], "secret": frame["secret"]}
     for result in list(results.values()) if type == "welcome" else (): await send(type="result", results=[result])
 async def main():
@@ -33,8 +34,12 @@ async def main():
     async for ws in connect(URL, additional_headers=LOGIN, max_size=None):  # tries again until the engine is there
         if "resume" in HELLO: HELLO["resume"]["holding"] = [dict(task_run=r, attempt=a) for r, a in running | results]
         await send(**HELLO)
-        with suppress(ConnectionClosed):
+        try:
             async for text in ws: await on_frame(**json.loads(text))
+        except ConnectionClosed: pass  # the close code says what to do
+        except asyncio.CancelledError:  # Ctrl-C: what is not done goes to others at once
+            await send(type="goodbye")
+            raise
         if ws.close_code in (4400, 4401, 4403, 4409, 4413): raise SystemExit(ws.close_reason)
         await asyncio.sleep(random.uniform(0, 2))  # ten thousand workers do not come back in one instant
-asyncio.run(main())
+with suppress(KeyboardInterrupt): asyncio.run(main())

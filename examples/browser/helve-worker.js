@@ -203,6 +203,7 @@ export class HelveWorker {
     this.running.set(key, abort);
     try {
       const output = await this.actions[task.action](task.input, abort.signal);
+      JSON.stringify(output); // what is no JSON, such as a BigInt, is a failure, and not this page's end
       this.finish(key, { outcome: "succeeded", output });
     } catch (error) {
       this.finish(key, { outcome: "failed", error: { message: String(error?.message ?? error) } });

@@ -16,9 +16,10 @@ use super::{Pool, partitions};
 use crate::clock::Timestamp;
 use crate::domain::json::Payload;
 use crate::domain::live::{LogLevel, LogLine};
+use crate::domain::run::Losses;
 use crate::domain::status::RunStatus;
 use crate::error::{Error, Result};
-use crate::id::{RunId, TenantId};
+use crate::id::{RunId, TenantId, WorkerId};
 
 statement! {
     /// What is stored of some runs.
@@ -81,6 +82,31 @@ statement! {
         "2" => tenant: Uuid as SqlUuid,
         "3" => created_at: DateTime<Utc> as Timestamptz,
     }
+}
+
+statement! {
+    /// The last loss of one run.
+    Loss("sql/live/loss.sql") {
+        "1" => run: Uuid as SqlUuid,
+        "2" => tenant: Uuid as SqlUuid,
+        "3" => created_at: DateTime<Utc> as Timestamptz,
+    }
+}
+
+#[derive(QueryableByName)]
+struct LossRow {
+    #[diesel(sql_type = Integer)]
+    attempt: i32,
+    #[diesel(sql_type = Timestamptz)]
+    at: DateTime<Utc>,
+    #[diesel(sql_type = Text)]
+    reason: String,
+    #[diesel(sql_type = Nullable<SqlUuid>)]
+    worker: Option<Uuid>,
+    #[diesel(sql_type = Nullable<Timestamptz>)]
+    started_at: Option<DateTime<Utc>>,
+    #[diesel(sql_type = BigInt)]
+    times: i64,
 }
 
 #[derive(QueryableByName)]
@@ -328,4 +354,21 @@ pub async fn transitions(pool: &Pool, tenant: TenantId, run: RunId) -> Result<Ve
         reason: r.reason,
     };
     Ok(rows.into_iter().map(transition).collect())
+}
+
+/// How a run lost its workers, if it ever did.
+///
+/// # Errors
+/// `Unavailable`.
+pub async fn losses(pool: &Pool, tenant: TenantId, run: RunId) -> Result<Option<Losses>> {
+    let ask = Loss { run: run.uuid(), tenant: tenant.uuid(), created_at: run.created_at().to_utc() };
+    let row = pool.load::<LossRow, _>(ask).await?.pop();
+    Ok(row.map(|r| Losses {
+        times: r.times,
+        attempt: r.attempt,
+        worker: r.worker.map(WorkerId::from_uuid),
+        started_at: r.started_at.map(Timestamp::from),
+        at: Timestamp::from(r.at),
+        reason: r.reason,
+    }))
 }

@@ -22,6 +22,16 @@ statement! {
     }
 }
 
+statement! {
+    /// What was made shortly before a time, and may have been committed after it.
+    Late("sql/live/late.sql") {
+        "1" => tenant: Uuid as SqlUuid,
+        "2" => from: DateTime<Utc> as Timestamptz,
+        "3" => until: DateTime<Utc> as Timestamptz,
+        "4" => limit: i64 as BigInt,
+    }
+}
+
 #[derive(QueryableByName)]
 struct Row {
     #[diesel(sql_type = Bool)]
@@ -48,6 +58,29 @@ struct Row {
 pub async fn since(pool: &Pool, tenant: TenantId, since: Timestamp, limit: usize) -> Result<Vec<Change>> {
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let rows: Vec<Row> = pool.load(Since { tenant: tenant.uuid(), since: since.to_utc(), limit }).await?;
+    Ok(changes(tenant, rows))
+}
+
+/// At most `limit` events and runs of a tenant that were made from one time on and before another, the last of them,
+/// oldest first.
+///
+/// # Errors
+/// `Unavailable`.
+pub async fn late(
+    pool: &Pool,
+    tenant: TenantId,
+    from: Timestamp,
+    until: Timestamp,
+    limit: usize,
+) -> Result<Vec<Change>> {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let ask = Late { tenant: tenant.uuid(), from: from.to_utc(), until: until.to_utc(), limit };
+    let mut rows: Vec<Row> = pool.load(ask).await?;
+    rows.reverse();
+    Ok(changes(tenant, rows))
+}
+
+fn changes(tenant: TenantId, rows: Vec<Row>) -> Vec<Change> {
     let change = |row: Row| {
         let what = if row.is_event {
             let runs = row.runs.into_iter().map(RunId::from_uuid).collect();
@@ -58,5 +91,5 @@ pub async fn since(pool: &Pool, tenant: TenantId, since: Timestamp, limit: usize
         };
         Some(Change { tenant, at: row.created_at.into(), what })
     };
-    Ok(rows.into_iter().filter_map(change).collect())
+    rows.into_iter().filter_map(change).collect()
 }

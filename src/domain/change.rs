@@ -181,8 +181,8 @@ pub struct MoveRow {
     pub place: Placement,
     /// What else.
     pub mark: Mark,
-    /// Whose attempt this ends, for the transition table.
-    pub worker: Option<WorkerId>,
+    /// Whose attempt this ends, and since when that ran: for the transition table.
+    pub worker: Option<(WorkerId, Timestamp)>,
     /// Bring the payloads back: they are to be sent to a worker.
     pub want_body: bool,
     /// Why, if it is unusual: written to the transition table.

@@ -119,6 +119,36 @@ pub struct Run {
     pub progress: Option<Payload>,
 }
 
+impl Run {
+    /// Whether an attempt may have been taken from a worker that was lost: there were more of them than its retries and
+    /// the one that it has, or ended with, explain. Where this is false, nobody need look.
+    pub fn may_have_lost_a_worker(&self) -> bool {
+        let explained = match self.status {
+            RunStatus::Running | RunStatus::Succeeded | RunStatus::Failed => self.retries + 1,
+            RunStatus::Scheduled | RunStatus::Queued | RunStatus::Parked | RunStatus::Cancelled => self.retries,
+        };
+        let is_loss = |error: &RunError| error.code.as_deref() == Some("worker_lost");
+        self.attempt > explained || self.error.as_ref().is_some_and(is_loss)
+    }
+}
+
+/// How a run lost its workers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Losses {
+    /// How often.
+    pub times: i64,
+    /// The last attempt that was lost.
+    pub attempt: i32,
+    /// Who had it.
+    pub worker: Option<WorkerId>,
+    /// Since when; `None` where an engine wrote the row that did not know.
+    pub started_at: Option<Timestamp>,
+    /// When it was taken back.
+    pub at: Timestamp,
+    /// `reassigned`: the worker never confirmed it, or did not have it any more. Else the worker itself was gone.
+    pub reason: String,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,13 +1,18 @@
 //! Why a run stands where it stands: the cause for a machine, and one sentence for a person.
 
+mod text;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::domain::duration;
 use crate::domain::pause::Paused;
+use crate::domain::run::RunError;
 use crate::domain::status::RunStatus;
 use crate::id::{RunId, WorkerId};
+
+pub use text::losses_text;
 
 /// Workers that an answer names, and runs of each.
 pub const WORKERS: usize = 10;
@@ -88,10 +93,31 @@ pub enum Cause {
     /// Its retries are spent, and it waits for a person.
     Parked,
     /// It is over.
-    Final {
-        /// When it ended.
-        at: Option<Timestamp>,
-    },
+    Final(Box<Ended>),
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ended {
+    /// When.
+    pub at: Option<Timestamp>,
+    /// Its last attempt; 0: it had none.
+    pub attempt: i32,
+    /// Who had that.
+    pub worker: Option<WorkerId>,
+    /// Retries that were spent before it.
+    pub retries: i32,
+    /// Why it did not succeed.
+    pub error: Option<RunError>,
+}
+
+/// A worker whose socket is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Away {
+    /// Since when.
+    pub since: Timestamp,
+    /// When its work goes to others.
+    pub until: Timestamp,
 }
 
 /// How a run waits for slots.
@@ -129,6 +155,8 @@ pub struct Holder {
     pub name: Arc<str>,
     /// Whether it could take work.
     pub state: WorkerState,
+    /// Its socket is gone.
+    pub away: Option<Away>,
     /// Slots of the kind that is needed.
     pub slots: u32,
     /// Of them taken.
@@ -168,18 +196,6 @@ impl WorkerState {
             Self::OtherLabels => "other_labels",
         }
     }
-
-    /// What a sentence says of it.
-    const fn text(self) -> &'static str {
-        match self {
-            Self::OtherLabels => "lacks labels that it requires",
-            Self::Open => "is open",
-            Self::Away => "is away",
-            Self::Draining => "is draining",
-            Self::Congested => "is congested",
-            Self::Paused => "is paused",
-        }
-    }
 }
 
 /// When a run may start.
@@ -206,117 +222,8 @@ impl Cause {
             Self::Writing => "writing",
             Self::Running { .. } => "running",
             Self::Parked => "parked",
-            Self::Final { .. } => "final",
+            Self::Final(_) => "final",
         }
-    }
-}
-
-impl Place {
-    fn text(self) -> String {
-        let least = if self.exact { "" } else { "at least " };
-        let runs = if self.ahead == 1 { "run" } else { "runs" };
-        format!("{least}{} {runs}", self.ahead)
-    }
-}
-
-impl Why {
-    /// One sentence. `error`: the last one of the run, for a retry.
-    pub fn text(&self, error: Option<&str>) -> String {
-        match &self.cause {
-            Cause::Scheduled { at } => format!("It is scheduled to start at {at}."),
-            Cause::Retry { at, attempt } => {
-                let after = error.map(|e| format!(" failed with \"{}\"", shortened(e)));
-                let after = after.unwrap_or_else(|| " came back".to_owned());
-                format!("Attempt {attempt}{after}; the next one is due at {at}.")
-            }
-            Cause::Paused(paused) => paused_text(paused),
-            Cause::Resuming { paused, place } => {
-                let rate = paused.pause.resumed.as_ref().map_or(0.0, |r| r.rate);
-                format!(
-                    "The {} was resumed at {rate} starts per second, and {} are before this one.",
-                    paused.target,
-                    place.text()
-                )
-            }
-            Cause::NoWorker { action, workers, count } => no_worker_text(action, workers, *count),
-            Cause::NoSlot { wait, never } => {
-                let need = slots(wait.cost, &wait.kind);
-                match never {
-                    true => format!("No worker that offers `{}` has {need} at all.", wait.action),
-                    false => {
-                        let held = wait.workers.iter().map(|w| w.held).sum::<usize>();
-                        let (workers, runs) = (plural(wait.count, "worker"), plural(held, "run"));
-                        format!(
-                            "It is next, and no worker has {need} free: {workers} offer `{}` and hold {runs}.",
-                            wait.action
-                        )
-                    }
-                }
-            }
-            Cause::Behind { wait } if wait.place.ahead == 0 => {
-                format!("It is next in the queue of `{}` and about to start.", wait.action)
-            }
-            Cause::Behind { wait } => {
-                let are = if wait.place.ahead == 1 && wait.place.exact { "is" } else { "are" };
-                format!("In the queue of `{}` {} {are} before it.", wait.action, wait.place.text())
-            }
-            Cause::Loading => "Its queue is being read; ask again in a moment.".to_owned(),
-            Cause::Writing => "A change of it is being written just now; ask again in a moment.".to_owned(),
-            Cause::Running { worker, since, received, timeout_at } => {
-                running_text(worker, *since, *received, *timeout_at)
-            }
-            Cause::Parked => {
-                let error = error.map(|e| format!(" with \"{}\"", shortened(e))).unwrap_or_default();
-                format!("It is parked: its last attempt failed{error}, and it waits for somebody to unpark it.")
-            }
-            Cause::Final { at } => {
-                let at = at.map(|at| format!(" at {at}")).unwrap_or_default();
-                format!("It is over: it ended as {}{at}.", self.status.as_str())
-            }
-        }
-    }
-}
-
-fn paused_text(paused: &Paused) -> String {
-    let pause = &paused.pause;
-    let until = pause.expires_at.map_or_else(|| "until somebody resumes it".to_owned(), |at| format!("until {at}"));
-    let (by, reason) = (&pause.by_name, shortened(&pause.reason));
-    format!("The {} is paused by `{by}` since {} {until}: {reason}.", paused.target, pause.since)
-}
-
-fn no_worker_text(action: &str, workers: &[Holder], count: usize) -> String {
-    if count == 0 {
-        return format!("No connected worker offers `{action}`.");
-    }
-    let named = workers.iter().take(3).map(|w| format!("`{}` {}", w.name, w.state.text()));
-    let named = named.collect::<Vec<_>>().join(", ");
-    let more = if count > 3 { format!(" and {} more", count - 3) } else { String::new() };
-    format!("No worker that offers `{action}` can take it: {named}{more}.")
-}
-
-fn running_text(worker: &Holder, since: Timestamp, received: bool, timeout_at: Option<Timestamp>) -> String {
-    let away = if worker.state == WorkerState::Away { ", which is away and may come back" } else { "" };
-    let name = if worker.name.is_empty() { worker.worker.to_string() } else { format!("`{}`", worker.name) };
-    let timeout = timeout_at.map(|at| format!("; its time ends at {at}")).unwrap_or_default();
-    let how = if received { "runs" } else { "was sent and is not confirmed" };
-    format!("It {how} on the worker {name}{away} since {since}{timeout}.")
-}
-
-fn slots(cost: u32, kind: &str) -> String {
-    let slots = if cost == 1 { "slot" } else { "slots" };
-    format!("{cost} {slots} of kind `{kind}`")
-}
-
-fn plural(count: usize, what: &str) -> String {
-    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
-}
-
-fn shortened(text: &str) -> String {
-    const LONGEST: usize = 200;
-    let text = text.trim_end_matches('.');
-    match text.char_indices().nth(LONGEST) {
-        Some((at, _)) => format!("{}…", &text[..at]),
-        None => text.to_owned(),
     }
 }
 

@@ -21,6 +21,12 @@ use super::rows::{self, About, about};
 
 /// How long a statement may go unanswered before its outcome counts as unknown.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// The longest time from a row's id to its commit that is nothing unusual: it waits for a statement that hangs, and then its
+/// own takes as long as a lane's `statement_timeout` allows. Who reads by the time of creation what was committed since
+/// a time reaches back so far.
+pub const LATEST_COMMIT: Duration = PATIENCE.saturating_add(STATEMENT);
+/// The `statement_timeout` of a lane's connection.
+const STATEMENT: Duration = Duration::from_secs(15);
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 /// So often a batch may be refused for one reason before its transitions go singly.

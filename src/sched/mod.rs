@@ -31,6 +31,7 @@ mod worker_state;
 
 pub use core::{PauseChange, PauseOrder, WhyQuery};
 pub use directory::{Directory, Peer, Place};
+pub use lane::LATEST_COMMIT;
 pub(crate) use request::Request;
 pub use start::{Parts, start};
 pub use stats::Stats;

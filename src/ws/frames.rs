@@ -23,5 +23,6 @@ pub fn write(message: &Outgoing, limits: &Limits, mut each: impl FnMut(String)) 
 /// # Errors
 /// It is not a frame at all.
 pub fn read(text: &Bytes, limits: &Limits) -> Result<impl Sized, Close> {
-    protocol::decode(text, limits)
+    let decoded = protocol::decode(text, limits);
+    if decoded.is_frame { Ok(decoded) } else { Err(Close::BadFrame) }
 }

@@ -6,10 +6,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Message;
 
-use super::Context;
 use super::guest::{Caller, Guest, Who};
 use super::protocol::{self, Checked, Fault, HelloFrame, Incoming};
 use super::wire::{End, Step, Wire};
+use super::{Context, refusals};
 use crate::domain::delivery::{Close, Welcome};
 use crate::domain::scope::Scope;
 use crate::domain::ticket::Allowed;
@@ -28,6 +28,7 @@ pub(super) async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
     wire: &mut Wire<S>,
     mut caller: Caller,
 ) -> Result<(Guest, Welcome, Connection, Inbox), End> {
+    let token = caller.token();
     let hello = first_hello(ctx, wire, &mut caller).await?;
     match introduce(ctx, caller, hello).await {
         Ok((guest, welcome, connection, inbox)) => {
@@ -38,8 +39,7 @@ pub(super) async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
             if let Error::Internal(details) = &err {
                 tracing::error!(error = details, "a hello failed");
             }
-            wire.push(protocol::fault(&Fault::from(&err)));
-            Err(End::Close(close_for(&err)))
+            Err(refusals::refuse(ctx, wire, token, &Fault::from(&err), close_for(&err)).await)
         }
     }
 }
@@ -64,6 +64,7 @@ async fn first_hello<S: AsyncRead + AsyncWrite + Unpin>(
     caller: &mut Caller,
 ) -> Result<HelloFrame, End> {
     let deadline = Instant::from_std(ctx.clock.instant() + HELLO);
+    let token = caller.token();
     loop {
         let read = !wire.congested();
         let message = tokio::select! {
@@ -78,19 +79,23 @@ async fn first_hello<S: AsyncRead + AsyncWrite + Unpin>(
         };
         let text = match message {
             Message::Text(text) => text,
-            Message::Binary(_) => return Err(End::Close(Close::BadFrame)),
+            Message::Binary(_) => {
+                return Err(refusals::refuse(ctx, wire, token, &Fault::binary(), Close::BadFrame).await);
+            }
             Message::Close(_) => return Err(End::Gone),
             Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => continue,
         };
-        let decoded = protocol::decode(&text.into(), &ctx.limits).map_err(End::Close)?;
+        let decoded = protocol::decode(&text.into(), &ctx.limits);
+        if let (false, Some(fault)) = (decoded.is_frame, decoded.faults.first()) {
+            return Err(refusals::refuse(ctx, wire, token, fault, Close::BadFrame).await);
+        }
         for fault in &decoded.faults {
             wire.push(protocol::fault(fault));
         }
         match decoded.frame {
             Some(Incoming::Hello(Ok(hello))) => return Ok(*hello),
             Some(Incoming::Hello(Err(fault))) => {
-                wire.push(protocol::fault(&fault));
-                return Err(End::Close(Close::BadFrame));
+                return Err(refusals::refuse(ctx, wire, token, &fault, Close::BadFrame).await);
             }
             Some(_) => {
                 let message = "the first frame must be `hello`; this one was ignored";

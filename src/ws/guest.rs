@@ -52,6 +52,14 @@ pub(super) enum Caller {
 }
 
 impl Caller {
+    /// The token that it came with, where it is known.
+    pub(super) const fn token(&self) -> Option<TokenId> {
+        match self {
+            Self::Guest(guest) => Some(guest.who.token),
+            Self::Stranger(_) => None,
+        }
+    }
+
     /// Resolves when the caller's token is no longer valid. Cancel-safe.
     pub(super) fn revoked(&mut self) -> impl Future<Output = ()> + Send + '_ {
         match self {

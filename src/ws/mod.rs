@@ -7,6 +7,7 @@ mod greet;
 mod guest;
 mod pace;
 mod protocol;
+mod refusals;
 mod session;
 mod sockets;
 #[cfg(test)]
@@ -46,6 +47,7 @@ use crate::share::Shares;
 use crate::supervisor::Supervisor;
 
 use guest::{Admitted, Caller, Guest};
+use refusals::Refusals;
 use sockets::Sockets;
 use upgrade::Refusal;
 use wire::{End, Wire};
@@ -92,6 +94,7 @@ struct Context {
     drain: Duration,
     clock: Clock,
     stopping: CancellationToken,
+    refusals: Refusals,
 }
 
 /// What the worker sockets are made of.
@@ -131,6 +134,7 @@ impl WsState {
             scheduling: config.scheduling.clone(),
             drain: config.http.drain,
             stopping: supervisor.stopping(),
+            refusals: Refusals::default(),
         };
         Self(Arc::new(Shared {
             forwarder,

@@ -31,10 +31,49 @@ impl Pace {
     }
 }
 
+/// Messages of a minute that may be no frames: the next one closes the socket.
+const MISTAKES: u32 = 10;
+/// How long a mistake counts.
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// Mistakes that may happen to a program now and then, and not again and again.
+#[derive(Debug)]
+pub(super) struct Mistakes {
+    since: Instant,
+    count: u32,
+}
+
+impl Mistakes {
+    /// None so far.
+    pub(super) const fn none(now: Instant) -> Self {
+        Self { since: now, count: 0 }
+    }
+
+    /// One more; the number of those in this minute, or `None` when they are too many.
+    pub(super) fn one_more(&mut self, now: Instant) -> Option<u32> {
+        if now.saturating_duration_since(self.since) >= MINUTE {
+            *self = Self::none(now);
+        }
+        self.count += 1;
+        (self.count <= MISTAKES).then_some(self.count)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::clock::Clock;
+
+    #[test]
+    fn ten_mistakes_a_minute_are_forgiven() {
+        let now = Clock::system().instant();
+        let mut mistakes = Mistakes::none(now);
+        for n in 1..=10 {
+            assert_eq!(mistakes.one_more(now), Some(n));
+        }
+        assert_eq!(mistakes.one_more(now + MINUTE - Duration::from_millis(1)), None);
+        assert_eq!(mistakes.one_more(now + MINUTE), Some(1));
+    }
 
     #[test]
     fn a_burst_is_free_and_what_follows_is_slowed_down() {

@@ -8,10 +8,10 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_tungstenite::tungstenite::Message;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use super::guest::{Caller, Guest};
-use super::pace::Pace;
+use super::pace::{Mistakes, Pace};
 use super::protocol::{self, Fault, Incoming};
 use super::sockets::Place;
 use super::voice::Voice;
@@ -78,6 +78,7 @@ struct Session<'c, S> {
     cut: BoxFuture<'static, Close>,
     pings: Pace,
     strangers: Pace,
+    mistakes: Mistakes,
     voice: Voice,
     /// When something was last read: the only proof of life.
     heard: Instant,
@@ -120,6 +121,7 @@ impl<'c, S: AsyncRead + AsyncWrite + Unpin> Session<'c, S> {
             cut: cut(ctx, guest.revoked),
             pings: Pace::new(PINGS, now),
             strangers: Pace::new(STRANGERS, now),
+            mistakes: Mistakes::none(now),
             voice: Voice::new(&ctx.limits, now),
             heard: now,
             pinged: now,
@@ -196,7 +198,11 @@ impl<'c, S: AsyncRead + AsyncWrite + Unpin> Session<'c, S> {
                 let frame = self.counted(text.into(), now);
                 self.on_frame(&frame).await
             }
-            Message::Binary(_) => Some(End::Close(Close::BadFrame)),
+            Message::Binary(_) => {
+                let fault = Fault::binary();
+                self.wire.push(protocol::fault(&fault));
+                self.no_frame(&fault)
+            }
             Message::Close(_) => Some(End::Gone),
             Message::Ping(_) => {
                 self.paused = self.paused.max(self.pings.take(1, now));
@@ -218,16 +224,28 @@ impl<'c, S: AsyncRead + AsyncWrite + Unpin> Session<'c, S> {
         self.ctx.shares.count(self.tenant, frame.len()).keep(frame)
     }
 
-    async fn on_frame(&mut self, text: &Bytes) -> Option<End> {
-        let decoded = match protocol::decode(text, &self.ctx.limits) {
-            Ok(decoded) => decoded,
-            Err(close) => return Some(End::Close(close)),
+    /// What a text says, after what is wrong with it was answered.
+    fn read(&mut self, text: &Bytes) -> Result<Option<Incoming>, End> {
+        let keep = |mended: Bytes| match mended.len() {
+            0..=SMALL => mended,
+            large => self.ctx.shares.count(self.tenant, large).keep(mended),
         };
+        let decoded = protocol::decode_kept(text, &self.ctx.limits, keep);
         for fault in &decoded.faults {
             self.wire.push(protocol::fault(fault));
         }
         self.idle_words(&decoded);
-        let frame = decoded.frame?;
+        if let (false, Some(fault)) = (decoded.is_frame, decoded.faults.first()) {
+            return self.no_frame(fault).map_or(Ok(None), Err);
+        }
+        Ok(decoded.frame)
+    }
+
+    async fn on_frame(&mut self, text: &Bytes) -> Option<End> {
+        let frame = match self.read(text) {
+            Ok(frame) => frame?,
+            Err(end) => return Some(end),
+        };
         if let Some(end) = self.beyond_ticket(&frame) {
             return Some(end);
         }
@@ -285,6 +303,16 @@ impl<'c, S: AsyncRead + AsyncWrite + Unpin> Session<'c, S> {
             }
         }
         None
+    }
+
+    /// A message that is no frame ends the socket only when such messages repeat: the worker may hold other work.
+    fn no_frame(&mut self, fault: &Fault) -> Option<End> {
+        let count = self.mistakes.one_more(self.heard);
+        if matches!(count, Some(1) | None) {
+            let ((at, reason), closed) = (protocol::logged(fault), count.is_none());
+            warn!(at, reason, closed, "a worker sent what is no frame");
+        }
+        count.is_none().then_some(End::Close(Close::BadFrame))
     }
 
     /// Frames that are wrong or say nothing cost the worker its own time, as those about attempts that are not known.

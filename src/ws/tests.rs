@@ -14,6 +14,7 @@ use tokio_tungstenite::tungstenite::protocol::Role;
 use tokio_util::sync::CancellationToken;
 
 use super::guest::{Caller, Guest, Who};
+use super::refusals::Refusals;
 use super::{Context, session};
 use crate::clock::{Clock, Timestamp};
 use crate::config::Scheduling;
@@ -61,6 +62,7 @@ impl Bench {
             drain: Duration::from_millis(50),
             clock,
             stopping: stopping.clone(),
+            refusals: Refusals::default(),
         };
         let guest = Guest {
             who: Who { tenant: id(TenantId::generate), token: id(TokenId::generate), scopes: Scopes::of(scopes) },
@@ -207,14 +209,7 @@ async fn a_lost_stream_is_reported_once_and_at_once() {
 #[tokio::test]
 async fn what_breaks_the_rules_is_closed_with_its_code() {
     let text = |t: &str| Message::text(t.to_owned());
-    for (message, code) in [
-        (text("{"), 4400),
-        (text("[]"), 4400),
-        (text("{}"), 4400),
-        (Message::binary(vec![1, 2]), 4400),
-        (text(&"x".repeat((64 << 10) + 1)), 4413),
-        (text(&"x".repeat(8 << 20)), 4413),
-    ] {
+    for (message, code) in [(text(&"x".repeat((64 << 10) + 1)), 4413), (text(&"x".repeat(8 << 20)), 4413)] {
         let mut bench = Bench::new().greeted().await;
         let (mut sink, mut stream) = bench.worker.split();
         let sending = tokio::spawn(async move {
@@ -227,6 +222,43 @@ async fn what_breaks_the_rules_is_closed_with_its_code() {
         assert_eq!(u16::from(frame.code), code);
         bench.worker = stream.reunite(sending.await.unwrap()).unwrap();
         assert!(matches!(bench.told().await, FromWorker::Lost));
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_frame_is_answered_and_closes_when_it_repeats() {
+    let mut bench = Bench::new().greeted().await;
+    let text = |t: &str| Message::text(t.to_owned());
+    let wrong = [text("{"), text("[]"), text("{}"), text(r#"{"type":7}"#), Message::binary(vec![1, 2])];
+    for message in wrong.iter().cycle().take(10) {
+        bench.worker.send(message.clone()).await.unwrap();
+        let error = bench.frame().await;
+        assert_eq!(error["code"], "bad_frame", "{message:?}");
+        assert!(!error["message"].as_str().unwrap().is_empty());
+    }
+    bench.send(json!({"type": "ping"})).await;
+    assert_eq!(bench.frame().await, json!({"type": "pong"}), "the socket goes on");
+    bench.worker.send(text("{")).await.unwrap();
+    assert_eq!(bench.frame().await["code"], "bad_frame");
+    assert_eq!(bench.closed().await, 4400);
+    assert!(matches!(bench.told().await, FromWorker::Lost));
+}
+
+#[tokio::test]
+async fn results_that_are_not_json_end_their_attempts_and_never_the_socket() {
+    let mut bench = Bench::new().greeted().await;
+    for _ in 0..30 {
+        let a = attempt();
+        let broken = format!(
+            r#"{{"type":"result","results":[{{"task_run":"{}","attempt":1,"outcome":"succeeded","output":NaN}}]}}"#,
+            a.run
+        );
+        bench.worker.send(Message::text(broken)).await.unwrap();
+        let FromWorker::Results(results) = bench.told().await else { panic!() };
+        let [(about, Outcome::Failed(error))] = &results[..] else { panic!("{results:?}") };
+        assert_eq!((*about, error.code.as_deref()), (a, Some("bad_result")));
+        assert!(bench.frame().await["message"].as_str().unwrap().contains("at line 1 column"), "the parser's words");
+        assert_eq!(bench.frame().await["pointer"], "/results/0/output");
     }
 }
 

@@ -32,5 +32,6 @@ pub async fn get(
 ) -> Result<Response, ApiError> {
     query.finish()?;
     let run = super::read(&state, scope.tenant(), id).await?;
-    Ok(json::answer(200, &RunView::of(&run, false)))
+    let losses = super::losses(&state, &run).await?;
+    Ok(json::answer(200, &RunView::of(&run, false).with_losses(losses.as_ref())))
 }

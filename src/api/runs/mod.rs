@@ -17,13 +17,21 @@ pub use request::header_key;
 
 use super::ApiState;
 use crate::db;
-use crate::domain::run::Run;
+use crate::domain::run::{Losses, Run};
 use crate::error::{Error, Result};
 use crate::id::{RunId, TenantId};
 
 /// One run of the tenant.
 async fn read(state: &ApiState, tenant: TenantId, id: RunId) -> Result<Run> {
     db::runs::get(&state.pool, tenant, id).await?.ok_or_else(|| Error::not_found("run", id))
+}
+
+/// How a run lost its workers. A run that cannot have is not looked for.
+async fn losses(state: &ApiState, run: &Run) -> Result<Option<Losses>> {
+    if !run.may_have_lost_a_worker() {
+        return Ok(None);
+    }
+    db::live::losses(&state.pool, run.tenant, run.id).await
 }
 
 /// As [`read`], of a run that this request has just changed.

@@ -5,7 +5,7 @@ use utoipa::ToSchema;
 
 use crate::clock::Timestamp;
 use crate::domain::json::Payload;
-use crate::domain::run::{Run, RunError};
+use crate::domain::run::{Losses, Run, RunError};
 use crate::domain::status::RunStatus;
 use crate::id::{EventId, RunId, WorkerId};
 
@@ -67,6 +67,10 @@ pub struct RunView<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(required = false, nullable = false, value_type = Option<crate::domain::live::ProgressView>)]
     progress: Option<&'a Payload>,
+    /// How it lost its workers. Absent when it never did, in lists, and in the answer to a trigger.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false, nullable = false)]
+    last_loss: Option<LossView<'a>>,
     /// True: the idempotency key was used before, and this is the run that was created then.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     #[schema(required = false)]
@@ -96,8 +100,46 @@ impl<'a> RunView<'a> {
             started_at: run.started_at,
             finished_at: run.finished_at,
             progress: run.progress.as_ref(),
+            last_loss: None,
             deduplicated,
         }
+    }
+
+    /// The same with how it lost its workers.
+    pub fn with_losses(self, losses: Option<&'a Losses>) -> Self {
+        Self { last_loss: losses.map(LossView::of), ..self }
+    }
+}
+
+/// The last attempt that was taken from a worker that was lost. Its work went to another one, without spending a retry.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Loss)]
+pub struct LossView<'a> {
+    /// Which attempt.
+    #[schema(minimum = 1)]
+    attempt: i32,
+    /// Who had it.
+    #[schema(required)]
+    worker: Option<WorkerId>,
+    /// Since when; null where that was not written down.
+    #[schema(required, value_type = Option<String>, format = DateTime)]
+    started_at: Option<Timestamp>,
+    /// When it was taken back.
+    #[schema(value_type = String, format = DateTime)]
+    at: Timestamp,
+    /// `worker_lost`: the worker did not come back in time. `reassigned`: it did not confirm the task, or had it no more.
+    /// `parked`: it was lost once too often, and the run waits for a person.
+    reason: &'a str,
+    /// How often that happened to this run.
+    #[schema(minimum = 1)]
+    times: i64,
+}
+
+impl<'a> LossView<'a> {
+    /// How a run lost its workers.
+    pub fn of(losses: &'a Losses) -> Self {
+        let Losses { times, attempt, worker, started_at, at, reason } = losses;
+        Self { attempt: *attempt, worker: *worker, started_at: *started_at, at: *at, reason, times: *times }
     }
 }
 

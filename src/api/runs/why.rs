@@ -12,9 +12,10 @@ use crate::api::path::Id;
 use crate::api::pauses::PauseView;
 use crate::api::problem::{ApiError, Problem};
 use crate::api::query::Query;
+use crate::api::runs::view::LossView;
 use crate::clock::Timestamp;
 use crate::domain::run::{Run, RunError};
-use crate::domain::why::{Cause, Estimate, Holder, Place, Wait, Why};
+use crate::domain::why::{Cause, Ended, Estimate, Holder, Place, Wait, Why, losses_text};
 use crate::error::{Error, Result};
 use crate::id::{RunId, TenantId, WorkerId};
 use crate::sched::WhyQuery;
@@ -40,6 +41,14 @@ pub struct WhyWorker {
     runs: Vec<RunId>,
     /// How many runs there are.
     runs_count: usize,
+    /// When its socket was lost; absent while it is there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, value_type = Option<String>, format = DateTime)]
+    lost_at: Option<Timestamp>,
+    /// When its work goes to others, if it stays away until then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, value_type = Option<String>, format = DateTime)]
+    given_up_at: Option<Timestamp>,
 }
 
 /// Slots that a run needs.
@@ -53,7 +62,7 @@ pub struct WhySlots {
 
 /// What belongs to the reason; the other fields are absent.
 #[derive(Debug, Default, Serialize, ToSchema)]
-pub struct WhyDetails {
+pub struct WhyDetails<'a> {
     /// The action that it needs: for `no_worker`, `no_slot`, `behind`.
     #[serde(skip_serializing_if = "Option::is_none")]
     action: Option<String>,
@@ -99,6 +108,10 @@ pub struct WhyDetails {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     timeout_at: Option<Timestamp>,
+    /// How the run lost its workers: for any reason, where it did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    last_loss: Option<LossView<'a>>,
 }
 
 /// When it may start.
@@ -116,7 +129,7 @@ pub struct WhyEstimate {
 /// Why a run stands where it stands.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Why)]
-pub struct WhyView {
+pub struct WhyView<'a> {
     /// The run.
     run: RunId,
     /// Its status.
@@ -127,7 +140,7 @@ pub struct WhyView {
     /// For a person: one sentence.
     text: String,
     /// What belongs to the reason.
-    details: WhyDetails,
+    details: WhyDetails<'a>,
     /// When it may start; null where nobody can honestly tell.
     #[schema(required)]
     estimate: Option<WhyEstimate>,
@@ -143,11 +156,13 @@ impl WhyWorker {
             used: holder.used,
             runs: holder.runs,
             runs_count: holder.held,
+            lost_at: holder.away.map(|away| away.since),
+            given_up_at: holder.away.map(|away| away.until),
         }
     }
 }
 
-impl WhyDetails {
+impl WhyDetails<'_> {
     fn of(cause: Cause, error: Option<RunError>) -> Self {
         let none = Self::default();
         match cause {
@@ -169,7 +184,7 @@ impl WhyDetails {
                 ..none
             },
             Cause::Parked => Self { error, ..none },
-            Cause::Final { at } => Self { at, error, ..none },
+            Cause::Final(ended) => Self { at: ended.at, error, ..none },
         }
     }
 
@@ -219,14 +234,16 @@ pub async fn why(
 ) -> Result<Response, ApiError> {
     query.finish()?;
     let (run, why) = look(&state, scope.tenant(), id).await?;
+    let losses = super::losses(&state, &run).await?;
     let error = run.error.as_ref().map(|e| e.message.as_str());
+    let text = why.text(error) + &losses.as_ref().map(losses_text).unwrap_or_default();
     let view = WhyView {
         run: id,
         status: why.status.as_str(),
         reason: why.cause.reason(),
-        text: why.text(error),
+        text,
         estimate: why.estimate.map(|estimate| WhyEstimate::of(estimate, state.clock.now())),
-        details: WhyDetails::of(why.cause, run.error),
+        details: WhyDetails { last_loss: losses.as_ref().map(LossView::of), ..WhyDetails::of(why.cause, run.error) },
     };
     Ok(json::answer(200, &view))
 }
@@ -236,7 +253,14 @@ async fn look(state: &ApiState, tenant: TenantId, id: RunId) -> Result<(Run, Why
     for _ in 0..LOOKS {
         let run = super::read(state, tenant, id).await?;
         if run.status.is_final() {
-            let why = Why { status: run.status, cause: Cause::Final { at: run.finished_at }, estimate: None };
+            let ended = Ended {
+                at: run.finished_at,
+                attempt: run.attempt,
+                worker: run.worker,
+                retries: run.retries,
+                error: run.error.clone(),
+            };
+            let why = Why { status: run.status, cause: Cause::Final(Box::new(ended)), estimate: None };
             return Ok((run, why));
         }
         let spec = state.definitions.version(tenant, &run.workflow, run.version).await?;

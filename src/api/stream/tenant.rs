@@ -18,9 +18,11 @@ use crate::domain::live::ChangeFilter;
 use crate::domain::name;
 use crate::domain::status::RunStatus;
 use crate::error::{Code, Error, Result};
+use crate::sched::LATEST_COMMIT;
 use crate::sched::live::Notice;
 
-/// What is read from the rows for a reader who missed something.
+/// What is read from the rows for a reader who missed something: so much of what was made since its last id, and of what
+/// was made shortly before that.
 const MISSED: usize = 1_000;
 /// Workflows of one filter.
 const WORKFLOWS: usize = 100;
@@ -35,10 +37,10 @@ pub struct StreamOpen {
 /// Some changes are not known any more.
 #[derive(Debug, Serialize)]
 pub struct StreamGap {
-    /// Since when. What was made since then follows, runs as they stand now. Changes of older runs are missing: list
-    /// them.
+    /// Since when: some time before the reader's last id, since what was made before another change may be committed
+    /// after it. What was made since then follows, runs as they stand now. Changes of older runs are missing: list them.
     since: Timestamp,
-    /// True: even of what was made since then only the oldest follow.
+    /// True: even of what was made since then only a part follows.
     truncated: bool,
 }
 
@@ -113,12 +115,16 @@ pub async fn watch(
     let (watch, known) = live.watch_tenant(tenant, filter.clone(), seen, state.streams)?;
     let mut stream = TenantStream { tap: Tap::new(&state, &scope, watch), epoch: live.epoch(), out: Out::default() };
     if let Some(cursor) = cursor.filter(|_| !known) {
+        let since = cursor.at.minus(LATEST_COMMIT);
+        let late = db::missed::late(&state.pool, tenant, since, cursor.at, MISSED + 1).await?;
         let missed = db::missed::since(&state.pool, tenant, cursor.at, MISSED + 1).await?;
-        let truncated = missed.len() > MISSED;
-        stream.out.json(None, "gap", &StreamGap { since: cursor.at, truncated });
-        for change in missed.iter().take(MISSED).filter(|change| filter.admits(&change.what)) {
-            // One who leaves here begins again at this time.
-            let id = Cursor { number: 0, epoch: 0, at: change.at }.id();
+        let truncated = missed.len() > MISSED || late.len() > MISSED;
+        stream.out.json(None, "gap", &StreamGap { since, truncated });
+        // Of those that may have been told before, the last: the others are as good as certain.
+        let late = late[late.len().saturating_sub(MISSED)..].iter();
+        for change in late.chain(missed.iter().take(MISSED)).filter(|change| filter.admits(&change.what)) {
+            // One who leaves here begins again at this time, and never before where it began now.
+            let id = Cursor { number: 0, epoch: 0, at: change.at.max(cursor.at) }.id();
             stream.out.change(Some(&id), change);
         }
     }

@@ -28,6 +28,8 @@ pub struct FinishRows<'a> {
     pub(super) ended: EndedRows<'a>,
     pub(super) moved: MovedRows<'a>,
     outputs: (Vec<Uuid>, Vec<&'a [u8]>),
+    /// Attempts that a move ends and leaves a trace of: since when they ran.
+    ended_attempts: (Vec<Uuid>, Vec<DateTime<Utc>>),
     unusual: bool,
 }
 
@@ -103,6 +105,10 @@ impl<'a> FinishRows<'a> {
     /// Adds a move of a run.
     pub fn moves(&mut self, row: &'a MoveRow) {
         self.unusual |= row.reason.is_some() || row.mark != Mark::None;
+        if let (Some(_), Some((_, started_at))) = (row.reason, row.worker) {
+            self.ended_attempts.0.push(row.run.uuid());
+            self.ended_attempts.1.push(started_at.to_utc());
+        }
         let (m, place) = (&mut self.moved, &row.place);
         m.guard.push(row.run, &row.guard);
         m.state.push(place.state.number());
@@ -115,7 +121,7 @@ impl<'a> FinishRows<'a> {
         m.error.push(place.error.as_ref().map(|e| e.to_bytes()));
         m.want.push(row.want_body);
         m.reason.push(row.reason);
-        m.whose.push(row.worker.map(|w| w.uuid()));
+        m.whose.push(row.worker.map(|(worker, _)| worker.uuid()));
         let (rank, unparked, freed) = match row.mark {
             Mark::None => (None, None, None),
             Mark::Freed => (None, None, Some(place.attempt)),
@@ -251,7 +257,7 @@ impl<'a, T> Finish<'a, T> {
 
 impl Binds for FinishBinds<'_> {
     fn bind<'b>(&'b self, n: u8, out: &mut AstPass<'_, 'b, Pg>) -> QueryResult<()> {
-        let FinishRows { now, ended, moved, outputs, .. } = self.rows;
+        let FinishRows { now, ended, moved, outputs, ended_attempts, .. } = self.rows;
         match n {
             1 => bind!(out, SqlUuid, &self.node),
             2 => bind!(out, BigInt, &self.epoch),
@@ -267,6 +273,8 @@ impl Binds for FinishBinds<'_> {
             29 => bind!(out, Array<SqlUuid>, &outputs.0),
             30 => bind!(out, Array<Binary>, &outputs.1),
             31 => bind!(out, Nullable<Timestamptz>, now),
+            35 => bind!(out, Array<SqlUuid>, &ended_attempts.0),
+            36 => bind!(out, Array<Timestamptz>, &ended_attempts.1),
             _ => moved.bind(n, out),
         }
     }

@@ -202,7 +202,7 @@ impl Shard {
             guard: task.guard(),
             place: Placement { state, attempt: task.attempt, retries, due, worker: None, started_at: None, error },
             mark: Mark::None,
-            worker: task.held().map(|h| h.worker),
+            worker: task.held().map(|h| (h.worker, h.started_at)),
             want_body: false,
             reason: Some(reason),
         };

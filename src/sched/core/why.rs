@@ -8,7 +8,7 @@ use crate::domain::labels::Requirements;
 use crate::domain::pause::{Paused, Target};
 use crate::domain::status::RunStatus;
 use crate::domain::why::{
-    Cause, Estimate, Holder, Place, RUNS, WORKERS, Wait, Why, WorkerState, estimate, estimate_at,
+    Away, Cause, Estimate, Holder, Place, RUNS, WORKERS, Wait, Why, WorkerState, estimate, estimate_at,
 };
 use crate::id::{RunId, TenantId, WorkerId};
 
@@ -110,7 +110,7 @@ impl Shard {
         };
         if !offering.iter().any(|s| is_there(&s)) {
             let count = offering.len();
-            let workers = holders(&offering, spec);
+            let workers = self.holders(&offering, spec);
             return (Cause::NoWorker { action: Arc::clone(&spec.action), workers, count }, None);
         }
         let key = self.pauses.queue_of(tenant, spec);
@@ -131,7 +131,7 @@ impl Shard {
             cost: spec.slot_cost,
             place,
             count: offering.len(),
-            workers: holders(&offering, spec),
+            workers: self.holders(&offering, spec),
         });
         if never {
             return (Cause::NoSlot { wait, never }, None);
@@ -145,7 +145,7 @@ impl Shard {
     fn why_running(&self, spec: &Spec, held: &Held) -> Cause {
         let received = held.delivery == Delivery::Received;
         let session = self.sessions.get(&held.session);
-        let worker = session.map_or_else(|| stranger(held.worker), |s| holder(s, spec, false));
+        let worker = session.map_or_else(|| stranger(held.worker), |s| self.holder_of(s, spec, false));
         Cause::Running { worker, since: held.started_at, received, timeout_at: held.deadline.filter(|_| received) }
     }
 
@@ -160,6 +160,30 @@ impl Shard {
     /// Whether somebody paused the worker, as opposed to a gentle start between two tokens.
     fn is_paused(&self, s: &Session) -> bool {
         self.pauses.get(s.tenant, &Target::Worker(s.worker)).is_some_and(|p| p.resumed.is_none())
+    }
+
+    /// A worker with its slots of the kind that a run needs, and who holds them.
+    fn holder_of(&self, s: &Session, spec: &Spec, with_runs: bool) -> Holder {
+        let holds = s.holds.iter().filter(|(_, hold)| hold.kind == spec.slot_kind && hold.cost > 0);
+        let mut runs: Vec<RunId> = holds.map(|(attempt, _)| attempt.run).collect();
+        let held = runs.len();
+        runs.sort_unstable();
+        runs.truncate(if with_runs { RUNS } else { 0 });
+        let lost_at = s.lost_at.filter(|_| s.transport.is_none());
+        Holder {
+            worker: s.worker,
+            name: Arc::clone(&s.info.name),
+            state: state_of(s, spec),
+            away: lost_at.map(|since| Away { since, until: since.plus(self.settings.grace) }),
+            slots: s.info.slots.get(&spec.slot_kind).copied().unwrap_or(0),
+            used: s.used.get(&spec.slot_kind).copied().unwrap_or(0),
+            runs,
+            held,
+        }
+    }
+
+    fn holders(&self, offering: &[&Session], spec: &Spec) -> Vec<Holder> {
+        offering.iter().take(WORKERS).map(|s| self.holder_of(s, spec, true)).collect()
     }
 }
 
@@ -187,30 +211,17 @@ fn state_of(s: &Session, spec: &Spec) -> WorkerState {
     }
 }
 
-/// A worker with its slots of the kind that a run needs, and who holds them.
-fn holder(s: &Session, spec: &Spec, with_runs: bool) -> Holder {
-    let holds = s.holds.iter().filter(|(_, hold)| hold.kind == spec.slot_kind && hold.cost > 0);
-    let mut runs: Vec<RunId> = holds.map(|(attempt, _)| attempt.run).collect();
-    let held = runs.len();
-    runs.sort_unstable();
-    runs.truncate(if with_runs { RUNS } else { 0 });
-    Holder {
-        worker: s.worker,
-        name: Arc::clone(&s.info.name),
-        state: state_of(s, spec),
-        slots: s.info.slots.get(&spec.slot_kind).copied().unwrap_or(0),
-        used: s.used.get(&spec.slot_kind).copied().unwrap_or(0),
-        runs,
-        held,
-    }
-}
-
-fn holders(offering: &[&Session], spec: &Spec) -> Vec<Holder> {
-    offering.iter().take(WORKERS).map(|s| holder(s, spec, true)).collect()
-}
-
 fn stranger(worker: WorkerId) -> Holder {
-    Holder { worker, name: "".into(), state: WorkerState::Away, slots: 0, used: 0, runs: Vec::new(), held: 0 }
+    Holder {
+        worker,
+        name: "".into(),
+        state: WorkerState::Away,
+        away: None,
+        slots: 0,
+        used: 0,
+        runs: Vec::new(),
+        held: 0,
+    }
 }
 
 impl Queue {

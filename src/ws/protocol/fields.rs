@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::Fault;
+use super::{Fault, loose};
 use crate::error::Code;
 
 /// The raw values of an object's known fields, in the order of `names`; unknown fields are skipped.
@@ -67,7 +67,22 @@ impl<'a, const N: usize> Fields<'a, N> {
             .map_err(|err| Fault::bad_frame(&self.pointer(name), without_position(&err)))
     }
 
-    fn missing(&self, name: &str) -> Fault {
+    /// A whole number that must be there, however it is written.
+    pub(super) fn whole<T: Deserialize<'a> + TryFrom<i64>>(&self, name: &str) -> Result<T, Fault> {
+        self.required(name).or_else(|fault| self.raw(name).and_then(loose::number).ok_or(fault))
+    }
+
+    /// A whole number that may be absent.
+    pub(super) fn optional_whole<T: Deserialize<'a> + TryFrom<i64>>(&self, name: &str) -> Result<Option<T>, Fault> {
+        self.optional(name).or_else(|fault| self.raw(name).and_then(loose::number).map(Some).ok_or(fault))
+    }
+
+    /// A time in milliseconds that may be absent; a part of one counts as a whole one.
+    pub(super) fn optional_millis(&self, name: &str) -> Result<Option<u64>, Fault> {
+        self.optional(name).or_else(|fault| self.raw(name).and_then(loose::millis).map(Some).ok_or(fault))
+    }
+
+    pub(super) fn missing(&self, name: &str) -> Fault {
         Fault { code: Code::BadFrame, pointer: Some(self.pointer(name)), message: format!("`{name}` is required") }
     }
 }
@@ -119,7 +134,8 @@ impl<'de, const N: usize> DeserializeSeed<'de> for Name<'_, N> {
     type Value = Option<usize>;
 
     fn deserialize<D: Deserializer<'de>>(self, d: D) -> Result<Self::Value, D::Error> {
-        d.deserialize_str(self)
+        // As bytes: a name with half an emoji is one that nobody knows, and no reason to refuse the whole.
+        d.deserialize_bytes(self)
     }
 }
 
@@ -130,8 +146,8 @@ impl<const N: usize> Visitor<'_> for Name<'_, N> {
         f.write_str("a field name")
     }
 
-    fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
-        Ok(self.0.iter().position(|n| *n == name))
+    fn visit_bytes<E>(self, name: &[u8]) -> Result<Self::Value, E> {
+        Ok(self.0.iter().position(|n| n.as_bytes() == name))
     }
 }
 
@@ -165,7 +181,7 @@ mod tests {
     #[test]
     fn known_fields_are_read_and_others_skipped() {
         let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
-        let text = format!(r#" {{"z":{deep},"\u0061":[1, 2],"c":"\ud800"}} "#);
+        let text = format!(r#" {{"z":{deep},"\u0061":[1, 2],"c":"\ud800","\ud83d":0}} "#);
         let fields = read(&text).unwrap();
         assert_eq!(fields.raw("a").unwrap().get(), "[1, 2]");
         assert_eq!(fields.optional::<u32>("b").unwrap(), None);
@@ -181,6 +197,7 @@ mod tests {
         let fault = fields.required::<u32>("a").unwrap_err();
         assert_eq!(fault.pointer.as_deref(), Some("/x/a"));
         assert_eq!(fault.message, "invalid type: string \"x\", expected u32");
+        assert_eq!(fields.whole::<u32>("a").unwrap_err(), fault, "what is no number at all is told in the same words");
         assert_eq!(fields.required::<u32>("b").unwrap_err().message, "`b` is required");
         assert_eq!(fields.each("a", |_, _| {}).unwrap_err().pointer.as_deref(), Some("/x/a"));
         assert!(read(r#"{"a":1,"a":2}"#).err().unwrap().message.contains("`a` stands twice"));

@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use super::fields::Fields;
 use super::incoming::{Top, attempts};
-use super::{Fault, PROTOCOL};
+use super::{Fault, PROTOCOL, loose};
 use crate::config::Secret;
 use crate::domain::definition::{DEFAULT_SLOT_KIND, NamedDefinition, WorkflowDefinition};
 use crate::domain::delivery::WorkerInfo;
@@ -53,15 +53,24 @@ pub(super) fn read(top: &Top<'_>) -> Result<HelloFrame, Fault> {
         workflows.push(workflow.map_err(|err| Fault::bad_frame(&format!("/workflows/{i}"), err.to_string()))?);
     }
     Ok(HelloFrame {
-        protocol: top.required("protocol")?,
+        protocol: top.whole("protocol")?,
         name: top.required("name")?,
         sdk: top.optional("sdk")?.unwrap_or_default(),
         actions: top.required("actions")?,
-        slots: top.optional("slots")?,
+        slots: counts(top)?,
         labels: top.optional("labels")?.unwrap_or_default(),
         workflows,
         resume,
         ticket: top.optional::<String>("ticket")?.map(Secret::new),
+    })
+}
+
+/// The field `slots`: whole numbers by name, however they are written.
+pub(super) fn counts(top: &Top<'_>) -> Result<Option<BTreeMap<String, u32>>, Fault> {
+    top.optional("slots").or_else(|fault| {
+        let written = top.optional::<BTreeMap<String, &RawValue>>("slots")?.unwrap_or_default();
+        let read = |(kind, raw): (String, &RawValue)| Some((kind, loose::number(raw)?));
+        written.into_iter().map(read).collect::<Option<_>>().map(Some).ok_or(fault)
     })
 }
 
@@ -139,7 +148,7 @@ mod tests {
     /// The code and the pointer of what is wrong.
     fn check(hello: &Value) -> Result<Checked, (Code, String)> {
         let limits = Limits::default();
-        let decoded = decode(&Bytes::from(hello.to_string()), &limits).unwrap();
+        let decoded = decode(&Bytes::from(hello.to_string()), &limits);
         let Some(Incoming::Hello(frame)) = decoded.frame else { panic!("{decoded:?}") };
         let place = |f: Fault| (f.code, f.pointer.unwrap());
         frame.map_err(place)?.check(&limits).map_err(|e| place(Fault::from(&e)))
@@ -152,6 +161,8 @@ mod tests {
         assert_eq!(checked.info.actions, ["a".into(), "b".into()]);
         assert!(checked.resume.is_none() && checked.workflows.is_empty());
         assert!(check(&hello(json!({"slots": {}}))).unwrap().info.slots.is_empty());
+        let floats = check(&hello(json!({"protocol": 1.0, "slots": {"default": 2.0, "gpu": "1"}}))).unwrap();
+        assert_eq!(floats.info.slots, BTreeMap::from([("default".into(), 2), ("gpu".into(), 1)]));
     }
 
     #[test]
@@ -161,7 +172,7 @@ mod tests {
         let holding = json!([{"task_run": "x", "attempt": 1}]);
         for (changes, code, pointer) in [
             (json!({"protocol": 2}), Code::UnsupportedProtocol, "/protocol"),
-            (json!({"protocol": "1"}), Code::BadFrame, "/protocol"),
+            (json!({"protocol": "one"}), Code::BadFrame, "/protocol"),
             (json!({"name": null}), Code::BadFrame, "/name"),
             (json!({"name": ""}), Code::InvalidField, "/name"),
             (json!({"name": "a\u{0}"}), Code::InvalidField, "/name"),

@@ -1,23 +1,23 @@
 //! What a worker sends after its hello, and the way in for every frame.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
+use super::broken::{self, Mend};
 use super::fields::Fields;
 use super::hello::{self, HelloFrame};
 use super::live::{self, SaidLines, SaidProgress};
+use super::results::{self, Source};
 use super::{Fault, Faults, shown};
-use crate::domain::delivery::{Attempt, Close, Outcome};
-use crate::domain::json::Payload;
+use crate::domain::delivery::{Attempt, Outcome};
 use crate::domain::limits::{Limits, MAX_DURATION};
-use crate::domain::name;
 use crate::domain::offer;
-use crate::domain::run::{MAX_ERROR_MESSAGE, RunError};
-use crate::error::{Code, Error};
+use crate::error::Code;
 use crate::id::RunId;
 
 /// One frame of a worker.
@@ -56,6 +56,8 @@ pub(in crate::ws) struct Decoded {
     pub(in crate::ws) frame: Option<Incoming>,
     /// What is wrong; each becomes an `error` frame.
     pub(in crate::ws) faults: Vec<Fault>,
+    /// False: this is not a frame, and nothing of it could be made out.
+    pub(in crate::ws) is_frame: bool,
 }
 
 /// Every field that a frame may have at its top: one pass finds them all.
@@ -78,25 +80,48 @@ const TOP: [&str; 14] = [
 
 pub(super) type Top<'a> = Fields<'a, { TOP.len() }>;
 
-/// Reads one text frame. An error says that this is not a frame at all, and how to close.
-pub(in crate::ws) fn decode(text: &Bytes, limits: &Limits) -> Result<Decoded, Close> {
-    let utf8 = std::str::from_utf8(text).map_err(|_| Close::BadFrame)?;
+/// Reads one text frame.
+pub(in crate::ws) fn decode(text: &Bytes, limits: &Limits) -> Decoded {
+    decode_kept(text, limits, |mended| mended)
+}
+
+/// As [`decode`]; `keep` accounts for the text of a frame that had to be mended, of which large payloads are a part.
+pub(in crate::ws) fn decode_kept(text: &Bytes, limits: &Limits, keep: impl FnOnce(Bytes) -> Bytes) -> Decoded {
+    decode_json(text, &[], limits).unwrap_or_else(|fault| match std::str::from_utf8(text) {
+        Ok(utf8) => broken::decode(utf8, fault, limits, keep),
+        Err(_) => Decoded { frame: None, faults: vec![fault], is_frame: false },
+    })
+}
+
+/// Reads a frame of which `mends` were no JSON before. An error says why it is not JSON.
+pub(super) fn decode_json(text: &Bytes, mends: &[Mend<'_>], limits: &Limits) -> Result<Decoded, Fault> {
+    let not_json = |err: &dyn Display| Fault::whole(Code::BadFrame, format!("a frame is JSON, and this is not: {err}"));
+    let utf8 = std::str::from_utf8(text).map_err(|err| not_json(&err))?;
     let top = match Top::read(utf8, TOP, String::new()) {
         Ok(top) => top,
         Err(fault) => {
-            // An object with a field twice or with a lone surrogate in a name is JSON nonetheless.
-            let is_object = utf8.trim_ascii_start().starts_with('{') && serde_json::from_str::<&RawValue>(utf8).is_ok();
-            return if is_object { Ok(Decoded { frame: None, faults: vec![fault] }) } else { Err(Close::BadFrame) };
+            // An object with a field twice is JSON nonetheless.
+            serde_json::from_str::<&RawValue>(utf8).map_err(|err| not_json(&err))?;
+            let is_frame = utf8.trim_ascii_start().starts_with('{');
+            return Ok(Decoded { frame: None, faults: vec![fault], is_frame });
         }
     };
-    let kind: String = top.required("type").map_err(|_| Close::BadFrame)?;
+    let kind: String = match top.required("type") {
+        Ok(kind) => kind,
+        Err(fault) => return Ok(Decoded { frame: None, faults: vec![fault], is_frame: false }),
+    };
     let mut faults = Faults::default();
     let frame = match kind.as_str() {
-        "hello" => Ok(Incoming::Hello(hello::read(&top).map(Box::new))),
+        "hello" => Ok(Incoming::Hello(match mends.first() {
+            None => hello::read(&top).map(Box::new),
+            // What a worker says of itself is not guessed at.
+            Some(mend) => Err(broken::not_json(String::new(), mend.was)),
+        })),
         "received" => list(&top, "tasks", &mut faults, |raw, at, _| attempt(&item(raw, at)?)).map(Incoming::Received),
         "result" => {
-            let read = |raw: &RawValue, at: String, faults: &mut Faults| result(text, &item(raw, at)?, limits, faults);
-            list(&top, "results", &mut faults, read).map(Incoming::Results)
+            let source = Source { text, mends, limits };
+            list(&top, "results", &mut faults, |raw, at, faults| results::result(source, raw, at, faults))
+                .map(Incoming::Results)
         }
         "extend" => list(&top, "tasks", &mut faults, |raw, at, _| extension(&item(raw, at)?)).map(Incoming::Extend),
         "free_slot" => list(&top, "tasks", &mut faults, |raw, at, _| attempt(&item(raw, at)?)).map(Incoming::FreeSlot),
@@ -114,15 +139,15 @@ pub(in crate::ws) fn decode(text: &Bytes, limits: &Limits) -> Result<Decoded, Cl
         }),
     };
     let frame = frame.map_err(|fault| faults.push(fault)).ok();
-    Ok(Decoded { frame, faults: faults.finish() })
+    Ok(Decoded { frame, faults: faults.finish(), is_frame: true })
 }
 
 /// Every field that an item of a list may have.
 const ITEM: [&str; 6] = ["task_run", "attempt", "outcome", "output", "error", "timeout_ms"];
 
-type Item<'a> = Fields<'a, { ITEM.len() }>;
+pub(super) type Item<'a> = Fields<'a, { ITEM.len() }>;
 
-fn item(raw: &RawValue, at: String) -> Result<Item<'_>, Fault> {
+pub(super) fn item(raw: &RawValue, at: String) -> Result<Item<'_>, Fault> {
     Item::read(raw.get(), ITEM, at)
 }
 
@@ -149,7 +174,7 @@ pub(super) fn attempts(list: Option<Vec<&RawValue>>, at: &str) -> Result<Vec<Att
 
 pub(super) fn attempt<const N: usize>(item: &Fields<'_, N>) -> Result<Attempt, Fault> {
     let run: RunId = item.required("task_run")?;
-    let number: i32 = item.required("attempt")?;
+    let number: i32 = item.whole("attempt")?;
     if number < 1 {
         return Err(Fault::bad_frame(&item.pointer("attempt"), format!("attempts count from 1; got {number}")));
     }
@@ -158,7 +183,7 @@ pub(super) fn attempt<const N: usize>(item: &Fields<'_, N>) -> Result<Attempt, F
 
 fn extension(item: &Item<'_>) -> Result<(Attempt, Duration), Fault> {
     let attempt = attempt(item)?;
-    let millis: u64 = item.required("timeout_ms")?;
+    let millis = item.optional_millis("timeout_ms")?.ok_or_else(|| item.missing("timeout_ms"))?;
     let timeout = Duration::from_millis(millis);
     if timeout.is_zero() || timeout > MAX_DURATION {
         let message = format!("expected 1 to {} milliseconds; got {millis}", MAX_DURATION.as_millis());
@@ -167,220 +192,13 @@ fn extension(item: &Item<'_>) -> Result<(Attempt, Duration), Fault> {
     Ok((attempt, timeout))
 }
 
-fn result(text: &Bytes, item: &Item<'_>, limits: &Limits, faults: &mut Faults) -> Result<(Attempt, Outcome), Fault> {
-    let attempt = attempt(item)?;
-    let outcome: String = item.required("outcome")?;
-    let outcome = match outcome.as_str() {
-        "succeeded" => succeeded(text, item, limits, faults),
-        "failed" => Outcome::Failed(failed(item, limits)?),
-        "released" => Outcome::Released,
-        other => {
-            let message = format!("expected `succeeded`, `failed` or `released`; got `{}`", shown(other));
-            return Err(Fault::bad_frame(&item.pointer("outcome"), message));
-        }
-    };
-    Ok((attempt, outcome))
-}
-
-/// An output that the engine cannot keep ends the attempt all the same: it must not hang until its timeout, and
-/// another attempt would give the same output.
-fn succeeded(text: &Bytes, item: &Item<'_>, limits: &Limits, faults: &mut Faults) -> Outcome {
-    let Some(raw) = item.raw("output") else { return Outcome::Succeeded(Payload::null()) };
-    let pointer = item.pointer("output");
-    match Payload::from_raw(text, raw, "the output", &pointer, limits) {
-        Ok(output) => Outcome::Succeeded(output),
-        Err(err) => {
-            let code = if matches!(err, Error::TooLarge { .. }) { "output_too_large" } else { "output_too_deep" };
-            let fault = Fault { pointer: Some(pointer), ..Fault::from(&err) };
-            let error = RunError { retryable: Some(false), ..RunError::of_engine(code, fault.message.clone()) };
-            faults.push(fault);
-            Outcome::Failed(error)
-        }
-    }
-}
-
-fn failed(item: &Item<'_>, limits: &Limits) -> Result<RunError, Fault> {
-    let at = item.pointer("error");
-    let raw: &RawValue = item.required("error")?;
-    let error = Fields::read(raw.get(), ["message", "code", "retryable", "retry_after_ms"], at)?;
-    let code: Option<String> = error.optional("code")?;
-    if let Some(code) = &code {
-        name::check_text(&error.pointer("code"), code, limits)
-            .map_err(|err| Fault { code: Code::BadFrame, ..Fault::from(&err) })?;
-    }
-    Ok(RunError {
-        message: kept(error.required("message")?, MAX_ERROR_MESSAGE),
-        code,
-        retryable: error.optional("retryable")?,
-        retry_after_ms: error.optional("retry_after_ms")?,
-    })
-}
-
-/// What is kept of a message: PostgreSQL's text has no NUL, and a stack trace may be endless.
-pub(super) fn kept(mut message: String, bytes: usize) -> String {
-    message.retain(|c| c != '\0');
-    if message.len() > bytes {
-        let end = (0..=bytes).rev().find(|i| message.is_char_boundary(*i)).unwrap_or(0);
-        message.truncate(end);
-    }
-    message
-}
-
 fn capacity(top: &Top<'_>, limits: &Limits) -> Result<BTreeMap<Arc<str>, u32>, Fault> {
-    hello::slots(top.required("slots")?, limits).map_err(|err| Fault { code: Code::BadFrame, ..Fault::from(&err) })
+    let slots = hello::counts(top)?.ok_or_else(|| top.missing("slots"))?;
+    hello::slots(slots, limits).map_err(|err| Fault { code: Code::BadFrame, ..Fault::from(&err) })
 }
 
 fn labels(top: &Top<'_>, limits: &Limits) -> Result<BTreeMap<String, String>, Fault> {
     let labels = top.required("labels")?;
     offer::check_labels(&labels, limits).map_err(|err| Fault { code: Code::BadFrame, ..Fault::from(&err) })?;
     Ok(labels)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::domain::json::SMALL;
-
-    const RUN: &str = "run_01890a5d96427774b3dc9d8e5f1a2b3c";
-
-    fn read(text: &str) -> Decoded {
-        decode(&Bytes::copy_from_slice(text.as_bytes()), &Limits::default()).unwrap()
-    }
-
-    fn results(text: &str) -> (Vec<Outcome>, Vec<Fault>) {
-        let decoded = read(text);
-        match decoded.frame {
-            Some(Incoming::Results(results)) => (results.into_iter().map(|r| r.1).collect(), decoded.faults),
-            _ => (Vec::new(), decoded.faults),
-        }
-    }
-
-    fn one(rest: &str) -> String {
-        format!(r#"{{"type":"result","results":[{{"task_run":"{RUN}","attempt":1,{rest}}}]}}"#)
-    }
-
-    #[test]
-    fn what_is_not_a_frame_closes() {
-        for text in ["", "nul", "[]", "1", "{", "{}", r#"{"type":1}"#, r#"{"type":null}"#, "{} {}", "\"x\""] {
-            assert_eq!(
-                decode(&Bytes::from(text.to_owned()), &Limits::default()).err(),
-                Some(Close::BadFrame),
-                "{text}"
-            );
-        }
-        assert_eq!(
-            decode(&Bytes::from_static(b"{\"type\":\"\xff\"}"), &Limits::default()).err(),
-            Some(Close::BadFrame)
-        );
-    }
-
-    #[test]
-    fn an_output_passes_byte_for_byte_and_a_large_one_without_a_copy() {
-        let large = format!(r#"{{"n":1e400, "s":"{}"}}"#, "x".repeat(SMALL));
-        for (given, copied) in [(r#"{"n":1e400, "s":"\u0000\ud800"}"#, true), (large.as_str(), false)] {
-            let text = Bytes::from(one(&format!(r#""outcome":"succeeded","output": {given}"#)));
-            let decoded = decode(&text, &Limits::default()).unwrap();
-            let Some(Incoming::Results(results)) = decoded.frame else { panic!() };
-            let Outcome::Succeeded(output) = &results[0].1 else { panic!() };
-            assert_eq!(output.bytes(), given.as_bytes());
-            assert_eq!(!text.as_ptr_range().contains(&output.bytes().as_ptr()), copied, "a small one keeps no frame");
-        }
-    }
-
-    #[test]
-    fn an_absent_output_is_null() {
-        let (outcomes, _) = results(&one(r#""outcome":"succeeded""#));
-        assert!(matches!(&outcomes[..], [Outcome::Succeeded(p)] if *p == Payload::null()));
-    }
-
-    #[test]
-    fn a_bad_item_does_not_lose_its_neighbours() {
-        let (outcomes, faults) = results(&format!(
-            r#"{{"type":"result","results":[7,{{"task_run":"{RUN}","attempt":1,"outcome":"released"}},{{"task_run":"{RUN}","attempt":"x"}}]}}"#
-        ));
-        assert!(matches!(outcomes[..], [Outcome::Released]));
-        let at: Vec<_> = faults.iter().map(|f| (f.code, f.pointer.as_deref().unwrap())).collect();
-        assert_eq!(at, [(Code::BadFrame, "/results/0"), (Code::BadFrame, "/results/2/attempt")]);
-    }
-
-    #[test]
-    fn endless_faults_are_counted_not_listed() {
-        let text = format!(r#"{{"type":"received","tasks":[{}1]}}"#, "1,".repeat(100_000));
-        let faults = read(&text).faults;
-        assert_eq!(faults.len(), super::super::MAX_FAULTS + 1);
-        assert_eq!(faults.last().unwrap().message, "99985 more items of this frame are wrong");
-    }
-
-    #[test]
-    fn an_output_over_a_limit_fails_the_attempt_for_good() {
-        let large = format!(r#""outcome":"succeeded","output":"{}""#, "x".repeat(1 << 20));
-        let deep = format!(r#""outcome":"succeeded","output":{}{}"#, "[".repeat(129), "]".repeat(129));
-        for (rest, fault, code) in
-            [(large, Code::TooLarge, "output_too_large"), (deep, Code::TooDeep, "output_too_deep")]
-        {
-            let (outcomes, faults) = results(&one(&rest));
-            assert_eq!((faults[0].code, faults[0].pointer.as_deref()), (fault, Some("/results/0/output")));
-            let [Outcome::Failed(error)] = &outcomes[..] else { panic!() };
-            assert_eq!((error.code.as_deref(), error.retryable), (Some(code), Some(false)));
-        }
-    }
-
-    #[test]
-    fn a_failure_is_kept_in_bounds() {
-        let message = format!("a\\u0000{}", "é".repeat(10_000));
-        let rest = format!(r#""outcome":"failed","error":{{"message":"{message}","code":"x","retry_after_ms":500}}"#);
-        let (outcomes, _) = results(&one(&rest));
-        let [Outcome::Failed(error)] = &outcomes[..] else { panic!() };
-        assert_eq!(error.message.len(), MAX_ERROR_MESSAGE - 1);
-        assert!(error.message.starts_with("aé"));
-        assert_eq!((error.retryable, error.retry_after_ms), (None, Some(500)));
-    }
-
-    #[test]
-    fn wrong_fields_are_named() {
-        for (text, code, pointer) in [
-            (r#"{"type":"jump"}"#.to_owned(), Code::UnknownFrame, "/type"),
-            (r#"{"type":"result"}"#.to_owned(), Code::BadFrame, "/results"),
-            (r#"{"type":"result","results":{}}"#.to_owned(), Code::BadFrame, "/results"),
-            (r#"{"type":"ping","tasks":1,"tasks":2}"#.to_owned(), Code::BadFrame, ""),
-            (r#"{"type":"ping","\ud800":2}"#.to_owned(), Code::BadFrame, ""),
-            (r#"{"type":"capacity","slots":{"default":-1}}"#.to_owned(), Code::BadFrame, "/slots"),
-            (r#"{"type":"capacity","slots":{"default":100001}}"#.to_owned(), Code::BadFrame, "/slots/default"),
-            (r#"{"type":"labels"}"#.to_owned(), Code::BadFrame, "/labels"),
-            (r#"{"type":"labels","labels":["a"]}"#.to_owned(), Code::BadFrame, "/labels"),
-            (r#"{"type":"labels","labels":{"a":1}}"#.to_owned(), Code::BadFrame, "/labels"),
-            (r#"{"type":"labels","labels":{"a":"\u0000"}}"#.to_owned(), Code::BadFrame, "/labels/a"),
-            (r#"{"type":"free_slot"}"#.to_owned(), Code::BadFrame, "/tasks"),
-            (r#"{"type":"free_slot","tasks":[{"attempt":1}]}"#.to_owned(), Code::BadFrame, "/tasks/0/task_run"),
-            (one(r#""outcome":"done""#), Code::BadFrame, "/results/0/outcome"),
-            (one(r#""outcome":"failed""#), Code::BadFrame, "/results/0/error"),
-            (one(r#""outcome":"failed","error":"boom""#), Code::BadFrame, "/results/0/error"),
-            (one(r#""outcome":"failed","error":{}"#), Code::BadFrame, "/results/0/error/message"),
-            (one(r#""outcome":"failed","error":{"message":"\udc80"}"#), Code::BadFrame, "/results/0/error/message"),
-            (one(r#""outcome":"failed","error":{"message":"m","code":""}"#), Code::BadFrame, "/results/0/error/code"),
-            (
-                one(r#""outcome":"failed","error":{"message":"m","retry_after_ms":1e99}"#),
-                Code::BadFrame,
-                "/results/0/error/retry_after_ms",
-            ),
-            (
-                r#"{"type":"received","tasks":[{"task_run":"evt_x","attempt":1}]}"#.to_owned(),
-                Code::BadFrame,
-                "/tasks/0/task_run",
-            ),
-            (
-                format!(r#"{{"type":"received","tasks":[{{"task_run":"{RUN}","attempt":0}}]}}"#),
-                Code::BadFrame,
-                "/tasks/0/attempt",
-            ),
-            (
-                format!(r#"{{"type":"extend","tasks":[{{"task_run":"{RUN}","attempt":1,"timeout_ms":0}}]}}"#),
-                Code::BadFrame,
-                "/tasks/0/timeout_ms",
-            ),
-        ] {
-            let faults = read(&text).faults;
-            assert_eq!((faults[0].code, faults[0].pointer.as_deref()), (code, Some(pointer)), "{text}: {faults:?}");
-        }
-    }
 }

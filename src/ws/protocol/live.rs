@@ -6,8 +6,9 @@ use bytes::Bytes;
 use serde_json::value::RawValue;
 
 use super::fields::Fields;
-use super::incoming::{Top, attempt, kept, list};
-use super::{Fault, Faults, shown};
+use super::incoming::{Top, attempt, list};
+use super::results::kept;
+use super::{Fault, Faults, loose, shown};
 use crate::domain::delivery::Attempt;
 use crate::domain::json::Payload;
 use crate::domain::limits::Limits;
@@ -47,7 +48,7 @@ pub(super) fn logs(top: &Top<'_>, limits: &Limits, faults: &mut Faults) -> Resul
         let item = Fields::read(raw.get(), ["task_run", "attempt", "lines"], at)?;
         let (attempt, at) = (attempt(&item)?, item.pointer("lines"));
         let mut lines = Vec::new();
-        item.each("lines", |i, raw| match line(raw, format!("{at}/{i}"), limits) {
+        item.each("lines", |i, raw| match line(raw, format!("{at}/{i}"), limits, faults) {
             Ok(line) => lines.push(line),
             Err(fault) => faults.push(fault),
         })?;
@@ -55,17 +56,33 @@ pub(super) fn logs(top: &Top<'_>, limits: &Limits, faults: &mut Faults) -> Resul
     })
 }
 
-fn line(raw: &RawValue, at: String, limits: &Limits) -> Result<SaidLine, Fault> {
+fn line(raw: &RawValue, at: String, limits: &Limits, faults: &mut Faults) -> Result<SaidLine, Fault> {
     let line = Fields::read(raw.get(), ["level", "message", "ago_ms"], at)?;
     let level = match line.optional::<String>("level")? {
         None => LogLevel::Info,
-        Some(text) => LogLevel::ALL.into_iter().find(|level| level.as_str() == text).ok_or_else(|| {
+        Some(text) => level(&text).ok_or_else(|| {
             let message = format!("expected `debug`, `info`, `warn` or `error`; got `{}`", shown(&text));
             Fault::bad_frame(&line.pointer("level"), message)
         })?,
     };
-    let ago = Duration::from_millis(line.optional::<u64>("ago_ms")?.unwrap_or_default()).min(OLDEST);
-    Ok(SaidLine { level, ago, message: kept(line.required("message")?, limits.log_line_bytes) })
+    let ago = Duration::from_millis(line.optional_millis("ago_ms")?.unwrap_or_default()).min(OLDEST);
+    let message = line.required("message").or_else(|fault| {
+        let text = line.raw("message").and_then(loose::text).ok_or(fault)?;
+        let told = "expected a string of whole characters; the message was repaired";
+        faults.push(Fault::bad_frame(&line.pointer("message"), told));
+        Ok::<_, Fault>(text)
+    })?;
+    Ok(SaidLine { level, ago, message: kept(message, limits.log_line_bytes) })
+}
+
+/// A level by its name, or by the one that other loggers have for it.
+fn level(text: &str) -> Option<LogLevel> {
+    match text.to_ascii_lowercase().as_str() {
+        "trace" => Some(LogLevel::Debug),
+        "warning" => Some(LogLevel::Warn),
+        "critical" | "fatal" => Some(LogLevel::Error),
+        text => LogLevel::ALL.into_iter().find(|level| level.as_str() == text),
+    }
 }
 
 /// Reads a `progress` frame.
@@ -84,8 +101,10 @@ pub(super) fn progress(
 }
 
 fn how_far(item: &Fields<'_, 6>) -> Result<(f64, Option<(u64, u64)>), Fault> {
-    let (current, total) = (item.optional::<u64>("current")?, item.optional::<u64>("total")?);
-    match (item.optional::<f64>("fraction")?, current, total) {
+    let (current, total) = (item.optional_whole::<u64>("current")?, item.optional_whole::<u64>("total")?);
+    let fraction = item.optional("fraction");
+    let fraction = fraction.or_else(|fault| item.raw("fraction").and_then(loose::fraction).map(Some).ok_or(fault))?;
+    match (fraction, current, total) {
         (Some(fraction), None, None) if (0.0..=1.0).contains(&fraction) => Ok((fraction, None)),
         (Some(fraction), None, None) => {
             Err(Fault::bad_frame(&item.pointer("fraction"), format!("expected a number from 0 to 1; got {fraction}")))
@@ -122,7 +141,7 @@ mod tests {
     const RUN: &str = "run_01890a5d96427774b3dc9d8e5f1a2b3c";
 
     fn read(text: &str) -> Decoded {
-        decode(&Bytes::copy_from_slice(text.as_bytes()), &Limits::default()).unwrap()
+        decode(&Bytes::copy_from_slice(text.as_bytes()), &Limits::default())
     }
 
     fn progress(rest: &str) -> String {
@@ -147,11 +166,35 @@ mod tests {
     }
 
     #[test]
+    fn a_line_that_is_slightly_wrong_is_repaired() {
+        let decoded = read(&format!(
+            r#"{{"type":"log","logs":[{{"task_run":"{RUN}","attempt":1.0,"lines":[
+                {{"message":"half \ud83d","level":"WARNING"}},{{"message":7,"level":"critical","ago_ms":0.5}},
+                {{"message":null}}]}}]}}"#
+        ));
+        let Some(Incoming::Log(logs)) = decoded.frame else { panic!() };
+        let lines: Vec<_> = logs[0].lines.iter().map(|l| (l.level, l.message.as_str(), l.ago.as_millis())).collect();
+        assert_eq!(lines, [(LogLevel::Warn, "half \u{fffd}", 0), (LogLevel::Error, "7", 1)]);
+        let at: Vec<_> = decoded.faults.iter().map(|f| f.pointer.as_deref().unwrap()).collect();
+        assert_eq!(at, ["/logs/0/lines/0/message", "/logs/0/lines/1/message", "/logs/0/lines/2/message"]);
+    }
+
+    #[test]
+    fn what_encoders_write_for_no_number_is_null_in_data() {
+        let decoded = read(&progress(r#","fraction":0.5,"data":{"loss":NaN}"#));
+        let Some(Incoming::Progress(items)) = decoded.frame else { panic!() };
+        assert_eq!(items[0].data.as_ref().unwrap().bytes(), &br#"{"loss":null}"#[..]);
+        assert!(decoded.is_frame && decoded.faults[0].message.contains("line 1 column"), "{:?}", decoded.faults);
+    }
+
+    #[test]
     fn progress_is_a_share_or_parts_and_never_both() {
         for (rest, fraction) in [
             (r#","fraction":0"#, 0.0),
             (r#","fraction":1,"data":{"a":[1]}"#, 1.0),
             (r#","current":1,"total":4"#, 0.25),
+            (r#","current":1.0,"total":"4""#, 0.25),
+            (r#","fraction":"0.5""#, 0.5),
             (r#","current":0,"total":18446744073709551615"#, 0.0),
         ] {
             let decoded = read(&progress(rest));

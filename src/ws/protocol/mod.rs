@@ -1,17 +1,22 @@
 //! The frames of the worker socket: text in, domain values out, and back.
 
+mod broken;
 mod fields;
 mod hello;
 mod incoming;
 mod live;
+mod loose;
 mod outgoing;
+mod results;
+#[cfg(test)]
+mod tests;
 #[cfg(test)]
 mod vectors;
 
 use std::fmt::Write as _;
 
 pub(super) use hello::{Checked, HelloFrame};
-pub(super) use incoming::{Decoded, Incoming, decode};
+pub(super) use incoming::{Decoded, Incoming, decode, decode_kept};
 #[cfg(test)]
 pub(super) use live::SaidLine;
 pub(super) use live::{SaidLines, SaidProgress};
@@ -43,10 +48,40 @@ impl Fault {
         Self { code: Code::BadFrame, pointer: Some(pointer.to_owned()), message: message.into() }
     }
 
+    /// A message that is not text.
+    pub(super) fn binary() -> Self {
+        Self::whole(Code::BadFrame, "a frame is a text message, and this one was binary")
+    }
+
     /// A fault without a place in the frame.
     pub(super) fn whole(code: Code, message: impl Into<String>) -> Self {
         Self { code, pointer: None, message: message.into() }
     }
+}
+
+/// A fault as the engine's log may have it, where and why, without anything that the worker said.
+pub(super) fn logged(fault: &Fault) -> (String, String) {
+    // A name of the worker's own, such as a label's, follows a name of ours; ours follow the number of an item.
+    let (mut at, mut ours) = (String::new(), true);
+    for part in fault.pointer.as_deref().unwrap_or_default().split('/').skip(1) {
+        let is_number = part.bytes().all(|b| b.is_ascii_digit());
+        if !ours && !is_number {
+            break;
+        }
+        at.push('/');
+        at.push_str(part);
+        ours = is_number;
+    }
+    let mut why = String::new();
+    let mut rest = fault.message.as_str();
+    while let Some(open) = rest.find(['"', '`']) {
+        let (before, quoted) = rest.split_at(open);
+        let quote = &quoted[..1];
+        let close = quoted[1..].rfind(quote).map_or(quoted.len(), |close| close + 2);
+        why = why + before + quote + ".." + quote;
+        rest = &quoted[close..];
+    }
+    (at, why + rest)
 }
 
 impl From<&Error> for Fault {

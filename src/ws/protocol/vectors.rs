@@ -113,13 +113,22 @@ fn written_cases() -> Vec<(&'static str, String)> {
         ("engine.reconnect", one(Outgoing::Reconnect(Duration::from_secs(10)))),
         ("engine.pong", pong().to_owned()),
         ("engine.error", fault(&bad)),
+        ("engine.error_not_json", told(r#""outcome":"succeeded","output":NaN"#)),
+        ("engine.error_repaired", told(r#""outcome":"failed","error":{"message":"half \ud83d"}"#)),
     ]
+}
+
+/// What is told first of a result that is wrong.
+fn told(result: &str) -> String {
+    let run = run(1);
+    let text = format!(r#"{{"type":"result","results":[{{"task_run":"{run}","attempt":1,{result}}}]}}"#);
+    fault(&decode(&Bytes::from(text), &Limits::default()).faults[0])
 }
 
 #[test]
 fn workers_frames_are_read() {
     for (name, expected) in read_cases() {
-        let decoded = decode(&text(name), &Limits::default()).unwrap();
+        let decoded = decode(&text(name), &Limits::default());
         assert_eq!(decoded.faults, [], "{name}");
         assert_eq!(format!("{:?}", decoded.frame.unwrap()), expected, "{name}");
     }
@@ -128,7 +137,7 @@ fn workers_frames_are_read() {
 #[test]
 fn hellos_are_read_and_allowed() {
     for (name, resumes) in [("worker.hello", false), ("worker.hello_resume", true)] {
-        let decoded = decode(&text(name), &Limits::default()).unwrap();
+        let decoded = decode(&text(name), &Limits::default());
         let Some(Incoming::Hello(Ok(hello))) = decoded.frame else { panic!("{name}: {decoded:?}") };
         let checked = hello.check(&Limits::default()).unwrap();
         assert_eq!((&*checked.info.name, &*checked.info.sdk), ("w1", "curl"));

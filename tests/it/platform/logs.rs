@@ -60,7 +60,17 @@ async fn a_day(engine: &EngineProcess, token: &str) -> Vec<String> {
     assert!(Worker::open(&engine.url, Some(&stranger)).await.is_err());
     worker.send(json!({"type": "result", "results": [{"task_run": MARKER, "attempt": 1, "output": MARKER}]})).await;
     worker.send_text(format!("{{\"type\": \"{MARKER}\"")).await;
-    worker.closed().await;
+    worker.send_text(format!("\"{MARKER}\"")).await;
+    worker.goodbye().await;
+    for (field, value) in
+        [("name", json!({"is": MARKER})), ("protocol", json!(MARKER)), ("resume", json!({"secret": MARKER}))]
+    {
+        let mut wrong = support::hello("w1", &["w"], 2);
+        wrong[field] = value;
+        let mut worker = Worker::open(&engine.url, Some(token)).await.unwrap();
+        worker.send(wrong).await;
+        assert_eq!(worker.closed().await, 4400);
+    }
     vec![token.to_owned(), first, second]
 }
 
@@ -73,7 +83,9 @@ async fn logs_are_json_without_payloads_and_secrets() {
     let mut engine = EngineProcess::start(&database, &env).await;
     let mut secrets = a_day(&engine, &token).await;
     secrets.push(MARKER.to_owned());
-    until("the log is written", || async { engine.log().contains("worker socket ended").then_some(()) }).await;
+    for line in ["worker socket ended", "a hello was refused", "a worker sent what is no frame"] {
+        until(line, || async { engine.log().contains(line).then_some(()) }).await;
+    }
     engine.stop().await;
     let log = engine.log();
     let lines: Vec<Value> = log

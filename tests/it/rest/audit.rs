@@ -72,7 +72,7 @@ both_ways! {
         ])).collect();
         let id = &worker.welcome["worker"];
         assert_eq!(seen, [
-            json!([failed["id"], 1, id, "retry", false, true]),
+            json!([failed["id"], 1, id, "retry", false, false]),
             json!([failed["id"], 2, id, "failed", false, false]),
             json!([succeeded["id"], 1, id, "succeeded", false, false]),
             json!([running["id"], 1, id, "running", true, false]),
@@ -81,13 +81,14 @@ both_ways! {
         assert_eq!((&error["message"], &error["code"]), (&json!("no 1"), &json!("broken")));
 
         let transitions = sql
-            .query("select run, status, reason, attempt from helve_audit.transition order by at", &[]).await.unwrap();
+            .query("select run, status, reason, attempt, started_at <= at as timed from helve_audit.transition order by at", &[]).await.unwrap();
         let seen: Vec<Value> = transitions.iter().map(|row| json!([
             text(row, "run"), text(row, "status"), text(row, "reason"), row.get::<_, i32>("attempt"),
+            row.get::<_, Option<bool>>("timed"),
         ])).collect();
         assert_eq!(seen, [
-            json!([failed["id"], "scheduled", "retry", 1]),
-            json!([cancelled["id"], "cancelled", "cancelled", 0]),
+            json!([failed["id"], "scheduled", "retry", 1, true]),
+            json!([cancelled["id"], "cancelled", "cancelled", 0, null]),
         ]);
     }
 }

@@ -1,10 +1,12 @@
 //! `GET /v1/runs/{id}/why`: the answers that a person gets.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::{NOBODY, problem};
 use crate::both_ways;
-use crate::support::{self, Engine, until, worker};
+use crate::support::{self, Builder, Engine, until, worker};
 
 async fn why(engine: &Engine, run: &Value) -> Value {
     let (status, why) = engine.get(&format!("/v1/runs/{}/why", run.as_str().unwrap())).await;
@@ -50,6 +52,76 @@ both_ways! {
         let over = is(&engine, &first, "final").await;
         assert_eq!(over["status"], "succeeded");
         assert!(over["details"]["at"].is_string(), "{over}");
+        let id = worker.welcome["worker"].as_str().unwrap();
+        assert!(over["text"].as_str().unwrap().starts_with(&format!("It is over: attempt 1 on the worker {id} succeeded")));
+    }
+}
+
+both_ways! {
+    async fn what_is_over_says_why_it_ended_so(engine) {
+        engine.workflow_with("w", json!({"retries": {"count": 1, "base": "1ms", "jitter": false}})).await;
+        let cancelled = engine.trigger("w", json!(0)).await["id"].clone();
+        engine.post(&format!("/v1/runs/{}/cancel", cancelled.as_str().unwrap()), json!({})).await;
+        let text = is(&engine, &cancelled, "final").await["text"].clone();
+        assert!(text.as_str().unwrap().ends_with(": cancelled on request."), "{text}");
+        let mut worker = worker(&engine, &["w"], 1).await;
+        let spent = engine.trigger("w", json!(1)).await["id"].clone();
+        for _ in 0..2 {
+            let task = worker.find_tasks().await.remove(0);
+            worker.fail(&task, json!({"message": "no paper"})).await;
+        }
+        let text = is(&engine, &spent, "final").await["text"].clone();
+        assert!(text.as_str().unwrap().ends_with("with \"no paper\"; it was retried once."), "{text}");
+        let hopeless = engine.trigger("w", json!(2)).await["id"].clone();
+        let task = worker.find_tasks().await.remove(0);
+        worker.fail(&task, json!({"message": "no such paper", "retryable": false})).await;
+        let text = is(&engine, &hopeless, "final").await["text"].clone();
+        assert!(text.as_str().unwrap().ends_with("it was not retried, and this error was not to be."), "{text}");
+        engine.workflow_with("late", json!({"schedule_timeout": "10ms"})).await;
+        let late = engine.trigger("late", json!(3)).await["id"].clone();
+        let text = is(&engine, &late, "final").await["text"].clone();
+        assert!(text.as_str().unwrap().contains("it was cancelled at ") && text.as_str().unwrap().contains("10ms"), "{text}");
+    }
+}
+
+both_ways! {
+    with Builder::new().scheduling(|s| s.grace = Duration::from_millis(400));
+    async fn a_run_that_lost_its_workers_says_when_whom_and_how_often(engine) {
+        engine.workflow("w").await;
+        let run = engine.trigger("w", json!(1)).await["id"].clone();
+        assert_eq!(engine.run(&run).await["last_loss"], Value::Null);
+        let mut lost = Value::Null;
+        for _ in 0..2 {
+            let mut worker = worker(&engine, &["w"], 1).await;
+            let task = worker.task().await;
+            lost = worker.welcome["worker"].clone();
+            drop(worker);
+            // While it may come back: when its work goes to others.
+            until("its worker is away", || async {
+                let worker = why(&engine, &run).await["details"]["worker"].clone();
+                let (since, until) = (worker["lost_at"].as_str()?, worker["given_up_at"].as_str()?);
+                assert!(since < until, "{worker}");
+                Some(())
+            })
+            .await;
+            until("it is taken back", || async {
+                let shown = engine.run(&run).await;
+                (shown["last_loss"]["attempt"] == task["attempt"]).then_some(())
+            })
+            .await;
+        }
+        let shown = engine.run(&run).await;
+        let loss = &shown["last_loss"];
+        assert_eq!((&loss["reason"], &loss["times"], &loss["worker"]), (&json!("worker_lost"), &json!(2), &lost));
+        assert!(loss["started_at"].as_str().unwrap() < loss["at"].as_str().unwrap(), "{loss}");
+        let why = is(&engine, &run, "no_worker").await;
+        assert_eq!(&why["details"]["last_loss"], loss);
+        assert!(why["text"].as_str().unwrap().contains("It lost its worker 2 times, the last time at "), "{why}");
+        // And afterwards, too.
+        let mut worker = worker(&engine, &["w"], 1).await;
+        let task = worker.task().await;
+        worker.finish(&task, json!(null)).await;
+        assert_eq!(&engine.run(&run).await["last_loss"], loss);
     }
 }
 

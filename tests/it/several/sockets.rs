@@ -28,7 +28,10 @@ async fn a_worker_works_through_any_engine() {
     }
     worker.goodbye().await;
     let mut bad = crate::support::worker(&other, &["a"], 1).await;
-    bad.send_text("{".to_owned()).await;
+    for _ in 0..11 {
+        bad.send_text("{".to_owned()).await;
+        assert_eq!(bad.expect("error").await["code"], "bad_frame");
+    }
     assert_eq!(bad.closed().await, 4400);
     other.stop().await;
     owner.stop().await;

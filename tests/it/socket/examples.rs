@@ -48,3 +48,77 @@ async fn the_python_worker_works() {
     let mut child = start(command, &engine);
     works(&engine, &mut child).await;
 }
+
+/// The worker of the README, with some of its words replaced.
+fn readme(engine: &Engine, changes: &[(&str, &str)]) -> Command {
+    let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+    let mut text = page.split("```python worker\n").nth(1).unwrap().split("```").next().unwrap().to_owned();
+    for (from, to) in changes {
+        assert!(text.contains(from), "the README's worker has no `{from}`");
+        text = text.replace(from, to);
+    }
+    let mut command = Command::new("python3");
+    command.args(["-u", "-c", &text]).stdout(Stdio::piped());
+    command.env("HELVE_URL", &engine.url).env("HELVE_TOKEN", &engine.token).env("NO_PROXY", "127.0.0.1");
+    command.stdin(Stdio::null()).kill_on_drop(true);
+    command
+}
+
+async fn has_python() -> bool {
+    let found = Command::new("python3").args(["-c", "import websockets.asyncio.client"]).output().await;
+    let found = found.is_ok_and(|out| out.status.success());
+    assert!(found || std::env::var_os("CI").is_none(), "CI has python3 with the package `websockets`");
+    found
+}
+
+/// The lines that the worker prints, as they come.
+fn lines(child: &mut Child) -> tokio::io::Lines<tokio::io::BufReader<tokio::process::ChildStdout>> {
+    tokio::io::AsyncBufReadExt::lines(tokio::io::BufReader::new(child.stdout.take().unwrap()))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_readmes_worker_fails_what_is_not_json_and_says_goodbye() {
+    if !has_python().await {
+        return eprintln!("not run: python3 with the package `websockets` is not there");
+    }
+    let engine = engine().await;
+    engine.workflow("hello").await;
+    let mut child =
+        readme(&engine, &[("f\"Hello, {input['name']}!\"", "input['name'] or float('nan')")]).spawn().unwrap();
+    let broken = engine.trigger("hello", json!({"name": ""})).await;
+    let run = engine.run_is(&broken["id"], "failed").await;
+    assert!(run["error"]["message"].as_str().unwrap().contains("not JSON compliant"), "{run}");
+    let good = engine.trigger("hello", json!({"name": "Ada"})).await;
+    let run = engine.run_is(&good["id"], "succeeded").await;
+    assert_eq!((&run["output"]["greeting"], &run["attempt"]), (&json!("Ada"), &json!(1)));
+    let pid = nix::unistd::Pid::from_raw(child.id().unwrap().try_into().unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+    // Without a goodbye it would stand there for the grace of 15 s.
+    until_within("it has left", std::time::Duration::from_secs(10), || async {
+        engine.get("/v1/workers").await.1["items"].as_array().is_some_and(Vec::is_empty).then_some(())
+    })
+    .await;
+    let ended =
+        until_within("it ends", std::time::Duration::from_secs(10), || std::future::ready(child.try_wait().unwrap()))
+            .await;
+    assert!(ended.success(), "{ended}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_readmes_worker_shows_a_refusal_and_waits_before_it_comes_back() {
+    if !has_python().await {
+        return eprintln!("not run: python3 with the package `websockets` is not there");
+    }
+    let engine = engine().await;
+    let mut child = readme(&engine, &[("\"protocol\": 1", "\"protocol\": 2")]).spawn().unwrap();
+    let mut lines = lines(&mut child);
+    let started = tokio::time::Instant::now();
+    for _ in 0..6 {
+        let line = tokio::time::timeout(std::time::Duration::from_secs(20), lines.next_line()).await.unwrap();
+        let refused = line.unwrap().unwrap();
+        assert_eq!(refused, "refused: this engine speaks protocol 1; got 2 /protocol");
+        assert!(lines.next_line().await.unwrap().unwrap().starts_with("closed: 4400 "));
+    }
+    // Five random waits below 2 s, of which the chance that all are short is one in millions, and the engine's own.
+    assert!(started.elapsed() > std::time::Duration::from_millis(300), "{:?}", started.elapsed());
+}

@@ -123,6 +123,29 @@ async fn a_wrong_hello_names_the_field_and_closes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_repeats_a_wrong_hello_waits_for_the_answer_and_nobody_else_does() {
+    let engine = engine().await;
+    let (wrong, good) = (json!({"type": "hello", "protocol": 2}), hello("good", &["a"], 1));
+    let started = tokio::time::Instant::now();
+    for _ in 0..7 {
+        let mut worker = Worker::open(&engine.url, Some(&engine.token)).await.unwrap();
+        worker.send(wrong.clone()).await;
+        worker.expect("error").await;
+        assert_eq!(worker.closed().await, 4400);
+    }
+    // Three at once, then 100, 200, 400 and 800 ms.
+    assert!(started.elapsed() >= std::time::Duration::from_millis(1_500), "{:?}", started.elapsed());
+    let mut waiting = Worker::open(&engine.url, Some(&engine.token)).await.unwrap();
+    waiting.send(wrong).await;
+    // A good one of the same token, and of another, is welcomed while that waits.
+    for token in [engine.token.clone(), engine.token_with("worker").await] {
+        Worker::connect(&engine.url, &token, good.clone()).await;
+    }
+    waiting.expect_silence(std::time::Duration::from_millis(100)).await;
+    assert_eq!(waiting.closed().await, 4400);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hello_registers_workflows_with_the_scope_to_write() {
     let engine = engine().await;
     let mut frame = hello("w", &["resize"], 1);

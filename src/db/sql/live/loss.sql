@@ -1,0 +1,11 @@
+-- How often a run was taken from a worker that was lost or never confirmed it, with the last time. A run whose last loss
+-- parked it is `parked`, with the error of the loss.
+select attempt, at, reason, worker, started_at, count(*) over () as times
+from run_transition
+where run = $1 and tenant = $2 and at >= $3
+    and (
+        reason in ('worker_lost', 'reassigned')
+        or reason = 'parked' and convert_from(error, 'UTF8')::json ->> 'code' = 'worker_lost'
+    )
+order by at desc, attempt desc
+limit 1
