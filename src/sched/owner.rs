@@ -25,7 +25,7 @@ use super::cluster::{Order, Report};
 use super::core::{Command, Context, Effect, Lane, Settings, Ticket, Transport};
 use super::intake::Counted;
 use super::lane::{BatchDone, Done, Job, LaneWriter};
-use super::lane_slot::{LaneSlot, Running, finished};
+use super::lane_slot::{LaneSlot, Running, ended, finished};
 use super::lease::Standing;
 use super::live::Live;
 use super::reads::{ReadDone, ReadJob, ReadQueue, Reads};
@@ -44,6 +44,8 @@ const READ_BEFORE: Duration = Duration::from_secs(5);
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
 /// How often callers who have gone away are forgotten.
 const SWEEP: Duration = Duration::from_secs(30);
+/// How often lanes that rest look at their connections.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Whoever waits for a run to end.
 pub(super) type Waiter = oneshot::Sender<Arc<Run>>;
@@ -83,6 +85,7 @@ pub(super) struct Owner {
     pub timers_at: Timestamp,
     reading_timers: bool,
     sweep_at: Timestamp,
+    look_at: Timestamp,
     pub quiesced: Vec<oneshot::Sender<()>>,
     /// Bulk requests that are decided a piece at a time.
     pub bulks: Bulks<Counted>,
@@ -145,6 +148,7 @@ impl Owner {
             timers_at: now,
             reading_timers: false,
             sweep_at: now.plus(SWEEP),
+            look_at: now.plus(LOOK),
             quiesced: Vec::new(),
             bulks: Bulks::default(),
             effects: Vec::new(),
@@ -174,6 +178,8 @@ impl Owner {
                 }
                 (reads, done) = finished(&mut self.reading) => self.read_done(reads, done),
                 Some(order) = self.orders.recv() => self.order(order),
+                () = ended(&mut finish.writer, &mut finish.look) => finish.reopen(),
+                () = ended(&mut create.writer, &mut create.look) => create.reopen(),
                 () = std::future::ready(()), if bulk => self.advance_bulks(),
                 () = tokio::time::sleep(sleep) => {}
                 () = stopping.cancelled() => return,
@@ -237,6 +243,10 @@ impl Owner {
             }
         }
         self.read_timers(now);
+        if self.look_at <= now {
+            self.look_at = now.plus(LOOK);
+            self.lanes.iter_mut().for_each(|lane| lane.look = true);
+        }
         if self.sweep_at <= now {
             self.sweep_at = now.plus(SWEEP);
             self.waiters.retain(|_, (_, waiting)| {
