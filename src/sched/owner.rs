@@ -54,6 +54,8 @@ pub(super) type Waiter = oneshot::Sender<Arc<Run>>;
 pub(super) struct Socket {
     pub shard: usize,
     pub session: SessionId,
+    /// The session with which it wants to go on.
+    pub resumes: Option<SessionId>,
     pub outbox: Outbox,
 }
 
@@ -65,7 +67,6 @@ pub(super) struct Owner {
     /// Who waits for an answer of which shard.
     pub replies: HashMap<Ticket, (usize, Reply)>,
     pub next_ticket: Ticket,
-    pub next_transport: Transport,
     pub sockets: HashMap<Transport, Socket>,
     /// Who waits for the end of a run, by its shard.
     pub waiters: HashMap<RunId, (usize, Vec<Waiter>)>,
@@ -130,7 +131,6 @@ impl Owner {
             settings: parts.settings,
             replies: HashMap::new(),
             next_ticket: 1,
-            next_transport: 1,
             sockets: HashMap::new(),
             waiters: HashMap::new(),
             assigned: Vec::new(),
@@ -253,6 +253,7 @@ impl Owner {
                 waiting.retain(|w| !w.is_closed());
                 !waiting.is_empty()
             });
+            self.sweep_sockets();
         }
     }
 

@@ -9,6 +9,7 @@ mod rest;
 mod roles;
 mod sockets;
 mod tickets;
+mod zombies;
 
 use std::sync::Arc;
 use std::time::Duration;
