@@ -106,6 +106,11 @@ impl Outbox {
         self.0.wake.notify_one();
         room
     }
+
+    /// Whether the socket is gone: nobody reads what is pushed.
+    pub fn is_closed(&self) -> bool {
+        self.0.lock().closed
+    }
 }
 
 impl Queues {

@@ -91,9 +91,14 @@ async fn in_time<T>(opened: impl Future<Output = Result<T, ConnectionError>>) ->
 async fn set_up(conn: &mut AsyncPgConnection, statement_timeout: Duration) -> Result<(), ConnectionError> {
     // Only a superuser may set lc_messages; others have it from their database, and the check at
     // the start warns when that is not English (deadlocks reach us as text).
+    // What a role or database may set against idle sessions and long transactions is not meant for an engine: its
+    // connections are idle as long as there is no work. And the fence reads a lane's row again after it has waited
+    // for it, which only this isolation does.
     let setup = format!(
-        "set statement_timeout = {}; set idle_in_transaction_session_timeout = '60s'; \
-         do $$ begin perform set_config('lc_messages', 'C', false); exception when others then null; end $$",
+        "set statement_timeout = {}; set idle_in_transaction_session_timeout = '60s'; set idle_session_timeout = 0; \
+         set default_transaction_isolation = 'read committed'; \
+         do $$ begin perform set_config('lc_messages', 'C', false); exception when others then null; end $$; \
+         do $$ begin perform set_config('transaction_timeout', '0', false); exception when others then null; end $$",
         statement_timeout.as_millis()
     );
     conn.batch_execute(&setup).await.map_err(ConnectionError::CouldntSetupConfiguration)

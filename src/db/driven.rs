@@ -118,6 +118,29 @@ impl Driver {
         .await
     }
 
+    /// Looks whether the connection has ended while nobody awaited anything of it, and from now on [`Driver::poll_ended`]
+    /// is woken by its end.
+    pub fn look(&mut self, cx: &Context<'_>) -> Poll<()> {
+        let Some(connection) = &mut self.connection else { return Poll::Ready(()) };
+        self.bell.state.store(IDLE, Ordering::Release);
+        self.bell.task.register(cx.waker());
+        let waker = Waker::from(Arc::clone(&self.bell));
+        if connection.as_mut().poll(&mut Context::from_waker(&waker)).is_pending() {
+            return Poll::Pending;
+        }
+        self.connection = None;
+        Poll::Ready(())
+    }
+
+    /// The end of the connection while nobody awaits anything of it. As long as nothing comes it costs one look at
+    /// memory.
+    pub fn poll_ended(&mut self, cx: &Context<'_>) -> Poll<()> {
+        if self.bell.state.load(Ordering::Acquire) & WOKEN == 0 {
+            return Poll::Pending;
+        }
+        self.look(cx)
+    }
+
     fn poll<T>(&mut self, mut work: Pin<&mut impl Future<Output = T>>, cx: &mut Context<'_>) -> Poll<T> {
         self.bell.begin();
         // What the work has queued is sent in the same turn, and what has come is handed to it.
@@ -181,6 +204,23 @@ mod tests {
         network.send(()).unwrap();
         assert_eq!(count.0.load(Ordering::Relaxed), 2);
         assert_eq!(driven.as_mut().poll(&mut cx), Poll::Ready(3));
+    }
+
+    #[test]
+    fn an_end_that_nobody_waited_for_is_noticed() {
+        let (network, mut arrives) = mpsc::unbounded_channel::<()>();
+        let mut driver = Driver::new(async move { while arrives.recv().await.is_some() {} });
+        let count = Arc::new(Count(AtomicUsize::new(0)));
+        let waker = Waker::from(Arc::clone(&count));
+        let cx = Context::from_waker(&waker);
+        assert!(driver.look(&cx).is_pending() && driver.poll_ended(&cx).is_pending());
+        network.send(()).unwrap();
+        assert_eq!(count.0.load(Ordering::Relaxed), 1, "something came");
+        assert!(driver.poll_ended(&cx).is_pending(), "and was no end");
+        drop(network);
+        assert_eq!(count.0.load(Ordering::Relaxed), 2);
+        assert!(driver.poll_ended(&cx).is_ready());
+        assert!(driver.look(&cx).is_ready());
     }
 
     #[test]

@@ -19,8 +19,11 @@ use crate::id::{NodeId, TenantId};
 type SqlUuid = diesel::sql_types::Uuid;
 
 /// What an engine says to all others on its database: a hint, they look anyway. Payload: empty, shards have changed
-/// hands or are about to; else the tenant whose workflows have changed.
+/// hands or are about to; the tenant whose workflows have changed; or [`DOUBT`] with a node.
 pub(super) const CHANNEL: &str = "helve";
+/// A node whose lanes are missing is asked to show that it lives, by a look. An engine of an earlier release takes
+/// it for a change of shards, and looks as well.
+const DOUBT: &str = "look ";
 
 statement! {
     /// The one statement of an idle engine: prepared once.
@@ -51,6 +54,8 @@ pub struct NodeView {
     pub joined: bool,
     /// It stops.
     pub leaving: bool,
+    /// When its lease ends, in microseconds of the database's clock: later with each renewal.
+    pub lease: i64,
     /// Rest of its lease; `None`: it has run out.
     pub remaining: Option<Duration>,
     /// A lane of it has a living backend, or is not opened yet.
@@ -77,6 +82,10 @@ pub enum News {
     Shards,
     /// The tenant's workflows have changed.
     Workflows(TenantId),
+    /// Another engine misses this one's lanes: only a renewal shows it that somebody is there.
+    Doubted,
+    /// The connection has ended: nothing more is heard on it.
+    Lost,
 }
 
 #[derive(QueryableByName)]
@@ -93,6 +102,8 @@ struct NodeRow {
     leaving: bool,
     #[diesel(sql_type = Bool)]
     renewed: bool,
+    #[diesel(sql_type = BigInt)]
+    lease: i64,
     #[diesel(sql_type = Double)]
     remaining: f64,
     #[diesel(sql_type = Bool)]
@@ -200,18 +211,29 @@ impl LeaseConnection {
         tell.execute(&mut self.conn).await.map(drop).map_err(map_error)
     }
 
-    /// The next word of another engine. Cancel-safe. A connection that has died says nothing: whoever waits looks
-    /// from time to time anyway.
+    /// Asks another engine for a sign of life: see [`News::Doubted`].
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub async fn doubt(&mut self, other: NodeId) -> Result<()> {
+        let ask = diesel::sql_query("select pg_notify($1, $2)")
+            .bind::<Text, _>(CHANNEL)
+            .bind::<Text, _>(format!("{DOUBT}{}", other.uuid()));
+        ask.execute(&mut self.conn).await.map(drop).map_err(map_error)
+    }
+
+    /// The next word of another engine. Cancel-safe.
     pub async fn news(&mut self) -> News {
+        let node = self.node;
         let mut stream = std::pin::pin!(self.conn.notifications_stream());
         loop {
             match stream.next().await {
-                Some(Ok(said)) if said.channel == CHANNEL => {
-                    let tenant = said.payload.parse().ok().map(TenantId::from_uuid);
-                    return tenant.map_or(News::Shards, News::Workflows);
-                }
+                Some(Ok(said)) if said.channel == CHANNEL => match heard(&said.payload, node) {
+                    Some(news) => return news,
+                    None => continue,
+                },
                 Some(Ok(_)) => {}
-                Some(Err(_)) | None => std::future::pending().await,
+                Some(Err(_)) | None => return News::Lost,
             }
         }
     }
@@ -230,6 +252,7 @@ impl LeaseConnection {
             secret: Secret::new(r.secret),
             joined: r.joined,
             leaving: r.leaving,
+            lease: r.lease,
             remaining: Duration::try_from_secs_f64(r.remaining).ok().filter(|rest| !rest.is_zero()),
             connected: r.connected,
             settled: r.settled,
@@ -304,5 +327,28 @@ impl LeaseConnection {
                 .map_err(map_error)?;
         }
         self.tell().await
+    }
+}
+
+/// What a word on the channel means for `node`; `None`: it is for another one.
+fn heard(payload: &str, node: NodeId) -> Option<News> {
+    if let Some(doubted) = payload.strip_prefix(DOUBT) {
+        return (doubted == node.uuid().to_string()).then_some(News::Doubted);
+    }
+    Some(payload.parse().ok().map(TenantId::from_uuid).map_or(News::Shards, News::Workflows))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_doubt_is_heard_by_whom_it_is_about() {
+        let [me, other] = [1, 2].map(|n| NodeId::from_uuid(uuid::Uuid::from_u128(n)));
+        assert_eq!(heard("", me), Some(News::Shards));
+        assert_eq!(heard(&format!("{DOUBT}{}", me.uuid()), me), Some(News::Doubted));
+        assert_eq!(heard(&format!("{DOUBT}{}", other.uuid()), me), None);
+        let tenant = TenantId::from_uuid(uuid::Uuid::from_u128(3));
+        assert_eq!(heard(&tenant.uuid().to_string(), me), Some(News::Workflows(tenant)));
     }
 }

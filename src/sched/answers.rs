@@ -130,7 +130,9 @@ impl Owner {
                 if let Some(socket) = self.sockets.get_mut(&transport) {
                     socket.session = session;
                 }
-                let _ = reply.send(Ok((*welcome, Connection { session, transport })));
+                if reply.send(Ok((*welcome, Connection { session, transport }))).is_err() {
+                    self.gone(transport);
+                }
             }
             (reply, Answer::Failed(error)) => self.fail(reply, error),
             (reply, _) => self.fail(reply, Error::Internal("an answer of a wrong kind".to_owned())),

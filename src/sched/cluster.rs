@@ -1,6 +1,8 @@
 //! This engine among those on its database: it keeps its lease, looks at the others, takes over from those that are
 //! gone, and moves shards until every engine has as many as the others. The owner does the moving; here it is decided.
 
+mod leaving;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -24,6 +26,8 @@ use super::share::{Plan, Suspects, looks_gone};
 
 /// How long one question to the database may take besides the look, which has a third of the lease.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How soon what failed is tried again the first time.
+const AT_ONCE: Duration = Duration::from_millis(10);
 /// Orders that may wait for the owner; each is about shards that no other order is about.
 pub(super) const ORDERS: usize = 256;
 
@@ -78,6 +82,8 @@ pub(super) struct Cluster {
     suspects: Suspects,
     /// Renewals in a row that came in time.
     streak: u32,
+    /// Turns in a row that failed.
+    failures: u32,
     /// The owner runs; the database must hear of it.
     joining: bool,
     leaving: Option<Leave>,
@@ -101,6 +107,7 @@ impl Cluster {
             nodes: Vec::new(),
             suspects: Suspects::default(),
             streak: 0,
+            failures: 0,
             joining: false,
             leaving: None,
         }
@@ -160,7 +167,8 @@ impl Cluster {
         loop {
             match self.event(next, ending).await {
                 Event::Stop => return,
-                Event::Time | Event::News(News::Shards) => {}
+                Event::Time | Event::News(News::Shards | News::Doubted) => {}
+                Event::News(News::Lost) => self.cut_off(),
                 Event::News(News::Workflows(tenant)) => {
                     // However much of this there is, the next look is not put off.
                     self.parts.definitions.forget(tenant);
@@ -222,6 +230,7 @@ impl Cluster {
             Ok(Err(e)) => return self.missed(&format!("shards could not be moved: {e}")),
             Err(_) => return self.missed("shards could not be moved: no answer"),
         }
+        self.failures = 0;
         self.publish();
         let again = !plan.fence.is_empty();
         plan.soon.filter(|_| !again).unwrap_or(if again { Duration::ZERO } else { usual }).min(usual)
@@ -229,10 +238,23 @@ impl Cluster {
 
     fn missed(&mut self, why: &str) -> Duration {
         warn!("{why}");
+        self.forget_looks();
+        self.failures = self.failures.saturating_add(1);
+        // A connection that was cut is opened again at once: others may miss the lanes, too, and wait for a renewal.
+        if self.failures == 1 { AT_ONCE } else { self.parts.ttl / 8 }
+    }
+
+    /// The connection has ended. What cut it may have cut the lanes, too, here and elsewhere: the look that follows
+    /// at once shows the others that this engine lives.
+    fn cut_off(&mut self) {
+        info!("the connection of the lease has ended: opening it again");
+        self.forget_looks();
+    }
+
+    fn forget_looks(&mut self) {
         self.conn = None;
         self.streak = 0;
         self.suspects = Suspects::default();
-        self.parts.ttl / 8
     }
 
     /// Takes note of a look. False: this engine has been taken over.
@@ -256,6 +278,9 @@ impl Cluster {
             self.parts.metrics.takeovers.inc();
             failpoint::hit(Point::AfterFence).await;
             self.nodes.retain(|n| n.id != *other);
+        }
+        for other in &plan.doubt {
+            self.connection().await?.doubt(*other).await?;
         }
         if self.joining {
             self.connection().await?.join().await?;
@@ -337,29 +362,6 @@ impl Cluster {
         self.connection().await?.tell().await
     }
 
-    /// The process stops: everything goes to others, if there are any.
-    async fn leave(&mut self, reply: Leave) {
-        let others = self.nodes.iter().any(|n| n.id != self.parts.node && n.joined && !n.leaving && !looks_gone(n));
-        if !others {
-            // Who asked may have given up.
-            let _ = reply.send(false);
-            return;
-        }
-        let told = async { self.connection().await?.leave().await };
-        match tokio::time::timeout(PATIENCE, told).await {
-            Ok(Ok(())) => self.leaving = Some(reply),
-            Ok(Err(_)) | Err(_) => drop(reply.send(false)),
-        }
-    }
-
-    fn finish_leaving(&mut self) {
-        if self.holdings.are_empty()
-            && let Some(reply) = self.leaving.take()
-        {
-            let _ = reply.send(true);
-        }
-    }
-
     fn own(&mut self, change: impl FnOnce(&mut Vec<i16>)) {
         if let Some(me) = self.nodes.iter_mut().find(|n| n.id == self.parts.node) {
             change(&mut me.shards);
@@ -382,16 +384,6 @@ impl Cluster {
         if known && !self.parts.ready.swap(true, Ordering::AcqRel) {
             let here = self.holdings.of(Holding::Here).len();
             info!(node = %self.parts.node, shards = here, "the engine takes work");
-        }
-    }
-
-    /// Gives everything up, so that others need not wait.
-    pub async fn resign(&mut self) {
-        let resign = async { self.connection().await?.resign().await };
-        match tokio::time::timeout(Duration::from_secs(2), resign).await {
-            Ok(Ok(())) => {}
-            Ok(Err(e)) => warn!(error = %e, "the lease was not given back: it will run out"),
-            Err(_) => warn!("the lease was not given back in time: it will run out"),
         }
     }
 }

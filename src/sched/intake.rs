@@ -5,22 +5,21 @@ use std::sync::Arc;
 use std::vec::IntoIter;
 
 use sha2::{Digest, Sha256};
-use tokio::sync::oneshot;
 use tracing::warn;
 
 use crate::domain::trace::RunTrace;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::failpoint::{self, Point};
-use crate::id::{EventId, RunId, SessionId, TenantId, WorkerId};
+use crate::id::{EventId, RunId, TenantId};
 use crate::share::Held;
 
 use super::answers::{Bulk, Outcomes, Reply};
 use super::batch::Class;
-use super::core::{Body, Command, CreateKey, NewEventRow, NewRunRow, NewSession, Ticket, Transport, WorkerMessage};
+use super::core::{Body, Command, CreateKey, NewEventRow, NewRunRow, Ticket, Transport, WorkerMessage};
 use super::gauges::Question;
 use super::moves::moved;
-use super::owner::{Owner, Socket};
-use super::{Connection, Created, EventCreated, FromWorker, Hello, Idempotency, NewEvent, NewRun, Request, Stats};
+use super::owner::Owner;
+use super::{Connection, Created, EventCreated, FromWorker, Idempotency, NewEvent, NewRun, Request, Stats};
 
 /// Rows of a bulk request that one turn decides on.
 const BULK_TURN: usize = 32;
@@ -82,7 +81,8 @@ impl Owner {
                 let _ = reply.send(Ok(why));
             }
             Request::Watch { tenant, run, reply } => self.wait_for(run, shard_of(tenant), reply),
-            Request::Connect { hello, outbox, reply } => self.connect(hello, outbox, reply),
+            Request::Connect { hello, transport, outbox, reply } => self.connect(hello, transport, outbox, reply),
+            Request::Gone { transport } => self.gone(transport),
             Request::Worker { from, message } => self.worker(from, message),
             Request::Snapshot { tenant, reply } => {
                 let workers = self.shards.get(shard_of(tenant)).map(|owned| owned.state.workers(tenant));
@@ -124,6 +124,7 @@ impl Owner {
             | Request::Measure(Question::Tenant(tenant, _)) => *tenant,
             Request::Measure(_)
             | Request::Worker { .. }
+            | Request::Gone { .. }
             | Request::Stats { .. }
             | Request::Drain { .. }
             | Request::Quiesce { .. } => {
@@ -148,7 +149,7 @@ impl Owner {
         None
     }
 
-    fn ticket(&mut self, shard: usize, reply: Reply) -> Ticket {
+    pub fn ticket(&mut self, shard: usize, reply: Reply) -> Ticket {
         let ticket = self.next_ticket;
         self.next_ticket += 1;
         self.replies.insert(ticket, (shard, reply));
@@ -273,40 +274,6 @@ impl Owner {
         }
     }
 
-    fn connect(
-        &mut self,
-        hello: Hello,
-        outbox: crate::hub::Outbox,
-        reply: oneshot::Sender<Result<(crate::domain::delivery::Welcome, Connection)>>,
-    ) {
-        let Ok(secret) = fresh_secret() else {
-            let _ = reply.send(Err(Error::Internal("the system gives no random numbers".to_owned())));
-            return;
-        };
-        let now = self.clock.now();
-        let transport = self.next_transport;
-        self.next_transport += 1;
-        let shard = shard_of(hello.tenant);
-        let session = SessionId::generate(now);
-        self.sockets.insert(transport, Socket { shard, session, outbox });
-        let (resume, holding) = match hello.resume {
-            Some(r) => (Some((r.session, hash(&r.secret))), r.holding),
-            None => (None, Vec::new()),
-        };
-        let new = NewSession {
-            tenant: hello.tenant,
-            worker: WorkerId::generate(now),
-            session,
-            secret,
-            transport,
-            info: hello.info,
-            resume,
-            holding,
-        };
-        let ticket = self.ticket(shard, Reply::Connect { transport, reply });
-        self.step(shard, Command::Connect(Box::new(new), ticket), Class::Single);
-    }
-
     fn worker(&mut self, from: Connection, message: FromWorker) {
         let Some(shard) = self.sockets.get(&from.transport).map(|s| s.shard) else { return };
         if !self.takes(shard) {
@@ -369,7 +336,7 @@ fn create_key(tenant: TenantId, workflow: &Arc<str>, idempotency: Idempotency) -
     CreateKey { tenant, scope: Arc::clone(workflow), key: idempotency.key.into(), body_hash: idempotency.body_hash }
 }
 
-fn hash(secret: &str) -> [u8; 32] {
+pub(super) fn hash(secret: &str) -> [u8; 32] {
     Sha256::digest(secret.as_bytes()).into()
 }
 

@@ -1,6 +1,8 @@
 //! Group commit: whatever arrived while the last commit ran becomes one statement. What a batch became is
 //! known for certain before its lane goes on: committed, refused, set aside, or taken over.
 
+mod rest;
+
 use std::sync::Arc;
 use std::time::Duration;
 

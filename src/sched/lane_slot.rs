@@ -1,7 +1,8 @@
 //! Who writes, what waits for it, and the batch that is underway.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use super::aside::Aside;
@@ -17,12 +18,15 @@ pub(super) struct LaneSlot {
     pub aside: Aside,
     pub writer: Option<LaneWriter>,
     pub running: Running<(LaneWriter, BatchDone)>,
+    /// Whether the writer is to look at its connection: see [`ended`].
+    pub look: bool,
 }
 
 impl LaneSlot {
     /// With nothing to do.
     pub fn new(writer: LaneWriter) -> Self {
-        Self { waiting: Waiting::default(), aside: Aside::default(), writer: Some(writer), running: None }
+        let (waiting, aside) = (Waiting::default(), Aside::default());
+        Self { waiting, aside, writer: Some(writer), running: None, look: false }
     }
 
     /// Starts the next batch if the writer is free.
@@ -63,6 +67,15 @@ impl LaneSlot {
         [self.waiting.rests(now), aside].into_iter().flatten().min()
     }
 
+    /// Opens the connection of a writer that has nothing to do.
+    pub fn reopen(&mut self) {
+        let Some(mut writer) = self.writer.take() else { return };
+        self.running = Some(Box::pin(async move {
+            let done = writer.reopen().await;
+            (writer, done)
+        }));
+    }
+
     /// Whether there is nothing to write.
     pub fn is_idle(&self) -> bool {
         self.running.is_none() && self.waiting.is_empty() && self.aside.is_empty()
@@ -75,4 +88,15 @@ pub(super) async fn finished<T>(running: &mut Running<T>) -> T {
         Some(future) => future.await,
         None => std::future::pending().await,
     }
+}
+
+/// The end of the connection of a writer that has nothing to do. A statement finds out by itself; an idle engine would
+/// not, and others would take it for dead. What rests is not polled: the end wakes the owner, once its connection was
+/// looked at (`look`) while it rested.
+pub(super) async fn ended(writer: &mut Option<LaneWriter>, look: &mut bool) {
+    poll_fn(|cx| match writer {
+        Some(writer) => writer.poll_ended(cx, std::mem::take(look)),
+        None => Poll::Pending,
+    })
+    .await;
 }

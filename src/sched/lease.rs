@@ -1,5 +1,6 @@
 //! What this process knows of its own lease: trusted only for two thirds of its time, by its own clock.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -9,13 +10,16 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 
-/// Whether this process may write, as far as it knows without asking.
+/// What stands for the end of the lease of a process that was taken over.
+const NEVER: i64 = i64::MIN;
+
+/// Whether this process may write, and say what it wrote, as far as it knows without asking.
 #[derive(Clone)]
-pub(super) struct Standing(Arc<Inner>);
+pub(crate) struct Standing(Arc<Inner>);
 
 struct Inner {
     base: std::time::Instant,
-    /// Microseconds after `base` until which the lease is trusted.
+    /// Microseconds after `base` until which the lease is trusted; [`NEVER`] once fenced.
     valid_until: AtomicI64,
     /// Microseconds after `base` of the last turn of the owner's loop.
     turned_at: AtomicI64,
@@ -46,17 +50,33 @@ impl Standing {
         i64::try_from(self.0.clock.instant().duration_since(self.0.base).as_micros()).unwrap_or(i64::MAX)
     }
 
-    /// Whether the lease is trusted now.
+    /// Whether the lease is trusted now: one look at the clock, and one at memory.
     pub fn is_valid(&self) -> bool {
-        !self.0.fenced.is_cancelled() && self.elapsed() < self.0.valid_until.load(Ordering::Acquire)
+        self.elapsed() < self.0.valid_until.load(Ordering::Acquire)
+    }
+
+    /// Waits until it is certain whether this process still speaks for its shards. False: another one does. A process
+    /// that stood still does not know how long: what it has committed before, another one may have overtaken.
+    pub async fn speaks(&self) -> bool {
+        if self.is_valid() {
+            return true;
+        }
+        tokio::select! {
+            () = self.wait() => true,
+            () = self.fenced() => false,
+        }
     }
 
     /// Waits until the lease is trusted. Once fenced it never is: the process ends.
     pub async fn wait(&self) {
-        while !self.is_valid() {
-            let changed = self.0.changed.notified();
-            // A lapse is noticed by the renewal; the time limit is for the race between both lines.
-            let _ = tokio::time::timeout(Duration::from_millis(50), changed).await;
+        loop {
+            let mut changed = pin!(self.0.changed.notified());
+            // Before the look: a renewal between both lines is not missed.
+            changed.as_mut().enable();
+            if self.is_valid() {
+                return;
+            }
+            changed.await;
         }
     }
 
@@ -67,6 +87,7 @@ impl Standing {
 
     /// Another process has taken over.
     pub fn fence(&self) {
+        self.0.valid_until.store(NEVER, Ordering::Release);
         self.0.fenced.cancel();
     }
 
@@ -90,7 +111,47 @@ impl Standing {
     /// A renewal that was sent at `sent` was granted.
     pub fn trust(&self, sent: i64, ttl: Duration) {
         let two_thirds = i64::try_from((ttl * 2 / 3).as_micros()).unwrap_or(i64::MAX);
-        self.0.valid_until.store(sent.saturating_add(two_thirds), Ordering::Release);
+        let until = |known: i64| (known != NEVER).then(|| sent.saturating_add(two_thirds));
+        if self.0.valid_until.fetch_update(Ordering::AcqRel, Ordering::Acquire, until).is_err() {
+            return;
+        }
         self.0.changed.notify_waiters();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TTL: Duration = Duration::from_secs(3);
+
+    #[tokio::test]
+    async fn a_lease_is_trusted_for_two_thirds_from_when_its_renewal_was_sent() {
+        let standing = Standing::new(Clock::system());
+        assert!(!standing.is_valid(), "nothing was granted yet");
+        standing.trust(standing.elapsed(), TTL);
+        assert!(standing.is_valid() && standing.speaks().await);
+        // As after a freeze: the answer to a renewal that was sent long ago.
+        standing.trust(standing.elapsed() - 2_000_001, TTL);
+        assert!(!standing.is_valid());
+    }
+
+    #[tokio::test]
+    async fn who_was_taken_over_is_never_trusted_again() {
+        let standing = Standing::new(Clock::system());
+        standing.fence();
+        standing.trust(standing.elapsed(), TTL);
+        assert!(!standing.is_valid());
+        assert!(!standing.speaks().await);
+    }
+
+    #[tokio::test]
+    async fn who_is_in_doubt_waits_for_the_next_renewal() {
+        let standing = Standing::new(Clock::system());
+        let renewed = async {
+            tokio::task::yield_now().await;
+            standing.trust(standing.elapsed(), TTL);
+        };
+        assert!(tokio::join!(standing.speaks(), renewed).0);
     }
 }

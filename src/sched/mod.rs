@@ -9,6 +9,7 @@ mod cluster;
 pub mod core;
 mod directory;
 pub mod gauges;
+mod hellos;
 mod holdings;
 mod intake;
 mod lane;
@@ -32,6 +33,7 @@ mod worker_state;
 pub use core::{PauseChange, PauseOrder, WhyQuery};
 pub use directory::{Directory, Peer, Place};
 pub use lane::LATEST_COMMIT;
+pub(crate) use lease::Standing;
 pub(crate) use request::Request;
 pub use start::{Parts, start};
 pub use stats::Stats;
@@ -39,7 +41,7 @@ pub use worker_state::WorkerState;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::mpsc::error::SendTimeoutError;
@@ -48,12 +50,11 @@ use tokio::sync::{mpsc, oneshot};
 use crate::clock::{Clock, Timestamp};
 use crate::config::Secret;
 use crate::domain::definition::Spec;
-use crate::domain::delivery::{Attempt, Outcome, Welcome, WorkerInfo};
+use crate::domain::delivery::{Attempt, Outcome, WorkerInfo};
 use crate::domain::json::Payload;
 use crate::domain::live::{LogBatch, Progress};
 use crate::domain::run::{Priority, Run};
 use crate::error::{Error, Result};
-use crate::hub::Outbox;
 use crate::id::{EventId, NodeId, RunId, SessionId, TenantId, TokenId};
 use crate::share::Held;
 
@@ -68,6 +69,9 @@ const INTAKE: usize = 8_192;
 #[derive(Clone)]
 pub struct Scheduler {
     intake: mpsc::Sender<Request>,
+    /// Names sockets, from 1 on.
+    transports: Arc<AtomicU64>,
+    standing: Standing,
     clock: Clock,
     node: NodeId,
     /// Set once every shard had an owner that this process knows.
@@ -238,9 +242,14 @@ impl Scheduler {
             .send_timeout(request, Duration::from_secs(2))
             .await
             .map_err(|_| Error::unavailable("the scheduler takes no more requests now"))?;
-        match tokio::time::timeout(ANSWER, answer).await {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(_)) | Err(_) => Err(Error::OutcomeUnknown),
+        let answered = async {
+            let answer = answer.await;
+            // Of what was decided before a standstill nobody knows whether it is still so.
+            self.standing.speaks().await.then_some(answer)
+        };
+        match tokio::time::timeout(ANSWER, answered).await {
+            Ok(Some(Ok(answer))) => Ok(answer),
+            Ok(Some(Err(_)) | None) | Err(_) => Err(Error::OutcomeUnknown),
         }
     }
 
@@ -290,13 +299,6 @@ impl Scheduler {
         Ok(answer)
     }
 
-    /// Opens or resumes a session: committed when this returns. The socket must write the welcome
-    /// before anything of the outbox.
-    pub async fn connect(&self, hello: Hello, outbox: Outbox) -> Result<(Welcome, Connection)> {
-        let (reply, answer) = oneshot::channel();
-        self.ask(Request::Connect { hello, outbox, reply }, answer).await?
-    }
-
     /// Passes on what a worker says. Waits while the owner is busy: the socket is read more slowly.
     pub async fn worker(&self, from: Connection, message: FromWorker) {
         let mut request = Request::Worker { from, message };
@@ -342,6 +344,11 @@ impl Scheduler {
         &self.secret
     }
 
+    /// Whether this process speaks for its shards: to be asked before work leaves it.
+    pub(crate) const fn standing(&self) -> &Standing {
+        &self.standing
+    }
+
     /// The shards whose tenants' background work is this process's.
     pub fn owned_shards(&self) -> Vec<i16> {
         if self.is_ready() { self.directory.here() } else { Vec::new() }
@@ -384,6 +391,8 @@ impl Scheduler {
         let (ready, secret) = (Arc::new(AtomicBool::new(true)), Arc::new(Secret::new("played")));
         let (directory, leaves) = (Directory::everywhere(&Place::Here), mpsc::channel(1).0);
         let live = live::Live::new(clock.clone(), node, logs::Desk::new());
-        (Self { intake, clock, node, ready, directory, secret, leaves, live }, requests)
+        let (transports, standing) = (Arc::new(AtomicU64::new(1)), Standing::new(clock.clone()));
+        standing.trust(standing.elapsed(), Duration::from_secs(3_600));
+        (Self { intake, transports, standing, clock, node, ready, directory, secret, leaves, live }, requests)
     }
 }

@@ -26,7 +26,7 @@ use super::cluster::{Order, Report};
 use super::core::{Command, Context, Effect, Lane, Settings, Ticket, Transport};
 use super::intake::Counted;
 use super::lane::{BatchDone, Done, Job, LaneWriter};
-use super::lane_slot::{LaneSlot, Running, finished};
+use super::lane_slot::{LaneSlot, Running, ended, finished};
 use super::lease::Standing;
 use super::live::Live;
 use super::reads::{ReadDone, ReadJob, ReadQueue, Reads};
@@ -39,6 +39,8 @@ const TURN: usize = 512;
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
 /// How often callers who have gone away are forgotten.
 const SWEEP: Duration = Duration::from_secs(30);
+/// How often lanes that rest look at their connections.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Whoever waits for a run to end.
 pub(super) type Waiter = oneshot::Sender<Arc<Run>>;
@@ -47,6 +49,8 @@ pub(super) type Waiter = oneshot::Sender<Arc<Run>>;
 pub(super) struct Socket {
     pub shard: usize,
     pub session: SessionId,
+    /// The session with which it wants to go on.
+    pub resumes: Option<SessionId>,
     pub outbox: Outbox,
 }
 
@@ -58,7 +62,6 @@ pub(super) struct Owner {
     /// Who waits for an answer of which shard.
     pub replies: HashMap<Ticket, (usize, Reply)>,
     pub next_ticket: Ticket,
-    pub next_transport: Transport,
     pub sockets: HashMap<Transport, Socket>,
     /// Who waits for the end of a run, by its shard.
     pub waiters: HashMap<RunId, (usize, Vec<Waiter>)>,
@@ -77,6 +80,7 @@ pub(super) struct Owner {
     pub tracer: Tracer,
     pub chores: Chores,
     sweep_at: Timestamp,
+    look_at: Timestamp,
     pub quiesced: Vec<oneshot::Sender<()>>,
     /// Bulk requests that are decided a piece at a time.
     pub bulks: Bulks<Counted>,
@@ -121,7 +125,6 @@ impl Owner {
             settings: parts.settings,
             replies: HashMap::new(),
             next_ticket: 1,
-            next_transport: 1,
             sockets: HashMap::new(),
             waiters: HashMap::new(),
             assigned: Vec::new(),
@@ -138,6 +141,7 @@ impl Owner {
             tracer: parts.tracer,
             chores: Chores::from(now),
             sweep_at: now.plus(SWEEP),
+            look_at: now.plus(LOOK),
             quiesced: Vec::new(),
             bulks: Bulks::default(),
             effects: Vec::new(),
@@ -167,6 +171,8 @@ impl Owner {
                 }
                 (reads, done) = finished(&mut self.reading) => self.read_done(reads, done),
                 Some(order) = self.orders.recv() => self.order(order),
+                () = ended(&mut finish.writer, &mut finish.look) => finish.reopen(),
+                () = ended(&mut create.writer, &mut create.look) => create.reopen(),
                 () = std::future::ready(()), if bulk => self.advance_bulks(),
                 () = tokio::task::yield_now(), if chores => {}
                 () = tokio::time::sleep(sleep) => {}
@@ -226,12 +232,17 @@ impl Owner {
 
     fn sweep(&mut self) {
         let now = self.clock.now();
+        if self.look_at <= now {
+            self.look_at = now.plus(LOOK);
+            self.lanes.iter_mut().for_each(|lane| lane.look = true);
+        }
         if self.sweep_at <= now {
             self.sweep_at = now.plus(SWEEP);
             self.waiters.retain(|_, (_, waiting)| {
                 waiting.retain(|w| !w.is_closed());
                 !waiting.is_empty()
             });
+            self.sweep_sockets();
         }
     }
 

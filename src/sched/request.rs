@@ -20,20 +20,72 @@ use super::{
 
 /// One request of an entry, with the way back to who asked.
 pub(crate) enum Request {
-    Create { run: NewRun, reply: oneshot::Sender<Result<Created>> },
-    CreateMany { runs: Vec<NewRun>, held: Option<Held>, reply: oneshot::Sender<Vec<Result<Created>>> },
-    Event { event: NewEvent, reply: oneshot::Sender<Result<EventCreated>> },
-    Events { events: Vec<NewEvent>, reply: oneshot::Sender<Vec<Result<EventCreated>>> },
-    Cancel { tenant: TenantId, run: RunId, reply: oneshot::Sender<Result<()>> },
-    Unpark { tenant: TenantId, run: RunId, reply: oneshot::Sender<Result<()>> },
-    Pause { order: PauseOrder, reply: oneshot::Sender<Result<Option<Paused>>> },
-    Why { asked: Box<WhyQuery>, reply: oneshot::Sender<Result<Option<Why>>> },
-    Watch { tenant: TenantId, run: RunId, reply: oneshot::Sender<Arc<Run>> },
-    Connect { hello: Hello, outbox: Outbox, reply: oneshot::Sender<Result<(Welcome, Connection)>> },
-    Worker { from: Connection, message: FromWorker },
-    Snapshot { tenant: TenantId, reply: oneshot::Sender<Vec<WorkerState>> },
-    Stats { reply: oneshot::Sender<Stats> },
+    Create {
+        run: NewRun,
+        reply: oneshot::Sender<Result<Created>>,
+    },
+    CreateMany {
+        runs: Vec<NewRun>,
+        held: Option<Held>,
+        reply: oneshot::Sender<Vec<Result<Created>>>,
+    },
+    Event {
+        event: NewEvent,
+        reply: oneshot::Sender<Result<EventCreated>>,
+    },
+    Events {
+        events: Vec<NewEvent>,
+        reply: oneshot::Sender<Vec<Result<EventCreated>>>,
+    },
+    Cancel {
+        tenant: TenantId,
+        run: RunId,
+        reply: oneshot::Sender<Result<()>>,
+    },
+    Unpark {
+        tenant: TenantId,
+        run: RunId,
+        reply: oneshot::Sender<Result<()>>,
+    },
+    Pause {
+        order: PauseOrder,
+        reply: oneshot::Sender<Result<Option<Paused>>>,
+    },
+    Why {
+        asked: Box<WhyQuery>,
+        reply: oneshot::Sender<Result<Option<Why>>>,
+    },
+    Watch {
+        tenant: TenantId,
+        run: RunId,
+        reply: oneshot::Sender<Arc<Run>>,
+    },
+    Connect {
+        hello: Hello,
+        transport: u64,
+        outbox: Outbox,
+        reply: oneshot::Sender<Result<(Welcome, Connection)>>,
+    },
+    /// Nobody waits for the answer to this socket's hello any more.
+    Gone {
+        transport: u64,
+    },
+    Worker {
+        from: Connection,
+        message: FromWorker,
+    },
+    Snapshot {
+        tenant: TenantId,
+        reply: oneshot::Sender<Vec<WorkerState>>,
+    },
+    Stats {
+        reply: oneshot::Sender<Stats>,
+    },
     Measure(super::gauges::Question),
-    Drain { within: Duration },
-    Quiesce { reply: oneshot::Sender<()> },
+    Drain {
+        within: Duration,
+    },
+    Quiesce {
+        reply: oneshot::Sender<()>,
+    },
 }

@@ -17,6 +17,8 @@ pub(super) struct Plan {
     pub give: usize,
     /// Engines that look gone. A second look decides.
     pub suspects: Vec<NodeId>,
+    /// Of those, the ones whose lease goes on: they are asked to renew it, which only who lives can do.
+    pub doubt: Vec<NodeId>,
     /// When to look again, if that is sooner than usual.
     pub soon: Option<Duration>,
 }
@@ -26,6 +28,9 @@ const SOON: Duration = Duration::from_millis(300);
 /// How long an engine must have looked gone: news of others make looks follow each other at once, and one whose lanes
 /// are just connecting again, or that is just stopping, looks gone for a moment.
 const SUSPICION: Duration = Duration::from_millis(250);
+/// How long an engine may be without a lane although it renews its lease. Connections that are cut are opened again
+/// within a second or two; one that cannot open any leaves its tenants' work lying, and another engine can.
+const LANELESS: Duration = Duration::from_secs(15);
 /// A lease is looked at so long after its end.
 const PAST_THE_END: Duration = Duration::from_millis(30);
 
@@ -60,6 +65,8 @@ fn plan(nodes: &[NodeView], me: NodeId, suspects: &[NodeId], judges: bool) -> Pl
             false => plan.suspects.push(node.id),
         }
     }
+    let renews = |n: &&NodeView| n.remaining.is_some() && plan.suspects.contains(&n.id);
+    plan.doubt = nodes.iter().filter(renews).map(|n| n.id).collect();
     if !plan.fence.is_empty() {
         return plan;
     }
@@ -77,19 +84,44 @@ fn plan(nodes: &[NodeView], me: NodeId, suspects: &[NodeId], judges: bool) -> Pl
     plan
 }
 
+/// An engine that looks gone.
+#[derive(Debug, Clone, Copy)]
+struct Suspect {
+    node: NodeId,
+    /// Its lease when it was first seen like this.
+    lease: i64,
+    /// When that was.
+    since: Instant,
+    /// The same, whether it has renewed its lease meanwhile or not.
+    laneless_since: Instant,
+}
+
 /// Engines that look gone, and since when.
 #[derive(Default)]
-pub(super) struct Suspects(Vec<(NodeId, Instant)>);
+pub(super) struct Suspects(Vec<Suspect>);
 
 impl Suspects {
     /// What `me` does about what it sees at `now`. `judges`: see [`plan`].
     pub fn plan(&mut self, nodes: &[NodeView], me: NodeId, judges: bool, now: Instant) -> Plan {
-        let long = self.0.iter().filter(|(_, since)| now.duration_since(*since) >= SUSPICION);
-        let long: Vec<NodeId> = long.map(|(node, _)| *node).collect();
+        let gone = nodes.iter().filter(|n| n.id != me && looks_gone(n));
+        let seen: Vec<Suspect> = gone.map(|node| self.suspect(node, now)).collect();
+        let long =
+            |s: &&Suspect| now.duration_since(s.since) >= SUSPICION || now.duration_since(s.laneless_since) >= LANELESS;
+        let long: Vec<NodeId> = seen.iter().filter(long).map(|s| s.node).collect();
         let plan = plan(nodes, me, &long, judges);
-        let since = |node: &NodeId| self.0.iter().find(|(suspect, _)| suspect == node).map_or(now, |(_, since)| *since);
-        self.0 = plan.suspects.iter().map(|node| (*node, since(node))).collect();
+        self.0 = seen.into_iter().filter(|s| plan.suspects.contains(&s.node)).collect();
         plan
+    }
+
+    /// A lease that was renewed after it was last looked at outweighs the lanes that are missing: the connections were
+    /// cut, and the process lives.
+    fn suspect(&self, node: &NodeView, now: Instant) -> Suspect {
+        let fresh = Suspect { node: node.id, lease: node.lease, since: now, laneless_since: now };
+        match self.0.iter().find(|s| s.node == node.id) {
+            Some(known) if known.lease == node.lease => *known,
+            Some(known) => Suspect { laneless_since: known.laneless_since, ..fresh },
+            None => fresh,
+        }
     }
 }
 
@@ -107,6 +139,7 @@ mod tests {
             secret: Secret::new(""),
             joined: true,
             leaving: false,
+            lease: 0,
             remaining: Some(Duration::from_secs(3)),
             connected: true,
             settled: true,
@@ -191,6 +224,48 @@ mod tests {
         nodes[1].connected = false;
         assert_eq!([fenced(&nodes, 260), fenced(&nodes, 500)], [[], []]);
         assert_eq!(fenced(&nodes, 520), [other]);
+    }
+
+    #[test]
+    fn who_renews_its_lease_lives_although_its_lanes_are_missing() {
+        let mut nodes = [node(1, 0..32), node(2, 32..64)];
+        let (me, other) = (nodes[0].id, nodes[1].id);
+        let (mut suspects, start) = (Suspects::default(), crate::clock::Clock::system().instant());
+        let mut look =
+            |nodes: &[NodeView], millis| suspects.plan(nodes, me, true, start + Duration::from_millis(millis));
+        nodes[1].connected = false;
+        let first = look(&nodes, 0);
+        assert_eq!((first.fence, first.doubt), (vec![], vec![other]), "it is asked whether it lives");
+        nodes[1].lease = 1;
+        assert_eq!(look(&nodes, 300).fence, [], "it has answered");
+        // Dead from here on: nobody renews.
+        assert_eq!(look(&nodes, 500).fence, []);
+        assert_eq!(look(&nodes, 600).fence, [other]);
+    }
+
+    #[test]
+    fn who_cannot_open_a_lane_for_long_leaves_its_shards_to_others() {
+        let mut nodes = [node(1, 0..32), node(2, 32..64)];
+        let (me, other) = (nodes[0].id, nodes[1].id);
+        let (mut suspects, start) = (Suspects::default(), crate::clock::Clock::system().instant());
+        nodes[1].connected = false;
+        let mut fenced_at = None;
+        for turn in 0..100 {
+            nodes[1].lease = turn;
+            let at = SOON * u32::try_from(turn).unwrap();
+            if suspects.plan(&nodes, me, true, start + at).fence == [other] {
+                fenced_at = Some(at);
+                break;
+            }
+        }
+        assert_eq!(fenced_at, Some(LANELESS), "it renews all the time");
+    }
+
+    #[test]
+    fn an_engine_whose_lease_has_run_out_is_not_asked() {
+        let mut nodes = [node(1, 0..32), node(2, 32..64)];
+        nodes[1].remaining = None;
+        assert_eq!(plan(&nodes, nodes[0].id, &[], true).doubt, []);
     }
 
     #[test]

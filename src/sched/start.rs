@@ -1,7 +1,7 @@
 //! Starting the scheduler: this engine becomes known, opens its lanes, and takes part in the cluster.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc};
@@ -103,8 +103,18 @@ pub fn start(parts: Parts) -> Result<Scheduler> {
     });
     let clock = parts.clock.clone();
     let live = Live::new(clock.clone(), node, Desk::new());
-    let scheduler =
-        Scheduler { intake, clock, node, ready: Arc::clone(&ready), directory, secret, leaves, live: live.clone() };
+    let scheduler = Scheduler {
+        intake,
+        transports: Arc::new(AtomicU64::new(1)),
+        standing: standing.clone(),
+        clock,
+        node,
+        ready: Arc::clone(&ready),
+        directory,
+        secret,
+        leaves,
+        live: live.clone(),
+    };
     let supervisor = parts.supervisor.clone();
     let (pool, limits, clock) = (parts.pool.clone(), Arc::clone(&parts.limits), parts.clock.clone());
     let writer = LogWriter { live: live.clone(), pool, limits, clock };

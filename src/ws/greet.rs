@@ -1,5 +1,6 @@
 //! The first words on a socket: `hello`, registration of workflows, the session, `welcome`.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -21,6 +22,8 @@ use crate::sched::{Connection, Hello};
 const HELLO: Duration = Duration::from_secs(5);
 /// How long the registration of a worker's workflows may take.
 const REGISTRATION: Duration = Duration::from_secs(30);
+/// Messages that are read before the worker's session is open: they wait for it, and what follows stays unread.
+const EARLY: usize = 16;
 
 /// Takes the worker's `hello`, opens its session and queues the `welcome`.
 pub(super) async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
@@ -30,8 +33,12 @@ pub(super) async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
 ) -> Result<(Guest, Welcome, Connection, Inbox), End> {
     let token = caller.token();
     let hello = first_hello(ctx, wire, &mut caller).await?;
-    match introduce(ctx, caller, hello).await {
-        Ok((guest, welcome, connection, inbox)) => {
+    let opened = match introduce(ctx, caller, hello).await {
+        Ok((guest, hello)) => open(ctx, wire, hello).await?.map(|opened| (guest, opened)),
+        Err(err) => Err(err),
+    };
+    match opened {
+        Ok((guest, (welcome, connection, inbox))) => {
             wire.push(protocol::welcome(&welcome, ctx.scheduler.node(), &ctx.scheduling, &ctx.limits));
             Ok((guest, welcome, connection, inbox))
         }
@@ -44,17 +51,13 @@ pub(super) async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
-/// Learns who the worker is, and opens its session.
-async fn introduce(
-    ctx: &Context,
-    caller: Caller,
-    mut hello: HelloFrame,
-) -> Result<(Guest, Welcome, Connection, Inbox)> {
+/// Learns who the worker is, and registers what it brings: committed when this returns.
+async fn introduce(ctx: &Context, caller: Caller, mut hello: HelloFrame) -> Result<(Guest, Hello)> {
     let ticket = hello.take_ticket();
     let checked = hello.check(&ctx.limits)?;
     let guest = caller.guest(ticket).await?;
-    let (welcome, connection, inbox) = open(ctx, guest.who, guest.allowed.as_ref(), checked).await?;
-    Ok((guest, welcome, connection, inbox))
+    let hello = register(ctx, guest.who, guest.allowed.as_ref(), checked).await?;
+    Ok((guest, hello))
 }
 
 /// Reads until a `hello` comes. Other frames are answered and change nothing.
@@ -106,13 +109,8 @@ async fn first_hello<S: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
-/// Registers what the worker brings and opens its session: both are committed when this returns.
-async fn open(
-    ctx: &Context,
-    who: Who,
-    allowed: Option<&Allowed>,
-    hello: Checked,
-) -> Result<(Welcome, Connection, Inbox)> {
+/// Registers what the worker brings, as far as it may.
+async fn register(ctx: &Context, who: Who, allowed: Option<&Allowed>, hello: Checked) -> Result<Hello> {
     let Checked { info, workflows, resume } = hello;
     if let Some(allowed) = allowed {
         if !workflows.is_empty() {
@@ -132,10 +130,32 @@ async fn open(
     tokio::time::timeout(REGISTRATION, registration)
         .await
         .map_err(|_| Error::unavailable("registering the workflows took too long"))??;
-    let (outbox, inbox) = hub::outbox(ctx.shares.count(who.tenant, 0));
-    let hello = Hello { tenant: who.tenant, token: who.token, info, resume };
-    let (welcome, connection) = ctx.scheduler.connect(hello, outbox).await?;
-    Ok((welcome, connection, inbox))
+    Ok(Hello { tenant: who.tenant, token: who.token, info, resume })
+}
+
+/// Opens the worker's session: committed when this returns. A socket that ends meanwhile leaves none behind.
+async fn open<S: AsyncRead + AsyncWrite + Unpin>(
+    ctx: &Context,
+    wire: &mut Wire<S>,
+    hello: Hello,
+) -> Result<Result<(Welcome, Connection, Inbox)>, End> {
+    let (outbox, inbox) = hub::outbox(ctx.shares.count(hello.tenant, 0));
+    let mut opened = pin!(ctx.scheduler.connect(hello, outbox));
+    let mut early = Vec::new();
+    let opened = loop {
+        let read = !wire.congested() && early.len() < EARLY;
+        tokio::select! {
+            opened = &mut opened => break opened,
+            step = wire.step(read) => match step {
+                Step::Read(Message::Close(_)) => return Err(End::Gone),
+                Step::Read(message) => early.push(message),
+                Step::Flushed => {}
+                Step::Ended(end) => return Err(end),
+            },
+        }
+    };
+    wire.unread(early);
+    Ok(opened.map(|(welcome, connection)| (welcome, connection, inbox)))
 }
 
 /// What the worker should do about an error of its `hello`.

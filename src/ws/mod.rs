@@ -213,7 +213,8 @@ fn start(shared: Arc<Shared>, caller: Caller, request: Request) {
         let ctx = &shared.sessions;
         match caller {
             Caller::Guest(Guest { place: None, .. }) => {
-                Wire::new(stream, &ctx.limits, ctx.clock.clone()).await.finish(End::Close(Close::TooMany)).await;
+                let wire = Wire::new(stream, &ctx.limits, ctx.scheduler.standing().clone()).await;
+                wire.finish(End::Close(Close::TooMany)).await;
             }
             caller => session::serve(ctx, stream, caller).await,
         }

@@ -40,7 +40,7 @@ const HELD_UP: Duration = Duration::from_millis(50);
 
 /// Serves one socket from its hello to its close.
 pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(ctx: &Context, stream: S, caller: Caller) {
-    let mut wire = Wire::new(stream, &ctx.limits, ctx.clock.clone()).await;
+    let mut wire = Wire::new(stream, &ctx.limits, ctx.scheduler.standing().clone()).await;
     let (guest, welcome, connection, inbox) = match greet::greet(ctx, &mut wire, caller).await {
         Ok(greeted) => greeted,
         Err(end) => {
@@ -361,7 +361,7 @@ impl<'c, S: AsyncRead + AsyncWrite + Unpin> Session<'c, S> {
                 Outgoing::Assign(tasks) => {
                     failpoint::hit(Point::WriteAssign).await;
                     let wire = &mut self.wire;
-                    protocol::assign(&tasks, self.ctx.limits.frame_bytes, |frame| wire.push(frame));
+                    protocol::assign(&tasks, self.ctx.limits.frame_bytes, |frame| wire.push_tasks(frame));
                 }
                 Outgoing::Close(close) => return Some(End::Close(close)),
                 message => {

@@ -1,6 +1,8 @@
 //! Sessions over an in-memory stream with a scheduler that is played by the test.
 #![expect(clippy::disallowed_methods, reason = "a test's tasks live and die with its runtime")]
 
+mod doubt;
+
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -25,7 +27,7 @@ use crate::domain::scope::{Scope, Scopes};
 use crate::domain::status::RunStatus;
 use crate::hub::{Outbox, Room};
 use crate::id::{NodeId, RunId, SessionId, TenantId, TokenId, WorkerId};
-use crate::sched::{Connection, FromWorker, Request, Scheduler};
+use crate::sched::{Connection, FromWorker, Request, Scheduler, Standing};
 use crate::share::Shares;
 
 const WAIT: Duration = Duration::from_secs(5);
@@ -36,6 +38,7 @@ struct Bench {
     requests: mpsc::Receiver<Request>,
     outbox: Option<Outbox>,
     revoke: Option<oneshot::Sender<()>>,
+    standing: Standing,
     stopping: CancellationToken,
 }
 
@@ -51,6 +54,7 @@ impl Bench {
     fn with(scheduling: Scheduling, scopes: &[Scope], pipe: usize) -> Self {
         let clock = Clock::system();
         let (scheduler, requests) = Scheduler::played(clock.clone(), id(NodeId::generate));
+        let standing = scheduler.standing().clone();
         let (revoke, revoked) = oneshot::channel::<()>();
         let stopping = CancellationToken::new();
         let ctx = Context {
@@ -73,12 +77,16 @@ impl Bench {
         let (theirs, ours) = tokio::io::duplex(pipe);
         tokio::spawn(async move { session::serve(&ctx, ours, Caller::Guest(guest)).await });
         let worker = WebSocketStream::from_raw_socket(theirs, Role::Client, None).now_or_never().unwrap();
-        Self { worker, requests, outbox: None, revoke: Some(revoke), stopping }
+        Self { worker, requests, outbox: None, revoke: Some(revoke), standing, stopping }
     }
 
     /// With a session that the scheduler has opened.
     async fn greeted(mut self) -> Self {
         self.send(json!({"type": "hello", "protocol": 1, "name": "w", "actions": ["a"]})).await;
+        self.welcomed().await
+    }
+
+    async fn welcomed(mut self) -> Self {
         let Some(Request::Connect { outbox, reply, .. }) = self.request().await else { panic!() };
         self.outbox = Some(outbox);
         let welcome = Welcome {

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
+use futures_util::future::BoxFuture;
 use futures_util::{Sink, Stream};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio_tungstenite::WebSocketStream;
@@ -15,6 +16,7 @@ use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 use crate::clock::Clock;
 use crate::domain::delivery::Close;
 use crate::domain::limits::Limits;
+use crate::sched::Standing;
 
 /// Read and write buffers of one socket: ten thousand idle ones must stay cheap.
 const BUFFER: usize = 8 << 10;
@@ -56,6 +58,13 @@ pub(super) struct Wire<S> {
     stalled: Option<Instant>,
     /// The reading side is over.
     ended: bool,
+    /// Messages that were read too early: they come again.
+    early: VecDeque<Message>,
+    /// Assignments are among what waits.
+    tasks: bool,
+    /// While they are held: resolves when it is certain whether this process may still give work out.
+    doubt: Option<BoxFuture<'static, bool>>,
+    standing: Standing,
     clock: Clock,
 }
 
@@ -73,15 +82,37 @@ pub(super) fn config(limits: &Limits) -> WebSocketConfig {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     /// The server's end of an upgraded connection.
-    pub(super) async fn new(stream: S, limits: &Limits, clock: Clock) -> Self {
+    pub(super) async fn new(stream: S, limits: &Limits, standing: Standing) -> Self {
         let socket = WebSocketStream::from_raw_socket(stream, Role::Server, Some(config(limits))).await;
-        let pending = VecDeque::new();
-        Self { socket, pending, pending_bytes: 0, unflushed: false, stalled: None, ended: false, clock }
+        Self {
+            socket,
+            pending: VecDeque::new(),
+            pending_bytes: 0,
+            unflushed: false,
+            stalled: None,
+            ended: false,
+            early: VecDeque::new(),
+            tasks: false,
+            doubt: None,
+            clock: standing.clock().clone(),
+            standing,
+        }
     }
 
     /// Queues a text frame behind those that wait.
     pub(super) fn push(&mut self, text: impl Into<Utf8Bytes>) {
         self.push_message(Message::Text(text.into()));
+    }
+
+    /// Queues a frame with assignments: it leaves only while the engine's lease is trusted.
+    pub(super) fn push_tasks(&mut self, text: impl Into<Utf8Bytes>) {
+        self.tasks = true;
+        self.push(text);
+    }
+
+    /// Gives back what was read too early, in order.
+    pub(super) fn unread(&mut self, messages: Vec<Message>) {
+        self.early.extend(messages);
     }
 
     /// Queues a protocol ping.
@@ -123,13 +154,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     }
 
     fn poll_step(&mut self, cx: &mut Context<'_>, read: bool) -> Poll<Step> {
-        if self.busy()
-            && let Poll::Ready(written) = self.poll_write(cx)
-        {
-            return Poll::Ready(written.map_or_else(|err| Step::Ended(end_of(&err)), |()| Step::Flushed));
+        if self.busy() {
+            match self.poll_leave(cx) {
+                Poll::Ready(false) => return Poll::Ready(Step::Ended(self.withdraw())),
+                Poll::Ready(true) => {
+                    if let Poll::Ready(written) = self.poll_write(cx) {
+                        return Poll::Ready(written.map_or_else(|err| Step::Ended(end_of(&err)), |()| Step::Flushed));
+                    }
+                }
+                // To read can mean to write: an answer to a ping takes along what the socket holds.
+                Poll::Pending if self.unflushed => return Poll::Pending,
+                Poll::Pending => {}
+            }
         }
         if !read {
             return Poll::Pending;
+        }
+        if let Some(message) = self.early.pop_front() {
+            return Poll::Ready(Step::Read(message));
         }
         let step = match ready!(Pin::new(&mut self.socket).poll_next(cx)) {
             Some(Ok(message)) => Step::Read(message),
@@ -138,6 +180,34 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         };
         self.ended |= matches!(step, Step::Ended(_));
         Poll::Ready(step)
+    }
+
+    /// Whether what waits may be written: assignments only by the engine that owns them, and after a standstill that
+    /// is another one. False: it is.
+    fn poll_leave(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        if !self.tasks || self.standing.is_valid() {
+            self.doubt = None;
+            return Poll::Ready(true);
+        }
+        let standing = &self.standing;
+        let doubt = self.doubt.get_or_insert_with(|| {
+            let standing = standing.clone();
+            Box::pin(async move { standing.speaks().await })
+        });
+        let speaks = ready!(doubt.as_mut().poll(cx));
+        self.doubt = None;
+        Poll::Ready(speaks)
+    }
+
+    /// Takes back what waits, and says how the socket ends: with a word, unless the socket holds a part of it.
+    fn withdraw(&mut self) -> End {
+        self.pending.clear();
+        self.pending_bytes = 0;
+        if self.unflushed {
+            return End::Gone;
+        }
+        self.tasks = false;
+        End::Close(Close::Draining)
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
@@ -151,6 +221,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         }
         ready!(Pin::new(&mut self.socket).poll_flush(cx))?;
         self.unflushed = false;
+        self.tasks = false;
         self.stalled = None;
         Poll::Ready(Ok(()))
     }
@@ -158,6 +229,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     /// Ends the socket so that the peer sees why, in bounded time: a connection that is dropped with unread bytes is
     /// reset, and a reset may overtake the close frame.
     pub(super) async fn finish(mut self, end: End) {
+        if self.tasks && !self.standing.is_valid() {
+            // They would keep the farewell waiting; who comes back gets what it never had.
+            self.withdraw();
+        }
         if let Some(frame) = close_frame(end) {
             self.push_message(Message::Close(Some(frame)));
         } else {

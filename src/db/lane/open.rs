@@ -1,14 +1,20 @@
 //! Opening a lane: whatever its former connection may still be executing is waited for or made harmless.
 
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use diesel::sql_types::{BigInt, Text as SqlText};
+use diesel::QueryResult;
+use diesel::pg::Pg;
+use diesel::query_builder::{BoxedSqlQuery, SqlQuery};
+use diesel::sql_types::{BigInt, Text as SqlText, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
+use tracing::info;
 
 use super::{LaneConnection, LaneError, LaneName, Refusal, classify};
 use crate::config::Database;
 use crate::db::connect::connect_driven;
 use crate::db::driven::Driven;
+use crate::db::failure;
 use crate::id::NodeId;
 
 /// Plans of a table that is nearly empty yet churns must not change with its statistics: see
@@ -20,14 +26,27 @@ const PIN: &str = "set enable_seqscan = off; set enable_mergejoin = off; set ena
 /// How long a batch waits for a lock that somebody else holds, before its transitions are tried singly.
 pub const LOCK: Duration = Duration::from_secs(2);
 
-/// Ends a backend of a lane, if it still is the one that was recorded.
-const TERMINATE: &str = "select count(pg_terminate_backend(a.pid)) from lane l join pg_stat_activity a \
-    on a.pid = l.pid and a.backend_start = l.backend_start \
-    where l.node = $1 and l.name = $2 and a.pid <> pg_backend_pid()";
+/// Shows that the lane is open, to every role, for as long as its backend lives. Shared: a backend that is just
+/// ending keeps nobody waiting. `lease_look.sql` looks for it.
+const HOLD: &str = "select pg_advisory_lock_shared(hashtextextended('helve lane ' || $1::uuid || ' ' || $2, 0))";
 
-/// The new epoch waits for a statement that still holds the row, and stops every later one.
-const RAISE: &str = "update lane set epoch = epoch + 1, pid = pg_backend_pid(), \
-    backend_start = (select backend_start from pg_stat_activity where pid = pg_backend_pid()) \
+/// Ends the backends of a lane: who holds it, and who was recorded, which is all that is known of an engine of an
+/// earlier release.
+const TERMINATE: &str = "select count(pg_terminate_backend(b.pid)) from ( \
+        select k.pid from pg_locks k \
+        where k.locktype = 'advisory' and k.objsubid = 1 and k.granted \
+            and k.database = (select oid from pg_database where datname = current_database()) \
+            and (k.classid::bigint << 32) | k.objid::bigint \
+                = hashtextextended('helve lane ' || $1::uuid || ' ' || $2, 0) \
+        union \
+        select a.pid from lane l join pg_stat_activity a on a.pid = l.pid and a.backend_start = l.backend_start \
+        where l.node = $1 and l.name = $2 \
+    ) b where b.pid <> pg_backend_pid()";
+
+/// The new epoch waits for a statement that still holds the row, and stops every later one. When the backend began
+/// is for engines of an earlier release; a session whose role was set may not even see that of its own.
+const RAISE: &str = "update lane set epoch = epoch + 1, pid = pg_backend_pid(), backend_start = coalesce( \
+        (select backend_start from pg_stat_activity where pid = pg_backend_pid()), 'epoch') \
     where node = $1 and name = $2 and not fenced returning epoch";
 
 #[derive(diesel::QueryableByName)]
@@ -68,28 +87,40 @@ fn lock_timeout(patience: Duration) -> String {
     format!("set lock_timeout = {}", patience.as_millis())
 }
 
+impl LaneConnection {
+    /// The end of the connection while no statement is underway: see [`crate::db::driven`]. `look`: also one that
+    /// nothing has told of.
+    pub fn poll_ended(&mut self, cx: &Context<'_>, look: bool) -> Poll<()> {
+        if look { self.driven.driver.look(cx) } else { self.driven.driver.poll_ended(cx) }
+    }
+}
+
 /// Makes sure of the former connection, and begins a new epoch; `None`: the lane is not ours any more.
-async fn raise(conn: &mut AsyncPgConnection, node: NodeId, lane: LaneName) -> diesel::QueryResult<Option<i64>> {
+async fn raise(conn: &mut AsyncPgConnection, node: NodeId, lane: LaneName) -> QueryResult<Option<i64>> {
     conn.batch_execute(PIN).await?;
     conn.batch_execute(&lock_timeout(LOCK)).await?;
     terminate_backend(conn, node, lane.as_str()).await?;
-    let raised: Vec<Epoch> = diesel::sql_query(RAISE)
-        .bind::<diesel::sql_types::Uuid, _>(node.uuid())
-        .bind::<SqlText, _>(lane.as_str())
-        .load(conn)
-        .await?;
+    of_lane(HOLD, node, lane.as_str()).execute(conn).await?;
+    let raised: Vec<Epoch> = of_lane(RAISE, node, lane.as_str()).load(conn).await?;
     Ok(raised.into_iter().next().map(|e| e.epoch))
 }
 
-/// Ends the recorded backend of a lane if it is alive.
+/// Ends what is left of a lane's backends, to save the wait for them. Not every role may do that to another's: then
+/// the lane's row does it, which waits for the statement that still runs and stops every later one.
 ///
 /// # Errors
-/// Those of the query.
-pub async fn terminate_backend(conn: &mut AsyncPgConnection, node: NodeId, lane: &str) -> diesel::QueryResult<()> {
-    diesel::sql_query(TERMINATE)
-        .bind::<diesel::sql_types::Uuid, _>(node.uuid())
-        .bind::<SqlText, _>(lane)
-        .execute(conn)
-        .await
-        .map(drop)
+/// The connection was lost.
+pub async fn terminate_backend(conn: &mut AsyncPgConnection, node: NodeId, lane: &str) -> QueryResult<()> {
+    match of_lane(TERMINATE, node, lane).execute(conn).await {
+        Err(e) if failure::is_disconnected(&e) => Err(e),
+        Err(e) => {
+            info!(error = %e, lane, "the former backend of a lane is left to its row");
+            Ok(())
+        }
+        Ok(_) => Ok(()),
+    }
+}
+
+fn of_lane(sql: &str, node: NodeId, lane: &str) -> BoxedSqlQuery<'static, Pg, SqlQuery> {
+    diesel::sql_query(sql).into_boxed().bind::<SqlUuid, _>(node.uuid()).bind::<SqlText, _>(lane.to_owned())
 }

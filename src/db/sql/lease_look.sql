@@ -2,6 +2,13 @@
 -- statement, since an idle engine does nothing else.
 with renewed as (
     update node set expires_at = clock_timestamp() + make_interval(secs => $2) where id = $1 returning id
+),
+-- what lanes that are open hold: every role sees that, while the start of a backend is shown to its own role only
+held as materialized (
+    select (k.classid::bigint << 32) | k.objid::bigint as key
+    from pg_locks k
+    where k.locktype = 'advisory' and k.objsubid = 1 and k.granted
+        and k.database = (select oid from pg_database where datname = current_database())
 )
 select
     n.id,
@@ -11,11 +18,14 @@ select
     n.leaving,
     -- the snapshot may still show a row that another engine has just removed: only the update knows
     exists (select from renewed) as renewed,
+    (extract(epoch from n.expires_at) * 1000000)::bigint as lease,
     extract(epoch from n.expires_at - clock_timestamp())::float8 as remaining,
     n.id = $1 or exists (
         select from lane l
         where l.node = n.id and (
             l.pid = 0
+            or hashtextextended('helve lane ' || l.node || ' ' || l.name, 0) in (select key from held)
+            -- an engine of an earlier release holds nothing
             or exists (select from pg_stat_activity a where a.pid = l.pid and a.backend_start = l.backend_start)
         )
     ) as connected,

@@ -76,8 +76,12 @@ impl World {
 
     /// A node that is known, with a lease that does not run out during the test.
     async fn node(&self) -> Node {
+        Self::node_at(&self.database).await
+    }
+
+    async fn node_at(database: &Database) -> Node {
         let id = NodeId::generate(Clock::system().now());
-        let mut lease = LeaseConnection::open(&self.database, id, Duration::from_secs(600)).await.unwrap();
+        let mut lease = LeaseConnection::open(database, id, Duration::from_secs(600)).await.unwrap();
         lease.register("test", "", &helve::config::Secret::new("")).await.unwrap();
         Node { id, lease }
     }
@@ -89,10 +93,14 @@ impl World {
         }
     }
 
-    /// Makes a takeover unable to find the node's backends, as behind a pooler: then the fence alone must do.
-    async fn hide_backends(&self, node: NodeId) {
-        let hide = "update lane set backend_start = 'epoch' where node = $1::text::uuid";
-        self.control.execute(hide, &[&node.uuid().to_string()]).await.unwrap();
+    /// The same database by a role that may not end the backends of the others: then the fence alone must do.
+    async fn by_a_stranger(&self) -> Database {
+        let url = self.database.url.reveal();
+        let name = url.split(['/', '?']).nth(3).unwrap();
+        let role = format!("{name}_stranger");
+        let create = format!("create role {role} login; grant all on all tables in schema public to {role}");
+        self.control.batch_execute(&create).await.unwrap();
+        Database::at(url.replacen("postgres://postgres@", &format!("postgres://{role}@"), 1))
     }
 
     async fn close_gate(&self) {

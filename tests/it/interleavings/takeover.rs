@@ -79,7 +79,7 @@ async fn execute(statement: Statement, lane: &mut LaneConnection, row: &InsertRo
 /// read after it has the statement's rows.
 async fn statement_then_fence(statement: Statement) {
     let mut o = Owner::about_to(statement).await;
-    o.world.hide_backends(o.node.id).await;
+    o.successor = World::node_at(&o.world.by_a_stranger().await).await;
     let first = execute(statement, &mut o.lane, &o.row);
     let (executed, fenced) = o.world.race(Fate::Commits, first, o.successor.lease.fence(o.node.id)).await;
     assert_eq!((executed, fenced.is_ok()), (Ok(true), true), "committed, and only then fenced");
@@ -99,7 +99,7 @@ async fn statement_then_fence(statement: Statement) {
 /// nothing.
 async fn fence_then_statement(statement: Statement) {
     let mut o = Owner::about_to(statement).await;
-    o.world.hide_backends(o.node.id).await;
+    o.successor = World::node_at(&o.world.by_a_stranger().await).await;
     let second = execute(statement, &mut o.lane, &o.row);
     let (fenced, executed) = o.world.race(Fate::Commits, o.successor.lease.fence(o.node.id), second).await;
     assert_eq!((fenced.is_ok(), executed), (true, Err(LaneError::Fenced)));
@@ -110,7 +110,7 @@ async fn fence_then_statement(statement: Statement) {
 /// The one that takes over dies before its commit: nothing is decided, and the owner goes on.
 async fn fence_dies(statement: Statement) {
     let mut o = Owner::about_to(statement).await;
-    o.world.hide_backends(o.node.id).await;
+    o.successor = World::node_at(&o.world.by_a_stranger().await).await;
     let second = execute(statement, &mut o.lane, &o.row);
     let (fenced, executed) = o.world.race(Fate::Dies, o.successor.lease.fence(o.node.id), second).await;
     assert_eq!((fenced.is_err(), executed), (true, Ok(true)));
@@ -147,10 +147,10 @@ async fn fence_ends_the_backend(statement: Statement) {
 /// for it, reads what it did, and the old connection is out.
 async fn statement_then_new_epoch(statement: Statement) {
     let mut o = Owner::about_to(statement).await;
-    o.world.hide_backends(o.node.id).await;
+    let stranger = o.world.by_a_stranger().await;
     let lane = if statement == Statement::Create { LaneName::Create } else { LaneName::Finish };
     let first = execute(statement, &mut o.lane, &o.row);
-    let again = LaneConnection::open(&o.world.database, o.node.id, lane);
+    let again = LaneConnection::open(&stranger, o.node.id, lane);
     let (executed, opened) = o.world.race(Fate::Commits, first, again).await;
     assert_eq!(executed, Ok(true));
     let Ok(mut opened) = opened else { panic!("the owner's lane opens again") };

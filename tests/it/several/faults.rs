@@ -16,19 +16,24 @@ const GOES_ON: Duration = Duration::from_secs(10);
 const FAILPOINTS: &str = "HELVE_FAILPOINTS";
 
 /// Two processes, one of which owns the tenant's shard.
-struct Processes {
-    owner: EngineProcess,
-    other: EngineProcess,
-    token: String,
+pub struct Processes {
+    pub owner: EngineProcess,
+    pub other: EngineProcess,
+    pub token: String,
 }
 
 impl Processes {
     /// `points` are failpoints; those of passing on concern only the one that is not the owner.
     async fn start(points: &str) -> Self {
+        Self::with(&[(FAILPOINTS, points)]).await
+    }
+
+    /// As [`Processes::start`], with any settings.
+    pub async fn with(env: &[(&str, &str)]) -> Self {
         let database = fresh_database().await;
         let pool = Pool::new(&Database { pool_size: 1, ..Database::at(&database) }).unwrap();
         let (tenant, token) = provision(&pool, "test").await;
-        let first = EngineProcess::start(&database, &[(FAILPOINTS, points)]).await;
+        let first = EngineProcess::start(&database, env).await;
         let second = first.twin().await;
         let client = sql(&database).await;
         let address = until_within("the shards are spread", Duration::from_secs(30), || async {
@@ -54,11 +59,11 @@ impl Processes {
         processes
     }
 
-    fn owner(&self) -> Http {
+    pub fn owner(&self) -> Http {
         Http::new(&self.owner.url, Some(&self.token))
     }
 
-    fn other(&self) -> Http {
+    pub fn other(&self) -> Http {
         Http::new(&self.other.url, Some(&self.token))
     }
 

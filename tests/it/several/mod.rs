@@ -1,12 +1,15 @@
 //! Several engines on one database: what one of them does with what belongs to another.
 
 mod faults;
+mod lives;
 mod moves;
 mod nginx;
 mod pauses;
 mod rest;
+mod roles;
 mod sockets;
 mod tickets;
+mod zombies;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -5,6 +5,7 @@ mod conformance;
 mod documented;
 mod examples;
 mod frames;
+mod ghosts;
 mod life;
 mod opening;
 mod resume;

@@ -2,6 +2,7 @@
 
 mod clock;
 mod early;
+mod hellos;
 mod labels;
 mod live;
 mod losses;

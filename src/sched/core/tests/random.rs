@@ -20,6 +20,7 @@ enum Act {
     AskTimers,
     DeliverTimers,
     Connect(u8),
+    GiveUp(usize),
     Receive(usize),
     Succeed(usize),
     Fail(usize),
@@ -45,6 +46,7 @@ fn act() -> impl Strategy<Value = Act> {
         1 => Just(Act::AskTimers),
         1 => Just(Act::DeliverTimers),
         2 => (1_u8..4).prop_map(Act::Connect),
+        1 => any::<usize>().prop_map(Act::GiveUp),
         5 => any::<usize>().prop_map(Act::Receive),
         6 => any::<usize>().prop_map(Act::Succeed),
         2 => any::<usize>().prop_map(Act::Fail),
@@ -125,6 +127,12 @@ impl Player {
             Act::AskTimers => w.ask_timers(),
             Act::DeliverTimers => w.deliver_timers(),
             Act::Connect(slots) => self.sockets.push(w.hello(u32::from(slots), None, &[])),
+            Act::GiveUp(n) => {
+                if let Some(socket) = self.socket(n).filter(|s| !self.world.sessions.contains_key(s)) {
+                    self.sockets.retain(|s| *s != socket);
+                    self.world.give_up(socket);
+                }
+            }
             Act::Receive(n) => {
                 if let Some(socket) = self.socket(n) {
                     let got = self.world.receive(socket);
