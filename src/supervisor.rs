@@ -9,7 +9,7 @@ use futures_util::FutureExt;
 use tokio::sync::Notify;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::{Instrument, error, info_span};
+use tracing::{Instrument, Span, error, info_span};
 
 use crate::error::Result;
 
@@ -60,11 +60,19 @@ impl Supervisor {
                 }
             }
         };
-        self.tasks.spawn(run.instrument(info_span!("loop", name)));
+        self.tasks.spawn(run.instrument(info_span!("loop", task = name)));
     }
 
     /// Runs one task that ends by itself; it must watch [`Supervisor::stopping`]. A panic is logged.
     pub fn spawn<F>(&self, name: &'static str, task: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.spawn_in(info_span!("task", task = name), task);
+    }
+
+    /// As [`Supervisor::spawn`], with a span of its own.
+    pub fn spawn_in<F>(&self, span: Span, task: F)
     where
         F: Future<Output = ()> + Send + 'static,
     {
@@ -74,7 +82,7 @@ impl Supervisor {
                     error!("task panicked");
                 }
             }
-            .instrument(info_span!("task", name)),
+            .instrument(span),
         );
     }
 
@@ -93,7 +101,7 @@ impl Supervisor {
                     fatal.cancel();
                 }
             }
-            .instrument(info_span!("task", name)),
+            .instrument(info_span!("task", task = name)),
         );
     }
 
