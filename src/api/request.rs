@@ -43,9 +43,9 @@ pub async fn observe(State(state): State<ApiState>, mut request: Request, next: 
     let counted = state.observed.requests().place(request.method(), route);
     let method = traced.as_ref().map(|_| request.method().clone());
     let started = state.clock.instant();
-    let answered = match check_encoding(request.headers()) {
-        Ok(()) => AssertUnwindSafe(next.run(request).instrument(span.clone())).catch_unwind().await,
-        Err(refused) => Ok(refused),
+    let answered = match refused_encoding(request.headers()) {
+        None => AssertUnwindSafe(next.run(request).instrument(span.clone())).catch_unwind().await,
+        Some(refused) => Ok(refused),
     };
     let _inside = span.enter();
     // The panic hook has logged where it happened.
@@ -70,16 +70,16 @@ pub async fn observe(State(state): State<ApiState>, mut request: Request, next: 
 }
 
 /// Refuses a body that is not what it stands for, before it is read: compressed bytes would become the payload.
-fn check_encoding(headers: &HeaderMap) -> Result<(), Response> {
+fn refused_encoding(headers: &HeaderMap) -> Option<Response> {
     let mut codings =
         headers.get_all(header::CONTENT_ENCODING).iter().flat_map(|line| line.as_bytes().split(|b| *b == b','));
     if codings.all(|coding| coding.trim_ascii().is_empty() || coding.trim_ascii().eq_ignore_ascii_case(b"identity")) {
-        return Ok(());
+        return None;
     }
     let message = "this engine takes bodies as they are: send it without `Content-Encoding`, or with `identity`";
     let mut response = ApiError(Error::invalid(Code::UnsupportedMediaType, None, message)).into_response();
     response.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-    Err(response)
+    Some(response)
 }
 
 /// The caller's id when it is harmless in a log line, else a fresh one.
