@@ -189,7 +189,7 @@ fn reason(validator: &Validator<Metered>, input: &Value) -> (String, String) {
         let error = validator.validate(Seen(input)).err()?;
         Some((error.instance_path().as_str().to_owned(), expected(&error)))
     });
-    let unknown = || (String::new(), "it fails in too many ways to name one".to_owned());
+    let unknown = || (String::new(), "to find where would take too long".to_owned());
     found.ok().flatten().unwrap_or_else(unknown)
 }
 
