@@ -3,13 +3,14 @@
 use std::io::{ErrorKind, IoSlice, Result};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use hyper::body::Incoming;
+use hyper::header::EXPECT;
 use hyper::server::conn::http1;
 use hyper::{Request, Version};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -146,7 +147,7 @@ async fn serve(
     let _ = counted.stream.set_nodelay(true);
     let begins = Arc::clone(&exchange);
     let service = router.map_request(move |request: Request<Incoming>| {
-        begins.begin(request.version());
+        begins.begin(&request);
         request.map(Body::new)
     });
     let mut builder = http1::Builder::new();
@@ -186,16 +187,32 @@ async fn serve(
 struct Exchange {
     /// There was a request.
     asked: AtomicBool,
-    /// A request is there of which nothing is answered yet, and whose client takes interim answers.
-    unanswered: AtomicBool,
+    /// How far the last one is: one of the numbers below.
+    stage: AtomicU8,
     /// Whether the client is still there should be looked at.
     look: AtomicBool,
 }
 
+/// A request is there of which nothing is answered yet, and whose client takes interim answers.
+const UNANSWERED: u8 = 1;
+/// Something of the answer was written since the last look.
+const ANSWERING: u8 = 2;
+/// Nothing was, and the client sends no more.
+const SILENT: u8 = 3;
+/// A request whose client takes no interim answers, or gets one by itself: nothing can be told of it.
+const UNTOLD: u8 = 4;
+
 impl Exchange {
-    fn begin(&self, version: Version) {
+    fn begin(&self, request: &Request<Incoming>) {
         self.asked.store(true, Ordering::Relaxed);
-        self.unanswered.store(version == Version::HTTP_11, Ordering::Relaxed);
+        let told = request.version() == Version::HTTP_11 && !request.headers().contains_key(EXPECT);
+        self.stage.store(if told { UNANSWERED } else { UNTOLD }, Ordering::Relaxed);
+    }
+
+    fn wrote(&self) {
+        if self.stage.load(Ordering::Relaxed) != UNTOLD {
+            self.stage.store(ANSWERING, Ordering::Relaxed);
+        }
     }
 }
 
@@ -214,7 +231,7 @@ impl Counted {
     fn patient(&mut self, cx: &mut Context<'_>, written: Poll<Result<usize>>) -> Poll<Result<usize>> {
         if written.is_ready() {
             self.stalled = None;
-            self.exchange.unanswered.store(false, Ordering::Relaxed);
+            self.exchange.wrote();
             return written;
         }
         let patience = self.patience;
@@ -224,21 +241,34 @@ impl Counted {
 
     /// A client that sends no more may wait for its answer, or be gone: to TCP both look the same until something is
     /// sent. So one that waits for long gets an interim answer, which every client of HTTP/1.1 has to pass over; from
-    /// one that is gone comes a reset, and the next look finds it.
+    /// one that is gone comes a reset, and the next look finds it. In the middle of an answer nothing can be put in: a
+    /// stream that has nothing to say is ended then, since its reader has most likely left.
     fn look(&mut self, cx: &mut Context<'_>) -> Result<()> {
-        if !self.exchange.unanswered.load(Ordering::Relaxed) {
+        let stage = self.exchange.stage.load(Ordering::Relaxed);
+        if stage == UNTOLD {
             return Ok(());
         }
         let mut byte = [0];
         match self.stream.poll_peek(cx, &mut ReadBuf::new(&mut byte)) {
-            Poll::Ready(Ok(0)) => match self.stream.try_write(INTERIM) {
+            Poll::Ready(Ok(0)) => self.look_at_silent(stage),
+            Poll::Ready(Err(e)) => Err(e),
+            Poll::Ready(Ok(_)) | Poll::Pending => Ok(()),
+        }
+    }
+
+    fn look_at_silent(&self, stage: u8) -> Result<()> {
+        match stage {
+            UNANSWERED => match self.stream.try_write(INTERIM) {
                 Ok(INTERIM_LENGTH) => Ok(()),
                 Ok(_) => Err(ErrorKind::BrokenPipe.into()),
                 Err(e) if e.kind() == ErrorKind::WouldBlock => Ok(()),
                 Err(e) => Err(e),
             },
-            Poll::Ready(Err(e)) => Err(e),
-            Poll::Ready(Ok(_)) | Poll::Pending => Ok(()),
+            SILENT => Err(ErrorKind::BrokenPipe.into()),
+            _ => {
+                self.exchange.stage.store(SILENT, Ordering::Relaxed);
+                Ok(())
+            }
         }
     }
 }
