@@ -155,7 +155,7 @@ impl Base {
         let pool = Pool::new(&config.database)?;
         let supervisor = Supervisor::default();
         let limits = Arc::new(config.limits.clone());
-        let definitions = Definitions::new(pool.clone(), clock.clone(), Arc::clone(&limits), supervisor.clone());
+        let definitions = Definitions::start(pool.clone(), clock.clone(), Arc::clone(&limits), supervisor.clone())?;
         let authenticator = Authenticator::start(pool.clone(), clock.clone(), &supervisor);
         let (metrics, node) = (Arc::new(Metrics::default()), NodeId::generate(clock.now()));
         let tracer = Tracer::start(traces::Parts {

@@ -62,7 +62,7 @@ codes! {
     NotParked = "not_parked";
     /// A body, payload or frame larger than its limit.
     TooLarge = "too_large";
-    /// The body's media type is not JSON.
+    /// The body's media type is not JSON, its charset is not UTF-8, or it is encoded.
     UnsupportedMediaType = "unsupported_media_type";
     /// More workflows match the event than one event may start.
     TooManyMatches = "too_many_matches";

@@ -169,6 +169,7 @@ mod armed {
             Err(item) => {
                 // Quietly without it, a test would prove nothing.
                 warn!("HELVE_FAILPOINTS: `{item}` is no failpoint");
+                crate::telemetry::flush();
                 std::process::exit(WRONG);
             }
         });
@@ -181,6 +182,8 @@ mod armed {
         };
         warn!("failpoint {} {kind}", point.name());
         if due == Action::Exit {
+            // What it has logged until now is what a killed process would have logged.
+            crate::telemetry::flush();
             std::process::exit(KILLED);
         }
         Some(due)

@@ -11,7 +11,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::{Instrument, error, info_span};
+use tracing::{Instrument, Span, error, info_span};
 
 use crate::error::{Error, Result};
 
@@ -76,11 +76,19 @@ impl Supervisor {
                 }
             }
         };
-        self.start(run.instrument(info_span!("loop", name)));
+        self.start(run.instrument(info_span!("loop", task = name)));
     }
 
     /// Runs one task that ends by itself; it must watch [`Supervisor::stopping`]. A panic is logged.
     pub fn spawn<F>(&self, name: &'static str, task: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.spawn_in(info_span!("task", task = name), task);
+    }
+
+    /// As [`Supervisor::spawn`], with a span of its own.
+    pub fn spawn_in<F>(&self, span: Span, task: F)
     where
         F: Future<Output = ()> + Send + 'static,
     {
@@ -90,7 +98,7 @@ impl Supervisor {
                     error!("task panicked");
                 }
             }
-            .instrument(info_span!("task", name)),
+            .instrument(span),
         );
     }
 
@@ -109,7 +117,7 @@ impl Supervisor {
                     fatal.cancel();
                 }
             }
-            .instrument(info_span!("task", name)),
+            .instrument(info_span!("task", task = name)),
         );
     }
 
@@ -125,6 +133,7 @@ impl Supervisor {
         let no_thread = |e: std::io::Error| Error::Internal(format!("no thread for the {name}: {e}"));
         let runtime = runtime::Builder::new_current_thread().enable_all().build().map_err(no_thread)?;
         let (end, ended) = oneshot::channel();
+        let task = task.instrument(info_span!("task", task = name));
         let run = move || {
             let ended = std::panic::catch_unwind(AssertUnwindSafe(|| runtime.block_on(task)));
             // Nobody waits for it any more when the process ends.
@@ -132,8 +141,9 @@ impl Supervisor {
         };
         std::thread::Builder::new().name(format!("helve-{name}")).spawn(run).map_err(no_thread)?;
         self.spawn_vital(name, async move {
-            // Also a panic ends it early: that is all that matters here.
-            let _ = ended.await;
+            if !ended.await.unwrap_or(false) {
+                error!("task panicked");
+            }
         });
         Ok(())
     }

@@ -19,7 +19,11 @@ pub async fn authenticate(
     mut request: Request,
     next: Next,
 ) -> Result<Response, ApiError> {
-    let scope = state.authenticator.authenticate(bearer(request.headers())?).await?;
+    let known = match bearer(request.headers()) {
+        Ok(token) => state.authenticator.authenticate(token).await,
+        Err(missing) => Err(missing),
+    };
+    let scope = known.inspect_err(|error| state.authenticator.note_refused(error))?;
     let tenant = scope.tenant();
     tracing::Span::current().record("tenant.id", tracing::field::display(tenant));
     request.extensions_mut().insert(scope);

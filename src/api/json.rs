@@ -15,6 +15,7 @@ use serde_json::value::RawValue;
 use serde_path_to_error::{Path, Segment};
 
 use super::ApiState;
+use super::media;
 use super::problem::ApiError;
 use crate::error::{Code, Error, Result};
 use crate::ops::auth::TenantScope;
@@ -67,9 +68,8 @@ impl FromRequest<ApiState> for AnyBody {
 
 fn check_type(headers: &HeaderMap) -> Result<()> {
     let value = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
-    let media = value.split(';').next().unwrap_or("").trim();
-    if media.eq_ignore_ascii_case("application/json") {
-        return Ok(());
+    if media::essence(value).eq_ignore_ascii_case("application/json") {
+        return media::check_charset(value);
     }
     let message = "expected the header `Content-Type: application/json`";
     Err(Error::invalid(Code::UnsupportedMediaType, None, message))

@@ -7,6 +7,7 @@ mod forward;
 mod health;
 mod jobs;
 mod json;
+mod media;
 mod metadata;
 mod metrics;
 mod page;

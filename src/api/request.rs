@@ -14,7 +14,7 @@ use super::ApiState;
 use super::problem::ApiError;
 use super::trace;
 use crate::clock::Timestamp;
-use crate::error::Error;
+use crate::error::{Code, Error};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const MAX_REQUEST_ID: usize = 128;
@@ -43,7 +43,10 @@ pub async fn observe(State(state): State<ApiState>, mut request: Request, next: 
     let counted = state.observed.requests().place(request.method(), route);
     let method = traced.as_ref().map(|_| request.method().clone());
     let started = state.clock.instant();
-    let answered = AssertUnwindSafe(next.run(request).instrument(span.clone())).catch_unwind().await;
+    let answered = match refused_encoding(request.headers()) {
+        None => AssertUnwindSafe(next.run(request).instrument(span.clone())).catch_unwind().await,
+        Some(refused) => Ok(refused),
+    };
     let _inside = span.enter();
     // The panic hook has logged where it happened.
     let mut response = answered.unwrap_or_else(|_| {
@@ -64,6 +67,19 @@ pub async fn observe(State(state): State<ApiState>, mut request: Request, next: 
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
+}
+
+/// Refuses a body that is not what it stands for, before it is read: compressed bytes would become the payload.
+fn refused_encoding(headers: &HeaderMap) -> Option<Response> {
+    let mut codings =
+        headers.get_all(header::CONTENT_ENCODING).iter().flat_map(|line| line.as_bytes().split(|b| *b == b','));
+    if codings.all(|coding| coding.trim_ascii().is_empty() || coding.trim_ascii().eq_ignore_ascii_case(b"identity")) {
+        return None;
+    }
+    let message = "this engine takes bodies as they are: send it without `Content-Encoding`, or with `identity`";
+    let mut response = ApiError(Error::invalid(Code::UnsupportedMediaType, None, message)).into_response();
+    response.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    Some(response)
 }
 
 /// The caller's id when it is harmless in a log line, else a fresh one.

@@ -3,15 +3,16 @@
 use std::io::{ErrorKind, IoSlice, Result};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use hyper::Request;
 use hyper::body::Incoming;
+use hyper::header::EXPECT;
 use hyper::server::conn::http1;
+use hyper::{Request, Version};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -21,7 +22,7 @@ use tokio::time::Sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
-use tracing::{debug, warn};
+use tracing::{debug, info_span, warn};
 
 use crate::supervisor::Supervisor;
 
@@ -29,6 +30,11 @@ use crate::supervisor::Supervisor;
 const MAX_HEADERS: usize = 64;
 /// Bytes of all headers of one request.
 const MAX_HEADER_BYTES: usize = 16 << 10;
+/// How often a connection is looked at.
+const LOOK: Duration = Duration::from_secs(2);
+/// What a client hears that waits for long, and sends no more.
+const INTERIM: &[u8] = b"HTTP/1.1 102 Processing\r\n\r\n";
+const INTERIM_LENGTH: usize = INTERIM.len();
 /// How long to wait when the process has no file descriptor left: connections must end first.
 const EXHAUSTED: Duration = Duration::from_millis(200);
 
@@ -106,10 +112,14 @@ impl Server {
                 accepted = listener.accept() => accepted,
             };
             match accepted {
-                Ok((stream, _)) => {
-                    let counted = Counted { stream, _permit: permit, patience: patience.write, stalled: None };
-                    let connection = serve(counted, router.clone(), patience, closing.clone());
-                    supervisor.spawn("connection", open.track_future(connection));
+                Ok((stream, peer)) => {
+                    let exchange = Arc::new(Exchange::default());
+                    let asked = Arc::clone(&exchange);
+                    let counted =
+                        Counted { stream, _permit: permit, patience: patience.write, stalled: None, exchange };
+                    let connection = serve(counted, asked, router.clone(), patience, closing.clone());
+                    let span = info_span!("connection", peer = %peer.ip());
+                    supervisor.spawn_in(span, open.track_future(connection));
                 }
                 Err(e) if is_of_the_peer(e.kind()) => debug!(error = %e, "a connection died before it was accepted"),
                 Err(e) => {
@@ -126,30 +136,40 @@ fn is_of_the_peer(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::ConnectionRefused | ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset)
 }
 
-async fn serve(counted: Counted, router: Router, patience: Patience, closing: CancellationToken) {
+async fn serve(
+    counted: Counted,
+    exchange: Arc<Exchange>,
+    router: Router,
+    patience: Patience,
+    closing: CancellationToken,
+) {
     // Small frames must not wait for the acknowledgement of the last one. Fails only on a dead socket.
     let _ = counted.stream.set_nodelay(true);
-    let asked = Arc::new(AtomicBool::new(false));
-    let first = Arc::clone(&asked);
+    let begins = Arc::clone(&exchange);
     let service = router.map_request(move |request: Request<Incoming>| {
-        first.store(true, Ordering::Relaxed);
+        begins.begin(&request);
         request.map(Body::new)
     });
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(patience.next).max_headers(MAX_HEADERS);
-    builder.max_header_size(MAX_HEADER_BYTES);
+    // A client that has said all it had to say still listens.
+    builder.max_header_size(MAX_HEADER_BYTES).half_close(true);
     let connection = builder.serve_connection(TokioIo::new(counted), TowerToHyperService::new(service)).with_upgrades();
     let mut connection = std::pin::pin!(connection);
-    let mut first_due = std::pin::pin!(tokio::time::sleep(patience.first));
-    let (mut waiting, mut finishing) = (true, false);
+    let mut due = std::pin::pin!(tokio::time::sleep(patience.first.min(LOOK)));
+    let (mut waited, mut finishing) = (patience.first.min(LOOK), false);
     let ended = loop {
         tokio::select! {
             ended = connection.as_mut() => break ended,
-            () = first_due.as_mut(), if waiting => {
-                if !asked.load(Ordering::Relaxed) {
+            () = due.as_mut() => {
+                if waited >= patience.first && !exchange.asked.load(Ordering::Relaxed) {
                     return;
                 }
-                waiting = false;
+                waited += LOOK;
+                let next = due.deadline() + LOOK;
+                due.as_mut().reset(next);
+                // The connection looks when it is polled, which is now.
+                exchange.look.store(true, Ordering::Relaxed);
             }
             () = closing.cancelled(), if !finishing => {
                 connection.as_mut().graceful_shutdown();
@@ -162,6 +182,40 @@ async fn serve(counted: Counted, router: Router, patience: Patience, closing: Ca
     }
 }
 
+/// What a connection and the one who serves it tell each other.
+#[derive(Default)]
+struct Exchange {
+    /// There was a request.
+    asked: AtomicBool,
+    /// How far the last one is: one of the numbers below.
+    stage: AtomicU8,
+    /// Whether the client is still there should be looked at.
+    look: AtomicBool,
+}
+
+/// A request is there of which nothing is answered yet, and whose client takes interim answers.
+const UNANSWERED: u8 = 1;
+/// Something of the answer was written since the last look.
+const ANSWERING: u8 = 2;
+/// Nothing was, and the client sends no more.
+const SILENT: u8 = 3;
+/// A request whose client takes no interim answers, or gets one by itself: nothing can be told of it.
+const UNTOLD: u8 = 4;
+
+impl Exchange {
+    fn begin(&self, request: &Request<Incoming>) {
+        self.asked.store(true, Ordering::Relaxed);
+        let told = request.version() == Version::HTTP_11 && !request.headers().contains_key(EXPECT);
+        self.stage.store(if told { UNANSWERED } else { UNTOLD }, Ordering::Relaxed);
+    }
+
+    fn wrote(&self) {
+        if self.stage.load(Ordering::Relaxed) != UNTOLD {
+            self.stage.store(ANSWERING, Ordering::Relaxed);
+        }
+    }
+}
+
 /// A connection that counts as long as it is open, also when a WebSocket has taken it over.
 struct Counted {
     stream: TcpStream,
@@ -169,6 +223,7 @@ struct Counted {
     patience: Duration,
     /// Runs while the client takes nothing.
     stalled: Option<Pin<Box<Sleep>>>,
+    exchange: Arc<Exchange>,
 }
 
 impl Counted {
@@ -176,11 +231,45 @@ impl Counted {
     fn patient(&mut self, cx: &mut Context<'_>, written: Poll<Result<usize>>) -> Poll<Result<usize>> {
         if written.is_ready() {
             self.stalled = None;
+            self.exchange.wrote();
             return written;
         }
         let patience = self.patience;
         let timer = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
         timer.as_mut().poll(cx).map(|()| Err(ErrorKind::TimedOut.into()))
+    }
+
+    /// A client that sends no more may wait for its answer, or be gone: to TCP both look the same until something is
+    /// sent. So one that waits for long gets an interim answer, which every client of HTTP/1.1 has to pass over; from
+    /// one that is gone comes a reset, and the next look finds it. In the middle of an answer nothing can be put in: a
+    /// stream that has nothing to say is ended then, since its reader has most likely left.
+    fn look(&mut self, cx: &mut Context<'_>) -> Result<()> {
+        let stage = self.exchange.stage.load(Ordering::Relaxed);
+        if stage == UNTOLD {
+            return Ok(());
+        }
+        let mut byte = [0];
+        match self.stream.poll_peek(cx, &mut ReadBuf::new(&mut byte)) {
+            Poll::Ready(Ok(0)) => self.look_at_silent(stage),
+            Poll::Ready(Err(e)) => Err(e),
+            Poll::Ready(Ok(_)) | Poll::Pending => Ok(()),
+        }
+    }
+
+    fn look_at_silent(&self, stage: u8) -> Result<()> {
+        match stage {
+            UNANSWERED => match self.stream.try_write(INTERIM) {
+                Ok(INTERIM_LENGTH) => Ok(()),
+                Ok(_) => Err(ErrorKind::BrokenPipe.into()),
+                Err(e) if e.kind() == ErrorKind::WouldBlock => Ok(()),
+                Err(e) => Err(e),
+            },
+            SILENT => Err(ErrorKind::BrokenPipe.into()),
+            _ => {
+                self.exchange.stage.store(SILENT, Ordering::Relaxed);
+                Ok(())
+            }
+        }
     }
 }
 
@@ -206,6 +295,10 @@ impl AsyncWrite for Counted {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        if self.exchange.look.load(Ordering::Relaxed) {
+            self.exchange.look.store(false, Ordering::Relaxed);
+            self.look(cx)?;
+        }
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 

@@ -121,7 +121,7 @@ impl<'a> VersionView<'a> {
     operation_id = "putWorkflow",
     tag = "workflows",
     params(("name" = String, Path, description = "The workflow's name: ASCII letters, digits and `_ - . : /`, the \
-        slash as %2F", min_length = 1, max_length = 255, pattern = "^[A-Za-z0-9_.:/-]+$")),
+        slash as %2F; no part between slashes is `.` or `..`", min_length = 1, max_length = 255, pattern = "^[A-Za-z0-9_.:/-]+$")),
     request_body(content = WorkflowDefinition, description = "The definition"),
     responses(
         (status = 200, description = "Registered", body = WorkflowView),

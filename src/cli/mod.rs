@@ -94,9 +94,8 @@ pub fn main() -> ExitCode {
         LogFormat::Text => Format::Text,
         LogFormat::Json => Format::Json,
     };
-    if let Err(wrong) = telemetry::start(&cli.log, format) {
-        usage(wrong);
-    }
+    // Until the end: what was logged last is still written.
+    let _logs = telemetry::start(&cli.log, format).unwrap_or_else(|wrong| usage(wrong));
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(e) => return finish(Err(Error::Internal(format!("no threads: {e}")))),
@@ -132,7 +131,7 @@ fn finish(result: Result<ExitCode>) -> ExitCode {
     match result {
         Ok(code) => code,
         Err(e) => {
-            eprintln!("helve: {}", text(&e));
+            out::note(&format!("helve: {}", text(&e)));
             ExitCode::FAILURE
         }
     }

@@ -1,18 +1,41 @@
 //! Output: for people by default, one JSON document with `--json`.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::Serialize;
 
 use crate::error::{Error, Result};
 
-/// Writes one line to standard output; a reader that has gone away ends the program quietly.
+/// Whoever read standard output has gone away.
+static UNREAD: AtomicBool = AtomicBool::new(false);
+
+/// Writes one line to standard output. That its reader has gone away, as `head` does, is no failure: see [`is_unread`].
 pub(super) fn line(text: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();
     match writeln!(out, "{text}").and_then(|()| out.flush()) {
-        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(Error::Internal(format!("standard output: {e}"))),
-        _ => Ok(()),
+        Err(e) if e.kind() == ErrorKind::BrokenPipe => {
+            UNREAD.store(true, Ordering::Relaxed);
+            Ok(())
+        }
+        other => other.map_err(|e| Error::Internal(format!("standard output: {e}"))),
     }
+}
+
+/// Whether nobody reads standard output any more: what goes on writing ends here, quietly.
+pub(super) fn is_unread() -> bool {
+    UNREAD.load(Ordering::Relaxed)
+}
+
+/// Tells the person at the terminal one line, on standard error. Nobody has to read it: `eprintln!` would panic.
+pub(super) fn note(text: &str) {
+    ask(&format!("{text}\n"));
+}
+
+/// As [`note`], without the end of a line.
+pub(super) fn ask(text: &str) {
+    let mut err = std::io::stderr().lock();
+    let _ = err.write_all(text.as_bytes()).and_then(|()| err.flush());
 }
 
 /// Writes a value as one line of JSON.

@@ -2,6 +2,7 @@
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::out;
 use crate::error::{Error, Result};
 
 /// The signals that ask the program to end, from now on received here.
@@ -29,7 +30,8 @@ impl Signals {
         tokio::select! {
             () = stop => {}
             () = self.next() => {
-                eprintln!("helve: a second signal: stopping at once");
+                crate::telemetry::flush();
+                out::note("helve: a second signal: stopping at once");
                 std::process::exit(130);
             }
         }

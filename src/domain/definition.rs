@@ -12,7 +12,6 @@ use utoipa::ToSchema;
 
 use crate::domain::duration::Span;
 use crate::domain::event::Pattern;
-use crate::domain::json::Payload;
 use crate::domain::labels::{self, LabelDefinition, Requirements};
 use crate::domain::limits::Limits;
 use crate::domain::name;
@@ -140,12 +139,10 @@ pub struct Spec {
 }
 
 impl Spec {
-    /// Checks the input of a run, which stands at the JSON pointer `at` of the request. Free without a schema.
-    ///
-    /// # Errors
-    /// `SchemaMismatch`.
-    pub fn check_input(&self, at: &str, input: &Payload) -> Result<()> {
-        self.input_schema.as_ref().map_or(Ok(()), |schema| schema.check(at, &self.workflow, input))
+    /// The same without its input schema, which only what starts runs needs.
+    #[must_use]
+    pub fn without_schema(&self) -> Self {
+        Self { input_schema: None, ..self.clone() }
     }
 }
 
@@ -155,7 +152,8 @@ pub const DEFAULT_EXECUTION_TIMEOUT: Duration = Duration::from_secs(300);
 pub const DEFAULT_SLOT_KIND: &str = "default";
 
 impl WorkflowDefinition {
-    /// Checks everything that the types do not, with the JSON pointer of what is wrong under `at`.
+    /// Checks everything that the types do not, with the JSON pointer of what is wrong under `at`; but for the input
+    /// schema, whose check takes long: see [`WorkflowDefinition::check_schema`].
     pub fn check(&self, at: &str, limits: &Limits) -> Result<()> {
         if self.description.as_ref().is_some_and(|d| d.len() > 1_024 || d.contains('\0')) {
             return Err(Error::field(format!("{at}/description"), "at most 1024 bytes, without NUL"));
@@ -174,9 +172,13 @@ impl WorkflowDefinition {
                 format!("at most 100 event patterns are allowed; got {}", self.events.len()),
             ));
         }
-        self.patterns(at, limits)?;
-        let compile = |schema| InputSchema::compile(&format!("{at}/input_schema"), schema).map(drop);
-        self.input_schema.as_ref().map_or(Ok(()), compile)
+        self.patterns(at, limits).map(drop)
+    }
+
+    /// Checks the input schema. May take a second.
+    pub fn check_schema(&self, at: &str) -> Result<()> {
+        let validate = |schema| InputSchema::validate(&format!("{at}/input_schema"), schema);
+        self.input_schema.as_ref().map_or(Ok(()), validate)
     }
 
     /// Its event patterns, compiled.
@@ -216,9 +218,9 @@ impl WorkflowDefinition {
 
 impl TaskDefinition {
     fn check(&self, at: &str, limits: &Limits) -> Result<()> {
-        name::check(&format!("{at}/name"), &self.name, limits)?;
+        name::check_new(&format!("{at}/name"), &self.name, limits)?;
         if let Some(action) = &self.action {
-            name::check(&format!("{at}/action"), action, limits)?;
+            name::check_new(&format!("{at}/action"), action, limits)?;
         }
         for (field, span) in
             [("execution_timeout", self.execution_timeout), ("schedule_timeout", self.schedule_timeout)]

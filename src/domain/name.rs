@@ -22,6 +22,18 @@ pub fn check(pointer: &str, name: &str, limits: &Limits) -> Result<()> {
     Ok(())
 }
 
+/// As [`check`], for a name that is given to something new: it stands in paths, where clients and proxies take `.` and
+/// `..` between slashes for steps, and lead elsewhere. What had such a name before this rule keeps it.
+pub fn check_new(pointer: &str, name: &str, limits: &Limits) -> Result<()> {
+    check(pointer, name, limits)?;
+    if name.split('/').any(|part| matches!(part, "." | "..")) {
+        let message =
+            format!("`.` and `..` are no names, also not between slashes: in a path they are steps; got `{name}`");
+        return Err(Error::field(pointer, message));
+    }
+    Ok(())
+}
+
 /// Free text with a limit: 1 to 255 bytes without control characters.
 pub fn check_text(pointer: &str, text: &str, limits: &Limits) -> Result<()> {
     if text.is_empty() || text.len() > limits.name_bytes || text.chars().any(char::is_control) {
@@ -69,4 +81,22 @@ pub fn check_metadata(pointer: &str, metadata: &BTreeMap<String, String>, limits
 /// The beginning of what a client sent, safe to repeat in an error.
 fn shown(text: &str) -> String {
     text.chars().take(60).flat_map(char::escape_default).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_name_is_no_step_of_a_path() {
+        let limits = Limits::default();
+        for name in [".", "..", "a/..", "./a", "a/../b"] {
+            let refused = check_new("/name", name, &limits).unwrap_err();
+            assert!(refused.client_text().contains("steps"), "{name}");
+            assert!(check("/name", name, &limits).is_ok(), "what has the name already is found by it: {name}");
+        }
+        for name in ["...", ".a", "a..", "a.b/c.d", "/a"] {
+            assert!(check_new("/name", name, &limits).is_ok(), "{name}");
+        }
+    }
 }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
-use hyper::header::{CONNECTION, HeaderMap, HeaderValue, ORIGIN, UPGRADE};
+use hyper::header::{CONNECTION, HeaderMap, HeaderValue, UPGRADE};
 use hyper::upgrade::Upgraded;
 use hyper::{Request, Response, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
@@ -52,7 +52,7 @@ pub struct Switched {
 
 impl Forwarder {
     /// Asks the owner for a worker socket with the client's own handshake. `None`: this engine has become the owner.
-    /// The origin of a browser's page is checked before, where the browser is.
+    /// With the page's `Origin`, since a ticket is bound to it; whether a page may ask at all is checked where it asks.
     ///
     /// # Errors
     /// `Unavailable`.
@@ -101,7 +101,6 @@ impl Forwarder {
         let headers = request.headers_mut();
         *headers = given.clone();
         headers::strip_request(headers);
-        headers.remove(ORIGIN);
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
         headers::put(&peer.secret, hops, headers);

@@ -34,7 +34,7 @@ pub async fn of(
         }
         ReplayVersion::Same | ReplayVersion::Current => current,
     };
-    spec.check_input("/input", &run.input)?;
+    definitions.check_input(run.tenant, &spec, "/input", &run.input).await?;
     Ok(NewRun {
         tenant: run.tenant,
         spec,

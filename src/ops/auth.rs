@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -28,6 +28,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const RECHECK: Duration = Duration::from_secs(4);
 /// Passes without use after which a token leaves the memory, so that an idle engine asks the database nothing.
 const IDLE_PASSES: u32 = 15;
+
+/// Refused callers that the log tells of in one second; the others are counted.
+const TOLD: u32 = 5;
 
 const REFUSED: &str = "the token is unknown, expired or revoked";
 
@@ -85,6 +88,15 @@ struct Shared {
     cache: RwLock<HashMap<TokenHash, Cached>>,
     lookups: Semaphore,
     watched: Mutex<HashMap<TokenId, Watched>>,
+    refusals: Mutex<Refusals>,
+}
+
+/// What the log has heard of refusals in the current second.
+#[derive(Default)]
+struct Refusals {
+    second: Option<Instant>,
+    told: u32,
+    untold: u64,
 }
 
 struct Cached {
@@ -114,6 +126,7 @@ impl Authenticator {
             cache: RwLock::default(),
             lookups: Semaphore::new(LOOKUPS),
             watched: Mutex::default(),
+            refusals: Mutex::default(),
         });
         let schedule = Schedule { name: "tokens", period: RECHECK, wake: Arc::new(Notify::new()) };
         let pass = Arc::clone(&shared);
@@ -147,6 +160,25 @@ impl Authenticator {
         self.0.still_valid(&scope)?;
         self.0.remember(hash, scope.clone());
         Ok(scope)
+    }
+
+    /// Tells the log of a caller who is not known: nothing of what it sent, and a few lines a second at most. Other
+    /// errors are not its business.
+    pub fn note_refused(&self, error: &Error) {
+        let Error::Unauthenticated(why) = error else { return };
+        let now = self.0.clock.instant();
+        let mut refusals = self.0.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        if refusals.second.is_none_or(|began| now.saturating_duration_since(began) >= Duration::from_secs(1)) {
+            (refusals.second, refusals.told) = (Some(now), 0);
+        }
+        if refusals.told == TOLD {
+            refusals.untold += 1;
+            return;
+        }
+        refusals.told += 1;
+        let untold = std::mem::take(&mut refusals.untold);
+        drop(refusals);
+        tracing::warn!(why, more = untold, "a caller was not authenticated");
     }
 
     /// Resolves when the token is no longer valid: revoked (within 5 s) or expired. Cancel-safe; costs no timer and

@@ -1,6 +1,9 @@
 //! Registered workflows: written one at a time a tenant, read from memory on the hot path.
 
 mod catalog;
+mod checks;
+mod compiled;
+mod find;
 mod write;
 
 use std::collections::HashMap;
@@ -15,16 +18,17 @@ use crate::db::Pool;
 use crate::db::page::Page;
 use crate::db::workflows::{self, Version, Workflow};
 use crate::domain::definition::{Spec, WorkflowDefinition};
+use crate::domain::json::Payload;
 use crate::domain::limits::Limits;
+use crate::domain::schema::Input;
 use crate::error::{Code, Error, Result};
 use crate::id::TenantId;
 use crate::supervisor::Supervisor;
 
 use catalog::{Catalog, Versions};
+use checks::{Checks, Stop};
+use compiled::Compiled;
 
-/// How old a tenant's catalog must be before a name that is not in it is looked for in the database again: another
-/// engine may have registered it.
-const REFRESH: Duration = Duration::from_secs(5);
 /// How long a caller waits for its tenant's turn.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Writes of different tenants that may run at once, and the parts that tenants are spread over.
@@ -43,6 +47,8 @@ struct Shared {
     /// Counts what was forgotten: a catalog that was read before is not kept.
     forgotten: AtomicU64,
     versions: RwLock<Versions>,
+    checks: Checks,
+    compiled: Compiled,
     /// Whoever fills or changes a tenant's catalog holds its stripe from the statement to the memory: what is in
     /// memory then follows the order of the commits.
     stripes: [Mutex<()>; STRIPES],
@@ -62,8 +68,12 @@ pub struct Registered {
 
 impl Definitions {
     /// An empty memory; a tenant's part is read when it is first needed.
-    pub fn new(pool: Pool, clock: Clock, limits: Arc<Limits>, supervisor: Supervisor) -> Self {
-        Self(Arc::new(Shared {
+    ///
+    /// # Errors
+    /// `Internal` when the process can have no more threads.
+    pub fn start(pool: Pool, clock: Clock, limits: Arc<Limits>, supervisor: Supervisor) -> Result<Self> {
+        let checks = Checks::start()?;
+        Ok(Self(Arc::new(Shared {
             pool,
             clock,
             limits,
@@ -71,8 +81,10 @@ impl Definitions {
             catalogs: RwLock::default(),
             forgotten: AtomicU64::new(0),
             versions: RwLock::default(),
+            checks,
+            compiled: Compiled::default(),
             stripes: std::array::from_fn(|_| Mutex::new(())),
-        }))
+        })))
     }
 
     /// The version that a trigger of `name` starts.
@@ -80,8 +92,31 @@ impl Definitions {
     /// # Errors
     /// `WorkflowNotFound`; `Unavailable` when the tenant's workflows cannot be read.
     pub async fn current(&self, tenant: TenantId, name: &str) -> Result<Arc<Spec>> {
-        let found = self.0.find(tenant, |catalog| catalog.spec(name)).await?;
+        let found = self.0.named(tenant, name, |catalog| catalog.spec(name)).await?;
         found.ok_or_else(|| not_found(name))
+    }
+
+    /// Checks the input of a run, which stands at the JSON pointer `at` of the request. Without a schema it is free; a
+    /// check that may be long is done elsewhere, in the tenant's turn.
+    ///
+    /// # Errors
+    /// `SchemaMismatch`; `Limited` or `Unavailable` when too many long checks wait.
+    pub async fn check_input(&self, tenant: TenantId, spec: &Spec, at: &str, input: &Payload) -> Result<()> {
+        let Some(schema) = &spec.input_schema else { return Ok(()) };
+        if let Some(checked) = schema.check_quickly(Input { at, workflow: &spec.workflow, payload: input }) {
+            return checked;
+        }
+        let (shared, schema) = (Arc::clone(&self.0), Arc::clone(schema));
+        let (at, workflow, input) = (at.to_owned(), Arc::clone(&spec.workflow), input.clone());
+        let check = move |stop: &Stop| {
+            let fresh = schema.compiled_bytes().is_none();
+            let checked = schema.check(Input { at: &at, workflow: &workflow, payload: &input }, stop);
+            if fresh {
+                shared.compiled.note(tenant, &schema);
+            }
+            checked
+        };
+        self.0.checks.run(tenant, check).await?
     }
 
     /// The current versions of the workflows whose event patterns match `key`, by name.
@@ -89,8 +124,7 @@ impl Definitions {
     /// # Errors
     /// `Unavailable` when the tenant's workflows cannot be read.
     pub async fn matching(&self, tenant: TenantId, key: &str) -> Result<Vec<Arc<Spec>>> {
-        let some = |catalog: &Catalog| Some(catalog.matching(key)).filter(|specs| !specs.is_empty());
-        Ok(self.0.find(tenant, some).await?.unwrap_or_default())
+        self.0.matching(tenant, key).await
     }
 
     /// The workflow as a trigger finds it.
@@ -98,7 +132,7 @@ impl Definitions {
     /// # Errors
     /// `WorkflowNotFound`; `Unavailable`.
     pub async fn get(&self, tenant: TenantId, name: &str) -> Result<Arc<Workflow>> {
-        let found = self.0.find(tenant, |catalog| catalog.workflow(name)).await?;
+        let found = self.0.named(tenant, name, |catalog| catalog.workflow(name)).await?;
         found.ok_or_else(|| not_found(name))
     }
 
@@ -195,8 +229,9 @@ impl Definitions {
         definition: WorkflowDefinition,
         known_becomes_current: bool,
     ) -> Result<Registered> {
-        crate::domain::name::check(&format!("{at}/name"), name, &self.0.limits)?;
+        crate::domain::name::check_new(&format!("{at}/name"), name, &self.0.limits)?;
         definition.check(at, &self.0.limits)?;
+        let definition = self.0.checked(tenant, at, definition).await?;
         let (shared, name) = (Arc::clone(&self.0), name.to_owned());
         let write = write::Write { tenant, name, definition, known_becomes_current };
         self.0.finish("workflow.put", async move { write.run(&shared).await }).await
@@ -204,38 +239,6 @@ impl Definitions {
 }
 
 impl Shared {
-    /// Looks into the tenant's catalog. What is not there is looked for once more after a fresh read, unless the last
-    /// one is recent.
-    async fn find<T>(&self, tenant: TenantId, look: impl Fn(&Catalog) -> Option<T>) -> Result<Option<T>> {
-        if let Some(found) = self.look(tenant, &look) {
-            return Ok(found);
-        }
-        let _stripe = self.stripe(tenant).await?;
-        // Another caller may have read it while this one waited.
-        if let Some(found) = self.look(tenant, &look) {
-            return Ok(found);
-        }
-        let before = self.forgotten.load(Ordering::Acquire);
-        let rows = workflows::current(&self.pool, tenant, None).await?;
-        let catalog = Catalog::of(rows, self.clock.now(), &self.limits)?;
-        let found = look(&catalog);
-        let mut catalogs = self.catalogs.write().unwrap_or_else(PoisonError::into_inner);
-        if self.forgotten.load(Ordering::Acquire) == before {
-            catalogs.insert(tenant, catalog);
-        }
-        Ok(found)
-    }
-
-    /// `None`: the memory cannot tell, the database must be asked. `Some(None)`: there is none.
-    #[expect(clippy::option_option, reason = "known to be absent differs from not known")]
-    fn look<T>(&self, tenant: TenantId, look: impl Fn(&Catalog) -> Option<T>) -> Option<Option<T>> {
-        let catalogs = self.catalogs.read().unwrap_or_else(PoisonError::into_inner);
-        let catalog = catalogs.get(&tenant)?;
-        let found = look(catalog);
-        let recent = self.clock.now().since(catalog.read_at) < REFRESH;
-        (found.is_some() || recent).then_some(found)
-    }
-
     /// The tenant's turn. When the database hangs, those who wait for it are told so instead of queueing up.
     async fn stripe(&self, tenant: TenantId) -> Result<MutexGuard<'_, ()>> {
         let stripe = &self.stripes[usize::try_from(tenant.shard()).unwrap_or(0) % STRIPES];
@@ -243,11 +246,24 @@ impl Shared {
         tokio::time::timeout(PATIENCE, stripe.lock()).await.map_err(|_| late())
     }
 
+    /// A definition whose input schema, if it has one, is good.
+    async fn checked(&self, tenant: TenantId, at: &str, definition: WorkflowDefinition) -> Result<WorkflowDefinition> {
+        if definition.input_schema.is_none() {
+            return Ok(definition);
+        }
+        let at = at.to_owned();
+        self.checks.run(tenant, move |_| definition.check_schema(&at).map(|()| definition)).await?
+    }
+
     fn change(&self, tenant: TenantId, change: impl FnOnce(&mut Catalog)) {
         let mut catalogs = self.catalogs.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(catalog) = catalogs.get_mut(&tenant) {
             change(catalog);
         }
+    }
+
+    fn forgotten(&self) -> u64 {
+        self.forgotten.load(Ordering::Acquire)
     }
 
     /// The next look reads the tenant's catalog again.

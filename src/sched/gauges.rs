@@ -106,6 +106,6 @@ impl Scheduler {
     /// As any question to the owner.
     pub async fn action_loads(&self, tenant: TenantId) -> Result<Survey> {
         let (reply, answer) = oneshot::channel();
-        self.ask(Request::Measure(Question::Tenant(tenant, reply)), answer).await
+        self.look(Request::Measure(Question::Tenant(tenant, reply)), answer).await
     }
 }

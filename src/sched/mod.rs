@@ -313,13 +313,13 @@ impl Scheduler {
     /// The tenant's workers as they stand in memory.
     pub async fn workers(&self, tenant: TenantId) -> Result<Vec<WorkerState>> {
         let (reply, answer) = oneshot::channel();
-        self.ask(Request::Snapshot { tenant, reply }, answer).await
+        self.look(Request::Snapshot { tenant, reply }, answer).await
     }
 
     /// Counters since the start.
     pub async fn stats(&self) -> Result<Stats> {
         let (reply, answer) = oneshot::channel();
-        self.ask(Request::Stats { reply }, answer).await
+        self.look(Request::Stats { reply }, answer).await
     }
 
     /// The engine's clock.

@@ -18,11 +18,40 @@ impl Scheduler {
     /// Why a run stands where it stands. `None`: it has moved on since its row was read.
     pub async fn why(&self, asked: WhyQuery) -> Result<Option<Why>> {
         let (reply, answer) = oneshot::channel();
-        // Nothing is written: a lost answer is no unknown outcome.
-        let why = self.ask(Request::Why { asked: Box::new(asked), reply }, answer).await;
-        why.and_then(|why| why).map_err(|e| match e {
+        self.look(Request::Why { asked: Box::new(asked), reply }, answer).await?
+    }
+
+    /// Asks the owner what changes nothing: an answer that is lost leaves nothing open.
+    pub(super) async fn look<T>(&self, request: Request, answer: oneshot::Receiver<T>) -> Result<T> {
+        self.ask(request, answer).await.map_err(|e| match e {
             Error::OutcomeUnknown => Error::unavailable("the scheduler did not answer in time"),
             other => other,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::clock::Clock;
+    use crate::error::Code;
+    use crate::id::{NodeId, TenantId};
+    use crate::sched::Scheduler;
+
+    #[tokio::test]
+    async fn a_read_whose_answer_is_lost_leaves_nothing_open() {
+        let clock = Clock::system();
+        let (scheduler, mut requests) = Scheduler::played(clock.clone(), NodeId::generate(clock.now()));
+        let tenant = TenantId::generate(clock.now());
+        let lose = async {
+            for _ in 0..3 {
+                drop(requests.recv().await);
+            }
+        };
+        let reads = async {
+            let workers = scheduler.workers(tenant).await.err();
+            [workers, scheduler.stats().await.err(), scheduler.action_loads(tenant).await.err()]
+        };
+        let (errors, ()) = tokio::join!(reads, lose);
+        assert_eq!(errors.map(|error| error.unwrap().code()), [Code::Unavailable; 3]);
     }
 }

@@ -15,6 +15,7 @@ use crate::config::Secret;
 use crate::domain::scope::{Scope, Scopes};
 use crate::domain::ticket::Allowed;
 use crate::error::{Error, Result};
+use crate::forward::Sender;
 use crate::id::{TenantId, TokenId};
 use crate::ops::auth::TenantScope;
 use crate::ops::tickets::Ticket;
@@ -102,25 +103,35 @@ impl Admitted {
 }
 
 /// Reads who asks, and checks everything about it that changes nothing.
-pub(super) async fn admit(shared: &Shared, headers: &HeaderMap) -> Result<Admitted, Refusal> {
+pub(super) async fn admit(shared: &Shared, sender: Sender, headers: &HeaderMap) -> Result<Admitted, Refusal> {
+    let admitted = identify(shared, headers).await?;
+    // What another engine passes on was checked there, where the page asked.
+    if sender != Sender::Peer {
+        upgrade::check_origin(headers, &shared.http.origins)?;
+    }
+    Ok(admitted)
+}
+
+async fn identify(shared: &Shared, headers: &HeaderMap) -> Result<Admitted, Refusal> {
     let ticket = upgrade::ticket(headers)?;
-    let admitted = match (headers.contains_key(AUTHORIZATION), ticket) {
-        (true, Some(_)) => {
-            return Err(upgrade::malformed("a socket is opened with a token or with a ticket, not with both"));
-        }
-        (true, None) => {
-            let scope = shared.authenticator.authenticate(bearer(headers)?).await?;
-            scope.require(Scope::Worker)?;
-            Admitted::Token(scope)
-        }
-        (false, Some(ticket)) => Admitted::Ticket(shared.tickets.find(ticket, upgrade::origin(headers)).await?),
-        // Only pages have tickets, and a page cannot but say where it is from.
-        (false, None) if upgrade::origin(headers).is_some() => Admitted::Stranger,
-        (false, None) => {
-            return Err(Error::Unauthenticated("`Authorization: Bearer helve_..` is required").into());
+    if headers.contains_key(AUTHORIZATION) && ticket.is_some() {
+        return Err(upgrade::malformed("a socket is opened with a token or with a ticket, not with both"));
+    }
+    let known = async {
+        match ticket {
+            Some(ticket) => shared.tickets.find(ticket, upgrade::origin(headers)).await.map(Admitted::Ticket),
+            None if headers.contains_key(AUTHORIZATION) => {
+                shared.authenticator.authenticate(bearer(headers)?).await.map(Admitted::Token)
+            }
+            // Only pages have tickets, and a page cannot but say where it is from.
+            None if upgrade::origin(headers).is_some() => Ok(Admitted::Stranger),
+            None => Err(Error::Unauthenticated("`Authorization: Bearer helve_..` is required")),
         }
     };
-    upgrade::check_origin(headers, &shared.http.origins)?;
+    let admitted = known.await.inspect_err(|error| shared.authenticator.note_refused(error))?;
+    if let Admitted::Token(scope) = &admitted {
+        scope.require(Scope::Worker)?;
+    }
     Ok(admitted)
 }
 
@@ -164,7 +175,8 @@ fn guest(shared: &Shared, scope: &TenantScope, allowed: Option<Allowed>) -> Gues
 
 /// Uses the ticket of a first frame. The frame came here, so only this engine can act on it.
 async fn introduce(shared: &Shared, ticket: &Secret, origin: Option<&str>) -> Result<Guest> {
-    let ticket = shared.tickets.find(ticket.reveal(), origin).await?;
+    let ticket = shared.tickets.find(ticket.reveal(), origin).await;
+    let ticket = ticket.inspect_err(|error| shared.authenticator.note_refused(error))?;
     if !shared.forwarder.is_here(ticket.tenant()) {
         return Err(Error::unavailable(
             "this engine does not own the tenant's shard: bring the ticket as a subprotocol, then any engine takes it",

@@ -37,7 +37,7 @@ use crate::domain::definition::WorkflowDefinition;
 use crate::domain::delivery::Close;
 use crate::domain::limits::Limits;
 use crate::error::{Error, Result};
-use crate::forward::Forwarder;
+use crate::forward::{Forwarder, Sender};
 use crate::id::TenantId;
 use crate::ops::auth::Authenticator;
 use crate::ops::definitions::Definitions;
@@ -166,7 +166,7 @@ pub fn routes(state: WsState) -> Router {
 
 async fn connect(State(WsState(shared)): State<WsState>, mut request: Request) -> Response {
     let sender = shared.forwarder.sender(request.headers_mut());
-    match admit(&shared, request.headers()).await {
+    match admit(&shared, sender, request.headers()).await {
         Ok((admitted, accepted)) if admitted.tenant().is_none_or(|tenant| shared.forwarder.is_here(tenant)) => {
             open(shared, admitted, accepted, request).await
         }
@@ -187,8 +187,8 @@ async fn open(shared: Arc<Shared>, admitted: Admitted, accepted: Response, reque
 }
 
 /// Who may open a socket, and the answer that opens it.
-async fn admit(shared: &Shared, headers: &HeaderMap) -> Result<(Admitted, Response), Refusal> {
-    let admitted = guest::admit(shared, headers).await?;
+async fn admit(shared: &Shared, sender: Sender, headers: &HeaderMap) -> Result<(Admitted, Response), Refusal> {
+    let admitted = guest::admit(shared, sender, headers).await?;
     let response = upgrade::accept(headers)?;
     if shared.sessions.stopping.is_cancelled() {
         return Err(Error::unavailable("the engine is stopping").into());

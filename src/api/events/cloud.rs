@@ -8,18 +8,18 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use axum::http::HeaderMap;
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
+use chrono::DateTime;
 use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
+use super::data::Data;
 use super::request::Incoming;
 use crate::api::metadata::Metadata;
-use crate::api::{json, time, trace};
+use crate::api::{json, media, trace};
 use crate::domain::json::Payload;
 use crate::domain::limits::Limits;
 use crate::domain::name;
@@ -27,6 +27,8 @@ use crate::error::{Code, Error, Result};
 
 /// The metadata key that says that the payload is bytes in base64. No attribute can have this name.
 const ENCODED: &str = "ce-data_base64";
+/// The media type of data that names none.
+const JSON: &str = "application/json";
 
 /// A CloudEvents 1.0 event in its structured form. It may have extension attributes besides these: names of lowercase
 /// letters and digits, with a text, a boolean or a whole number.
@@ -57,10 +59,11 @@ pub struct CloudEvent {
     /// The URI of the data's schema.
     #[schema(required = false, min_length = 1)]
     dataschema: Option<String>,
-    /// The payload.
+    /// The payload. What is not JSON by its media type stands here as text.
     #[schema(required = false)]
     data: Option<Payload>,
-    /// Instead of `data`: bytes in base64. The payload is this text.
+    /// Instead of `data`: bytes in base64. The payload is what they are by their media type: JSON, a text, or else this
+    /// base64.
     #[schema(required = false)]
     data_base64: Option<String>,
 }
@@ -113,21 +116,21 @@ pub fn structured(
             }
         }
     }
-    let payload = match (data, encoded) {
+    let data = match (data, encoded) {
         (Some(_), Some(_)) => {
             return Err(Error::field(format!("{at}/data_base64"), "give `data` or `data_base64`, not both"));
         }
-        (None, None) => Payload::null(),
-        (Some(raw), None) => Payload::from_raw(body, raw, "the data", &format!("{at}/data"), limits)?,
-        (None, Some(raw)) => {
-            let text: Option<String> = serde_json::from_str(raw.get()).ok();
-            if text.is_none_or(|text| BASE64.decode(text).is_err()) {
-                return Err(Error::field(format!("{at}/data_base64"), "expected bytes in base64, with its padding"));
-            }
-            Payload::from_raw(body, raw, "the data", &format!("{at}/data_base64"), limits)?
-        }
+        (None, None) => None,
+        (Some(raw), None) => Some(Data::Value(raw, body)),
+        (None, Some(raw)) => Some(Data::Encoded(raw)),
     };
-    Envelope { at, attributes, encoded: encoded.is_some() }.finish(payload, traceparent, limits)
+    let media = attributes.get("datacontenttype").map_or(Ok(JSON.to_owned()), |media| media::normal(media));
+    let media = media.map_err(|wrong| Error::field(format!("{at}/datacontenttype"), wrong.client_text()))?;
+    let (payload, encoded) = data.map_or(Ok((Payload::null(), false)), |data| data.decode(at, &media, limits))?;
+    if attributes.contains_key("datacontenttype") {
+        attributes.insert("datacontenttype".to_owned(), media);
+    }
+    Envelope { at, attributes, encoded }.finish(payload, traceparent, limits)
 }
 
 /// Reads an event in its binary form: attributes in headers, the data as the body.
@@ -145,8 +148,8 @@ pub fn binary(headers: &HeaderMap, body: Bytes, traceparent: Option<String>, lim
             return Err(wrong("it stands there twice"));
         }
     }
-    let media = headers.get("content-type").and_then(|v| v.to_str().ok()).unwrap_or("application/json").to_owned();
-    let (payload, encoded) = data(&media, body, limits)?;
+    let media = media::normal(headers.get("content-type").and_then(|v| v.to_str().ok()).unwrap_or(JSON))?;
+    let (payload, encoded) = Data::Body(body).decode("", &media, limits)?;
     attributes.insert("datacontenttype".to_owned(), media);
     let event = Envelope { at: "", attributes, encoded }.finish(payload, traceparent, limits);
     event.map_err(|error| match error {
@@ -156,28 +159,6 @@ pub fn binary(headers: &HeaderMap, body: Bytes, traceparent: Option<String>, lim
         }
         other => other,
     })
-}
-
-/// The body of the binary form as JSON; true: it is bytes in base64.
-fn data(media: &str, body: Bytes, limits: &Limits) -> Result<(Payload, bool)> {
-    if body.is_empty() {
-        return Ok((Payload::null(), false));
-    }
-    if is_json(media) {
-        return Ok((Payload::parse(body, "the data", "", limits)?, false));
-    }
-    let is_text = media.trim_start().get(..5).is_some_and(|start| start.eq_ignore_ascii_case("text/"));
-    let (text, encoded) = match std::str::from_utf8(&body) {
-        Ok(text) if is_text => (text.to_owned(), false),
-        _ => (BASE64.encode(&body), true),
-    };
-    let text = serde_json::to_vec(&text).map_err(|e| Error::Internal(format!("the data of an event: {e}")))?;
-    Ok((Payload::parse(Bytes::from(text), "the data", "", limits)?, encoded))
-}
-
-fn is_json(media: &str) -> bool {
-    let media = media.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
-    media == "application/json" || media.ends_with("+json")
 }
 
 /// An attribute as text; `None`: null, which is the same as absent.
@@ -248,11 +229,11 @@ impl Envelope<'_> {
             if value.is_empty() || value.chars().any(char::is_control) {
                 return Err(Error::field(place, "an attribute is not empty and has no control characters"));
             }
-            if name == "time" && time::parse(&value).is_none() {
+            if name == "time" && DateTime::parse_from_rfc3339(&value).is_err() {
                 return Err(Error::field(place, "expected a time such as 2026-01-31T12:00:00Z"));
             }
             // Absent, and what is the default, are the same.
-            if name != "datacontenttype" || value != "application/json" {
+            if name != "datacontenttype" || value != JSON {
                 metadata.insert(format!("ce-{name}"), value);
             }
         }

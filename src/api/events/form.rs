@@ -2,6 +2,7 @@
 
 use axum::http::{HeaderMap, header};
 
+use crate::api::media;
 use crate::error::{Code, Error, Result};
 
 /// The forms of a push.
@@ -23,7 +24,7 @@ impl Form {
     /// # Errors
     /// `UnsupportedMediaType`.
     pub fn of(headers: &HeaderMap) -> Result<Self> {
-        let media = media(headers);
+        let media = media(headers)?;
         match media.as_str() {
             "application/cloudevents+json" => Ok(Self::Structured),
             "application/cloudevents-batch+json" => Ok(Self::Batch),
@@ -40,7 +41,7 @@ impl Form {
     /// # Errors
     /// `UnsupportedMediaType`.
     pub fn of_many(headers: &HeaderMap) -> Result<Self> {
-        match media(headers).as_str() {
+        match media(headers)?.as_str() {
             "application/cloudevents-batch+json" => Ok(Self::Batch),
             "application/json" => Ok(Self::Own),
             _ => Err(unsupported()),
@@ -48,9 +49,10 @@ impl Form {
     }
 }
 
-fn media(headers: &HeaderMap) -> String {
+fn media(headers: &HeaderMap) -> Result<String> {
     let value = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
-    value.split(';').next().unwrap_or("").trim().to_ascii_lowercase()
+    media::check_charset(value)?;
+    Ok(media::essence(value).to_ascii_lowercase())
 }
 
 fn unsupported() -> Error {

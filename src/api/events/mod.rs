@@ -2,6 +2,7 @@
 
 pub mod bulk;
 mod cloud;
+mod data;
 mod form;
 pub mod replay;
 mod request;

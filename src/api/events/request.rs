@@ -111,8 +111,9 @@ impl Incoming {
                 // Each check has its own limit; many of them must not keep a thread from everybody else.
                 tokio::task::yield_now().await;
             }
-            match spec.check_input("/payload", &payload) {
+            match state.definitions.check_input(tenant, &spec, "/payload", &payload).await {
                 Ok(()) => specs.push(spec),
+                Err(error) if error.code() != Code::SchemaMismatch => return Err(error),
                 Err(error) => skipped.push(SkippedWorkflow::of(&spec.workflow, spec.version, &error)),
             }
         }

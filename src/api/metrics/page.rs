@@ -31,6 +31,8 @@ pub async fn write(state: &ApiState, shared: &Shared, names: &mut Names) -> Stri
     queues(&mut page, &now, state.clock.now(), names);
     shared.requests.write(&mut page);
     spans(&mut page, &shared.metrics);
+    let help = "Log lines that were dropped, since nobody read standard error.";
+    page.family("helve_log_lines_dropped_total", Kind::Counter, help).sample(&[], crate::telemetry::dropped());
     process(&mut page);
     page.into_text()
 }

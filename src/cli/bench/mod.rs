@@ -305,7 +305,7 @@ fn failure(text: impl Into<String>) -> Error {
 
 /// Says on standard error what is going on; standard output is the table's.
 fn progress(text: &str) {
-    eprintln!("helve bench: {text}");
+    out::note(&format!("helve bench: {text}"));
 }
 
 /// For figures only: above 2^53 the last digits go.

@@ -36,7 +36,7 @@ pub(super) async fn job(
     let preview = engine.post("/v1/jobs", Some(encode(&body)?)).await?;
     let total = engine.object(&preview)?.number("total");
     if total == 0 {
-        eprintln!("no run matches");
+        crate::cli::out::note("no run matches");
         if engine.json {
             engine.show(&preview)?;
         }
@@ -54,7 +54,7 @@ pub(super) async fn job(
         return Ok(None);
     }
     let id = engine.object(&created)?.cell("id");
-    eprintln!("{id} goes on also when this command is ended: helve jobs watch {id}");
+    crate::cli::out::note(&format!("{id} goes on also when this command is ended: helve jobs watch {id}"));
     engine.follow_job(&id).await
 }
 

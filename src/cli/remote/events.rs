@@ -175,7 +175,7 @@ async fn replay_all(engine: &Engine, filter: &Map<String, Value>, yes: bool) -> 
     let preview = engine.object(&preview)?.object("preview");
     let (events, runs) = (preview.number("events"), preview.number("runs"));
     if events == 0 {
-        eprintln!("no event matches");
+        out::note("no event matches");
         return Ok(None);
     }
     let more = if preview.raw("more") == Some("true") { "more than " } else { "" };
@@ -197,14 +197,14 @@ async fn replay_all(engine: &Engine, filter: &Map<String, Value>, yes: bool) -> 
             if item.raw("problem").is_some() {
                 counts[2] += 1;
                 let line = format!("{}: {}", item.cell("event"), item.object("problem").cell("detail"));
-                eprintln!("{}", out::plain(&line));
+                out::note(&out::plain(&line));
             } else {
                 counts[0] += 1;
                 counts[1] += item.list("runs").len();
             }
         }
         let [events, runs, failed] = counts;
-        eprintln!("{events} events replayed, {runs} runs started, {failed} failed");
+        out::note(&format!("{events} events replayed, {runs} runs started, {failed} failed"));
         cursor = page.text("next_cursor");
         if cursor.is_none() {
             return Ok((failed > 0).then_some(Exit::Failed));

@@ -108,10 +108,10 @@ impl Failure {
     /// Says it on standard error: the engine's problem as it is when JSON is asked for.
     pub(super) fn print(&self, json: bool) {
         match &self.problem {
-            Some(problem) if json => eprintln!("{problem}"),
+            Some(problem) if json => out::note(problem),
             _ => {
                 let lines: Vec<_> = self.text.lines().map(out::plain).collect();
-                eprintln!("helve: {}", lines.join("\n"));
+                out::note(&format!("helve: {}", lines.join("\n")));
             }
         }
     }

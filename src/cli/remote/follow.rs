@@ -46,7 +46,7 @@ pub(super) fn exit_of(run: &Object) -> Option<Exit> {
 }
 
 impl Engine {
-    /// Asks until `ended`, or until the limit. `changed` hears every answer that differs from the one before. An
+    /// Asks until `ended`, until the limit, or until nobody reads what is shown. `changed` hears every answer that differs from the one before. An
     /// engine that is gone for a moment, such as for a deploy, is waited for.
     pub(super) async fn follow(
         &self,
@@ -67,7 +67,7 @@ impl Engine {
                         seen = Some(response.body.clone());
                         pause = FIRST;
                     }
-                    if ended(&object) || until.is_some_and(|until| answered >= until) {
+                    if ended(&object) || until.is_some_and(|until| answered >= until) || out::is_unread() {
                         return Ok((response, object));
                     }
                 }
@@ -91,7 +91,7 @@ impl Engine {
         let changed = |_: &Response, run: &Object| {
             let line = standing(run);
             if line != last {
-                eprintln!("{line}");
+                out::note(&line);
                 last = line;
             }
             Ok(())
@@ -110,7 +110,7 @@ impl Engine {
                 let [total, done, skipped, failed] = ["total", "done", "skipped", "failed"].map(|f| job.number(f));
                 let line =
                     format!("{id} {}: {done} of {total} done, {skipped} skipped, {failed} failed", job.cell("status"));
-                eprintln!("{}", out::plain(&line));
+                out::note(&out::plain(&line));
             }
             Ok(())
         };

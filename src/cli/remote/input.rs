@@ -1,7 +1,7 @@
 //! What people give a command: JSON from the line, a file or standard input, pairs, and a yes.
 
 use std::fs::File;
-use std::io::{IsTerminal, Read, Write};
+use std::io::{IsTerminal, Read};
 
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
@@ -59,13 +59,13 @@ pub(super) fn confirmed(question: &str, yes: bool) -> Result<bool> {
             "{question} Nobody can answer without a terminal: give --yes. Nothing was done"
         )));
     }
-    eprint!("{question} [y/N] ");
+    crate::cli::out::ask(&format!("{question} [y/N] "));
     let mut answer = String::new();
-    let asked = std::io::stderr().flush().and_then(|()| std::io::stdin().read_line(&mut answer));
+    let asked = std::io::stdin().read_line(&mut answer);
     asked.map_err(|e| Failure::usage(format!("standard input: {e}")))?;
     let yes = matches!(answer.trim(), "y" | "Y" | "yes");
     if !yes {
-        eprintln!("nothing was done");
+        crate::cli::out::note("nothing was done");
     }
     Ok(yes)
 }

@@ -155,7 +155,7 @@ impl Engine {
         }
         out::table(head, &rows(&page))?;
         if let Some(cursor) = page.next_cursor {
-            eprintln!("there is more: --cursor {cursor}, or --all");
+            out::note(&format!("there is more: --cursor {cursor}, or --all"));
         }
         Ok(())
     }
@@ -188,7 +188,7 @@ impl Engine {
                 }
             }
             cursor = page.next_cursor;
-            if cursor.is_none() {
+            if cursor.is_none() || out::is_unread() {
                 break;
             }
         }

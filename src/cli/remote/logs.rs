@@ -39,6 +39,9 @@ impl Logs {
         loop {
             let more = self.page(engine, &path, &mut after).await?;
             let now = engine.clock.instant();
+            if out::is_unread() {
+                return Ok(None);
+            }
             if more {
                 continue;
             }

@@ -1,6 +1,6 @@
 //! `helve profile`: engines by name, with their tokens in a file of the user.
 
-use std::io::{IsTerminal, Read, Write};
+use std::io::{IsTerminal, Read};
 use std::process::ExitCode;
 
 use clap::Subcommand;
@@ -91,7 +91,7 @@ fn set(known: &mut Profiles, name: String, url: String) -> Result<()> {
     if url.starts_with("http://")
         && !["http://127.", "http://localhost", "http://[::1]"].iter().any(|l| url.starts_with(l))
     {
-        eprintln!("helve: {url} is not https: the token will cross the network as it is");
+        out::note(&format!("helve: {url} is not https: the token will cross the network as it is"));
     }
     known.current.get_or_insert_with(|| name.clone());
     known.profiles.insert(name, Profile { url, token });
@@ -119,8 +119,7 @@ fn token() -> Result<String> {
 
 /// Asks at the terminal, which does not show what is typed. Signals wait until it shows it again.
 fn hidden() -> std::io::Result<String> {
-    eprint!("Token: ");
-    std::io::stderr().flush()?;
+    out::ask("Token: ");
     let stdin = std::io::stdin();
     let before = tcgetattr(&stdin)?;
     let mut quiet = before.clone();
@@ -129,6 +128,6 @@ fn hidden() -> std::io::Result<String> {
     let mut text = String::new();
     let read = stdin.read_line(&mut text);
     tcsetattr(&stdin, OptionalActions::Now, &before)?;
-    eprintln!();
+    out::note("");
     read.map(|_| text)
 }

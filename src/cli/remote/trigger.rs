@@ -94,7 +94,7 @@ impl Trigger {
             engine.show(&response)?;
             return Ok(exit_of(&run));
         }
-        eprintln!("{}", standing(&run));
+        crate::cli::out::note(&standing(&run));
         let (response, run) = engine.follow_run(&run.cell("id"), Some(until)).await?;
         engine.show(&response)?;
         Ok(exit_of(&run))

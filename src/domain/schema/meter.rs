@@ -5,8 +5,10 @@
 //! it that every one looks.
 
 use std::borrow::Cow;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use jsonschema::JsonType;
 use jsonschema::json::{Array, Json, Node, NodeIdentity, Object, cmp, unique};
@@ -15,6 +17,8 @@ use serde_json::{Map, Number, Value};
 /// Bytes of a string that cost as much as one look at a value.
 const BYTES: usize = 64;
 
+/// Looks between two looks at whether anybody still waits.
+const STEP: usize = 4_096;
 /// What noting an error costs.
 const NOTE: usize = 500;
 /// Bytes of the thread's stack that one validation may take. A thread of the runtime has 2 MiB.
@@ -22,19 +26,51 @@ const STACK: usize = 1 << 20;
 
 thread_local! {
     static FUEL: Cell<usize> = const { Cell::new(0) };
+    /// What is left for matching: bytes of texts times the weights of patterns.
+    static MATCHES: Cell<usize> = const { Cell::new(0) };
+    static WEIGHTS: Cell<Weights> = const { Cell::new(Weights { text: 0, names: 0 }) };
     /// Where the stack stood when the validation began.
     static BASE: Cell<usize> = const { Cell::new(0) };
+    static STOP: RefCell<Option<Stop>> = const { RefCell::new(None) };
 }
 
-/// The fuel, or the stack, is used up.
+/// The fuel, the matches or the stack are used up, or nobody waits any more.
 #[derive(Debug)]
 pub(super) struct Exhausted;
 
-/// Runs a validation with this much fuel.
+/// What one check may take.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Budget {
+    /// Looks at values.
+    pub(super) fuel: usize,
+    /// Bytes times weights of patterns.
+    pub(super) matches: usize,
+}
+
+/// How much patterns cost for each byte. The validator does not tell which one it tries: the largest counts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Weights {
+    /// The heaviest pattern.
+    pub(super) text: usize,
+    /// The patterns that one name of a property may be tried with.
+    pub(super) names: usize,
+}
+
+/// Ends a validation from another thread.
+pub(super) type Stop = Arc<AtomicBool>;
+
+/// From now on this thread has this much for its validations, until nobody waits for them.
+pub(super) fn refuel(budget: Budget, weights: Weights, stop: Option<&Stop>) {
+    FUEL.set(budget.fuel);
+    MATCHES.set(budget.matches);
+    WEIGHTS.set(weights);
+    STOP.set(stop.cloned());
+}
+
+/// Runs a validation with the fuel that is left.
 ///
 /// The validator has no way to be stopped but to unwind. It is not a panic: no hook hears of it.
-pub(super) fn metered<T>(fuel: usize, run: impl FnOnce() -> T) -> Result<T, Exhausted> {
-    FUEL.set(fuel);
+pub(super) fn metered<T>(run: impl FnOnce() -> T) -> Result<T, Exhausted> {
     BASE.set(stack());
     catch_unwind(AssertUnwindSafe(run)).map_err(|cause| match cause.downcast::<Exhausted>() {
         Ok(exhausted) => *exhausted,
@@ -50,11 +86,25 @@ fn stack() -> usize {
 }
 
 fn burn(cost: usize) {
-    let room = BASE.get().abs_diff(stack()) < STACK;
-    match FUEL.get().checked_sub(cost).filter(|_| room) {
-        Some(left) => FUEL.set(left),
-        None => resume_unwind(Box::new(Exhausted)),
+    let (before, room) = (FUEL.get(), BASE.get().abs_diff(stack()) < STACK);
+    let left = before.checked_sub(cost).filter(|_| room).unwrap_or_else(|| exhausted());
+    FUEL.set(left);
+    let waited_for = || STOP.with_borrow(|stop| stop.as_ref().is_none_or(|stop| !stop.load(Ordering::Relaxed)));
+    if before / STEP != left / STEP && !waited_for() {
+        exhausted();
     }
+}
+
+/// A text of so many bytes may be matched, with patterns of this weight: each byte may move every state of theirs.
+fn burn_match(bytes: usize, weight: usize) {
+    match MATCHES.get().checked_sub(bytes.saturating_mul(weight)) {
+        Some(left) => MATCHES.set(left),
+        None => exhausted(),
+    }
+}
+
+fn exhausted() -> ! {
+    resume_unwind(Box::new(Exhausted))
 }
 
 /// The representation.
@@ -104,7 +154,9 @@ impl<'a> Node<'a, Metered> for Seen<'a> {
 
     fn as_string(&self) -> Option<Cow<'a, str>> {
         let text = self.0.as_str();
-        burn(1 + text.map_or(0, str::len) / BYTES);
+        let bytes = text.map_or(0, str::len);
+        burn(1 + bytes / BYTES);
+        burn_match(bytes, WEIGHTS.get().text);
         text.map(Cow::Borrowed)
     }
 
@@ -182,8 +234,8 @@ impl<'a> Iterator for Members<'a> {
 
     fn next(&mut self) -> Option<Self::Item> {
         let (name, value) = self.0.next()?;
-        // Names are matched against patterns.
         burn(1 + name.len() / BYTES);
+        burn_match(name.len(), WEIGHTS.get().names);
         Some((name.as_str(), Seen(value)))
     }
 }

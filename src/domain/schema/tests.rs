@@ -5,13 +5,15 @@ use serde_json::{Map, Value, json};
 
 use super::*;
 
-fn compile(schema: &Value) -> Result<InputSchema> {
-    InputSchema::compile("/input_schema", schema)
+fn compile(schema: &Value) -> Result<()> {
+    InputSchema::validate("/input_schema", schema)
 }
 
 fn check(schema: &Value, input: &str) -> Result<(), (String, String)> {
     let payload = Payload::trusted(Bytes::copy_from_slice(input.as_bytes()));
-    compile(schema).unwrap().check("/input", "w", &payload).map_err(|error| {
+    compile(schema).unwrap();
+    let input = Input { at: "/input", workflow: "w", payload: &payload };
+    InputSchema::stored(schema).check(input, &Arc::default()).map_err(|error| {
         assert_eq!(error.code(), Code::SchemaMismatch);
         (error.pointer().unwrap().to_owned(), error.client_text())
     })
@@ -199,4 +201,59 @@ fn a_large_ordinary_input_is_cheap_enough() {
     assert_eq!(check(&json!({"items": item, "uniqueItems": true}), &objects), Ok(()));
     let wrong = objects.replace("\"n19999\"", "7");
     refused(&json!({"items": item}), &wrong, "/input/19999/name", "string");
+}
+
+#[test]
+fn a_pattern_of_thousands_of_states_is_charged_for_each_byte() {
+    let began = crate::clock::Clock::system().instant();
+    let text = "ab".repeat(500_000);
+    let heavy = "[ab]*a[ab]{2000}c";
+    for (schema, input) in [
+        (json!({"pattern": heavy}), format!("\"{text}\"")),
+        (json!({"not": {"pattern": heavy}}), format!("\"{text}\"")),
+        (json!({"propertyNames": {"pattern": heavy}}), format!("{{\"{text}\":1}}")),
+        (json!({"patternProperties": {heavy: true}}), format!("{{\"{text}\":1}}")),
+        (
+            json!({"properties": {"a": {"patternProperties": {heavy: true}}}, "unevaluatedProperties": false}),
+            format!("{{\"a\":{{\"{text}\":1}}}}"),
+        ),
+    ] {
+        let (_, why) = check(&schema, &input).unwrap_err();
+        assert!(why.contains("takes too long"), "{schema}: {why}");
+    }
+    assert!(began.elapsed() < std::time::Duration::from_secs(5), "{:?}", began.elapsed());
+    // A short text may have the same pattern, and a long one a light pattern.
+    assert_eq!(check(&json!({"pattern": heavy}), &format!("\"{}c\"", "a".repeat(2_001))), Ok(()));
+    assert_eq!(check(&json!({"pattern": r"^[\w.+-]+$"}), &format!("\"{text}\"")), Ok(()));
+}
+
+#[test]
+fn only_a_check_that_is_sure_to_be_quick_is_done_at_once() {
+    let quickly = |schema: &InputSchema, input: &str| {
+        let payload = Payload::trusted(Bytes::copy_from_slice(input.as_bytes()));
+        schema.check_quickly(Input { at: "/input", workflow: "w", payload: &payload }).map(|checked| checked.is_ok())
+    };
+    let schema = InputSchema::stored(&json!({"pattern": "[ab]*a[ab]{200}c"}));
+    assert_eq!(quickly(&schema, "1"), None, "it is not compiled");
+    let payload = Payload::null();
+    schema.check(Input { at: "", workflow: "w", payload: &payload }, &Arc::default()).unwrap();
+    assert_eq!(quickly(&schema, "1"), Some(true));
+    assert_eq!(quickly(&schema, "\"ab\""), Some(false));
+    assert_eq!(quickly(&schema, &format!("\"{}\"", "a".repeat(1_000))), None, "a thousand bytes, two hundred states");
+    assert_eq!(quickly(&schema, &format!("[{}1]", "1,".repeat(10_000))), None, "a large input");
+    schema.forget();
+    assert_eq!(quickly(&schema, "1"), None);
+}
+
+#[test]
+fn a_check_ends_when_nobody_waits_for_it() {
+    let schema = InputSchema::stored(&doubling(40, "allOf", json!(true)));
+    let payload = Payload::trusted(Bytes::from(format!("[{}1]", "1,".repeat(100_000))));
+    let input = Input { at: "", workflow: "w", payload: &payload };
+    let began = crate::clock::Clock::system().instant();
+    let stop = Arc::new(AtomicBool::new(true));
+    schema.check(input, &stop).unwrap_err();
+    let left = began.elapsed();
+    schema.check(input, &Arc::default()).unwrap_err();
+    assert!(left * 3 < began.elapsed(), "{left:?} of {:?}", began.elapsed());
 }

@@ -4,6 +4,8 @@ use std::collections::HashSet;
 
 use serde_json::{Map, Value};
 
+use super::meter::Weights;
+use super::weigh::weigh;
 use crate::error::{Error, Result};
 
 /// The dialect, as `$schema` may name it.
@@ -31,10 +33,18 @@ const LIST: &[&str] = &["allOf", "anyOf", "oneOf", "prefixItems"];
 /// Keywords whose value is an object of schemas.
 const NAMED: &[&str] = &["$defs", "definitions", "dependentSchemas", "patternProperties", "properties"];
 
+/// What a schema's patterns cost.
+#[derive(Debug, Default)]
+pub(super) struct Prepared {
+    pub(super) weights: Weights,
+    /// Bytes of all compiled patterns.
+    pub(super) memory: usize,
+}
+
 /// Checks a schema that stands at the JSON pointer `at`, and makes every part of it look at the value that it judges.
-pub(super) fn prepare(at: &str, schema: &mut Value) -> Result<()> {
+pub(super) fn prepare(at: &str, schema: &mut Value) -> Result<Prepared> {
     check_depth(at, schema, DEPTH)?;
-    let mut walk = Walk { at, places: HashSet::new(), references: Vec::new(), patterns: 0 };
+    let mut walk = Walk { at, ..Walk::default() };
     walk.schema("", schema)?;
     for (place, target) in &walk.references {
         if !walk.places.contains(target) {
@@ -42,7 +52,9 @@ pub(super) fn prepare(at: &str, schema: &mut Value) -> Result<()> {
             return Err(Error::field(format!("{at}{place}"), message));
         }
     }
-    Ok(())
+    // What is left over is judged part by part, with the patterns of every part.
+    let names = if walk.unevaluated { walk.names_of_all } else { walk.names_of_one };
+    Ok(Prepared { weights: Weights { text: walk.text, names }, memory: walk.memory })
 }
 
 fn check_depth(at: &str, value: &Value, left: usize) -> Result<()> {
@@ -56,6 +68,7 @@ fn check_depth(at: &str, value: &Value, left: usize) -> Result<()> {
     }
 }
 
+#[derive(Default)]
 struct Walk<'a> {
     /// Where the schema stands in the request.
     at: &'a str,
@@ -64,6 +77,13 @@ struct Walk<'a> {
     /// Where a pointer stands, and where it leads.
     references: Vec<(String, String)>,
     patterns: usize,
+    /// The weight of the heaviest pattern for texts.
+    text: usize,
+    /// The weight of the patterns for names: of the part that has most, and of all.
+    names_of_one: usize,
+    names_of_all: usize,
+    unevaluated: bool,
+    memory: usize,
 }
 
 impl Walk<'_> {
@@ -91,19 +111,43 @@ impl Walk<'_> {
         }
         for keyword in NAMED {
             if let Some(Value::Object(named)) = members.get_mut(*keyword) {
-                self.patterns += if *keyword == "patternProperties" { named.len() } else { 0 };
+                if *keyword == "patternProperties" {
+                    self.patterns(named.keys())?;
+                }
                 for (name, inner) in named.iter_mut() {
                     self.schema(&format!("{place}/{keyword}/{}", escape(name)), inner)?;
                 }
             }
         }
-        self.patterns += usize::from(members.contains_key("pattern"));
-        if self.patterns > PATTERNS {
-            return Err(Error::field(self.at, format!("a schema has at most {PATTERNS} patterns")));
+        self.unevaluated |= members.contains_key("unevaluatedProperties");
+        if let Some(Value::String(pattern)) = members.get("pattern") {
+            self.text = self.text.max(self.pattern(pattern)?);
         }
         // A part that only refers to others would cost nothing, however often it is visited: see `meter.rs`.
         members.entry("type").or_insert_with(|| ["array", "boolean", "null", "number", "object", "string"].into());
         Ok(())
+    }
+
+    /// The patterns for names of one part.
+    fn patterns<'p>(&mut self, patterns: impl Iterator<Item = &'p String>) -> Result<()> {
+        let mut sum = 0_usize;
+        for pattern in patterns {
+            sum = sum.saturating_add(self.pattern(pattern)?);
+        }
+        self.names_of_one = self.names_of_one.max(sum);
+        self.names_of_all = self.names_of_all.saturating_add(sum);
+        Ok(())
+    }
+
+    /// Counts a pattern; gives what it costs for each byte.
+    fn pattern(&mut self, pattern: &str) -> Result<usize> {
+        self.patterns += 1;
+        if self.patterns > PATTERNS {
+            return Err(Error::field(self.at, format!("a schema has at most {PATTERNS} patterns")));
+        }
+        let weight = weigh(pattern);
+        self.memory += weight.memory;
+        Ok(weight.time)
     }
 
     fn identifiers(&self, place: &str, members: &Map<String, Value>) -> Result<()> {

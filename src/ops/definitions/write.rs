@@ -49,7 +49,7 @@ impl Write {
 
     /// A worker that comes back, and a client that registers at every start, mostly bring what is current.
     async fn unchanged(&self, shared: &Shared, checksum: [u8; 32]) -> Result<Option<Registered>> {
-        let current = shared.find(self.tenant, |catalog| catalog.workflow(&self.name)).await?;
+        let current = shared.named(self.tenant, &self.name, |catalog| catalog.workflow(&self.name)).await?;
         let same = current.filter(|workflow| workflow.checksum == checksum);
         Ok(same.map(|workflow| Registered { version: workflow.version, workflow: Some(workflow), created: false }))
     }
@@ -88,7 +88,7 @@ async fn put(shared: &Shared, registration: &Registration) -> Result<workflows::
 /// A trigger that took the version before may still be on its way to its commit. Its run is then created of a deleted
 /// workflow and executes normally: versions are never deleted.
 pub(super) async fn delete(shared: &Shared, tenant: TenantId, name: &str) -> Result<()> {
-    if shared.find(tenant, |catalog| catalog.spec(name)).await?.is_none() {
+    if shared.named(tenant, name, |catalog| catalog.spec(name)).await?.is_none() {
         return Err(not_found(name));
     }
     let _stripe = shared.stripe(tenant).await?;

@@ -84,6 +84,21 @@ impl Person {
         done
     }
 
+    /// How a command ends whose output nobody reads: its standard output, or its standard error.
+    async fn unread(&self, args: &[&str], out: bool) -> (i32, String) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_helve"));
+        command.args(args).env("HOME", &self.home).envs(self.env.iter().cloned()).kill_on_drop(true);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        if out {
+            drop(child.stdout.take());
+        } else {
+            drop(child.stderr.take());
+        }
+        let done = child.wait_with_output().await.unwrap();
+        (done.status.code().unwrap(), String::from_utf8([done.stdout, done.stderr].concat()).unwrap())
+    }
+
     /// What a command that must succeed prints.
     async fn prints(&self, args: &[&str]) -> String {
         let done = self.run(args).await;

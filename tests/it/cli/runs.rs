@@ -172,3 +172,28 @@ async fn a_result_is_waited_for_and_decides_how_the_command_ends() {
     let last: Vec<_> = watched.out.lines().rev().take(2).collect();
     assert!(watched.code == 0 && last[0] == "done" && last[1].contains("succeeded"), "{watched:?}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_reads_no_further_ends_a_command_quietly() {
+    let engine = engine().await;
+    let person = Person::of(&engine);
+    engine.workflow("w").await;
+    for n in 0..3 {
+        engine.trigger("w", json!(n)).await;
+    }
+    for args in [["runs", "list", "--all", "--limit=1"], ["runs", "list", "--json", "--all"]] {
+        assert_eq!(person.unread(&args, true).await, (0, String::new()), "{args:?}");
+    }
+    // What is said on standard error needs no reader either.
+    assert_eq!(person.unread(&["runs", "get", "nothing"], false).await, (2, String::new()));
+    let (code, listed) = person.unread(&["runs", "list", "--limit=1"], false).await;
+    assert_eq!((code, rows(&listed).len()), (0, 2), "{listed}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_filter_that_matches_nothing_is_wrong_usage() {
+    let person = Person::new();
+    person.is_refused(&["--log", "loud", "openapi"], 2, "`loud` is no level").await;
+    person.is_refused(&["--log", "info,helv=debug", "openapi"], 2, "logs as `helv`").await;
+    assert!(person.prints(&["--log", "warning", "openapi"]).await.starts_with('{'));
+}

@@ -20,6 +20,17 @@ struct Entry {
     entered: Arc<Notify>,
     /// Lets `/slow` answer.
     go: Arc<Notify>,
+    /// Told when `/slow` was dropped without an answer.
+    dropped: Arc<Notify>,
+}
+
+/// Tells of a request that nobody waits for any more.
+struct Unanswered(Arc<Notify>);
+
+impl Drop for Unanswered {
+    fn drop(&mut self) {
+        self.0.notify_one();
+    }
 }
 
 async fn entry(connections: usize) -> Entry {
@@ -27,18 +38,21 @@ async fn entry(connections: usize) -> Entry {
     let address = listener.local_addr().unwrap();
     let (supervisor, closing) = (Supervisor::default(), CancellationToken::new());
     let (entered, go) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-    let (inside, slow) = (Arc::clone(&entered), Arc::clone(&go));
+    let dropped = Arc::new(Notify::new());
+    let (inside, slow, gone) = (Arc::clone(&entered), Arc::clone(&go), Arc::clone(&dropped));
     let router = Router::new().route("/", get(|| async { "hello" })).route(
         "/slow",
         get(move || async move {
             inside.notify_one();
+            let unanswered = Unanswered(gone);
             slow.notified().await;
+            std::mem::forget(unanswered);
             "at last"
         }),
     );
     let patience = Patience { first: Duration::from_millis(200), ..Patience::default() };
     Server { listener, router, connections, patience, closing: closing.clone() }.start(&supervisor);
-    Entry { address, supervisor, closing, entered, go }
+    Entry { address, supervisor, closing, entered, go, dropped }
 }
 
 impl Entry {
@@ -115,4 +129,35 @@ async fn a_stop_lets_open_requests_finish_and_closes_idle_connections() {
     let said = answer(&mut busy).await;
     assert!(said.contains("at last") && said.to_lowercase().contains("connection: close"), "{said}");
     assert!(entry.supervisor.shut_down(Duration::from_secs(5)).await, "every connection has ended");
+}
+
+/// A client may say that it sends no more, and still wait: `nc -N` does, and so do some libraries.
+#[tokio::test]
+async fn who_sends_no_more_gets_the_answer() {
+    let entry = entry(10).await;
+    let mut quick = entry.open("/", "").await;
+    quick.shutdown().await.unwrap();
+    assert!(answer(&mut quick).await.contains("hello"));
+    let mut patient = entry.open("/slow", "").await;
+    patient.shutdown().await.unwrap();
+    entry.entered.notified().await;
+    // It waits for so long that the engine looks whether it is there.
+    assert_eq!(answer(&mut patient).await, "HTTP/1.1 102 Processing\r\n\r\n");
+    entry.go.notify_one();
+    let last = answer(&mut patient).await;
+    assert!(last.starts_with("HTTP/1.1 200") && last.ends_with("at last"), "{last}");
+}
+
+#[tokio::test]
+async fn who_has_gone_is_not_worked_for() {
+    let entry = entry(10).await;
+    let gone = entry.open("/slow", "").await;
+    entry.entered.notified().await;
+    drop(gone);
+    tokio::time::timeout(Duration::from_secs(20), entry.dropped.notified()).await.expect("its request is dropped");
+    // One that still waits is not taken for it, and hears nothing before its answer.
+    let mut waits = entry.open("/slow", "").await;
+    entry.entered.notified().await;
+    entry.go.notify_one();
+    assert!(answer(&mut waits).await.starts_with("HTTP/1.1 200"));
 }

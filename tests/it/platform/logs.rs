@@ -1,5 +1,8 @@
 //! Logs for a collector: every line is JSON, and none has what clients, workers or tokens say.
 
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+
 use helve::config::Database;
 use helve::db::Pool;
 use serde_json::{Value, json};
@@ -90,16 +93,125 @@ async fn logs_are_json_without_payloads_and_secrets() {
     let log = engine.log();
     let lines: Vec<Value> = log
         .lines()
-        .map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("not JSON ({e}): {line}")))
+        .map(|line| {
+            let read: Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("not JSON ({e}): {line}"));
+            assert_eq!(read.to_string(), line, "a key stands there twice");
+            read
+        })
         .collect();
     for line in &lines {
         assert!(line["timestamp"].is_string() && line["level"].is_string() && line["target"].is_string(), "{line}");
     }
     let requests = lines.iter().filter(|line| line["message"] == "answered").count();
+    let said = |message: &str| {
+        let line = lines.iter().find(|line| line["message"] == message).unwrap_or_else(|| panic!("no line: {message}"));
+        (line["span"]["request.id"].as_str().is_some_and(|id| id.starts_with("req_")), line)
+    };
+    let (has_id, refused) = said("a caller was not authenticated");
+    assert!(has_id && refused["span"]["peer"] == "127.0.0.1" && refused["why"].is_string(), "{refused}");
+    // It is written by a task that the request has started.
+    let (has_id, changed) = said("a workflow has changed");
+    assert!(has_id, "{changed}");
     assert!(requests >= 8, "the log is at its finest level: {requests} of {}", lines.len());
     for secret in &secrets {
         assert!(secret.len() > 16, "{secret}");
         let found: Vec<_> = log.lines().filter(|line| line.contains(secret.as_str())).collect();
         assert!(found.is_empty(), "`{secret}` stands in the log:\n{}", found.join("\n"));
     }
+}
+
+/// `helve serve` with a standard error that the test holds.
+struct Watched {
+    child: Child,
+    url: String,
+    token: String,
+}
+
+impl Watched {
+    async fn start(level: &str) -> Self {
+        let database = fresh_database().await;
+        let pool = Pool::new(&Database { pool_size: 2, ..Database::at(&database) }).unwrap();
+        let (_, token) = support::provision(&pool, "logs").await;
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let address = format!("127.0.0.1:{port}");
+        let child = Command::new(env!("CARGO_BIN_EXE_helve"))
+            .args(["serve", "--listen", &address, "--allow-unsafe-settings"])
+            .env("DATABASE_URL", &database)
+            .env("HELVE_LOG", level)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        Self { child, url: format!("http://{address}"), token }
+    }
+
+    fn http(&self) -> Http {
+        Http::new(&self.url, Some(&self.token))
+    }
+
+    async fn ready(&self) {
+        let http = self.http();
+        until("the engine is ready", || async {
+            let answer = http.try_request("GET", "/readyz", &[], "").await;
+            answer.is_ok_and(|answer| answer.status == 200).then_some(())
+        })
+        .await;
+    }
+
+    /// Everything that logs: workers that come and go, changes, refusals.
+    async fn work(&self, workers: usize) {
+        let http = self.http();
+        for n in 0..workers {
+            let hello = support::hello(&format!("w{n}"), &["a"], 1);
+            Worker::connect(&self.url, &self.token, hello).await.goodbye().await;
+            assert_eq!(http.with_token(Some("helve_x")).get("/v1/runs").await.0, 401);
+        }
+        let definition = json!({"tasks": [{"name": "a"}]});
+        assert_eq!(http.put("/v1/workflows/a", definition).await.0, 200);
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_engine_works_when_nobody_reads_its_log_any_more() {
+    let mut engine = Watched::start("debug").await;
+    drop(engine.child.stderr.take());
+    engine.ready().await;
+    engine.work(3).await;
+    let page = engine.http().request("GET", "/metrics", &[], "").await;
+    let page = String::from_utf8(page.body.to_vec()).unwrap();
+    let dropped = page.lines().find_map(|line| line.strip_prefix("helve_log_lines_dropped_total ")).unwrap();
+    assert!(dropped.parse::<u64>().unwrap() > 0, "{dropped}");
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(engine.child.id().cast_signed()), nix::sys::signal::SIGTERM)
+        .unwrap();
+    let child = std::cell::RefCell::new(&mut engine.child);
+    let ended = until("it stops", || std::future::ready(child.borrow_mut().try_wait().unwrap())).await;
+    assert!(ended.success(), "{ended}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_engine_works_when_the_reader_of_its_log_is_stuck() {
+    let mut engine = Watched::start("helve=trace").await;
+    let unread = engine.child.stderr.take().unwrap();
+    engine.ready().await;
+    // Far more than the pipe holds.
+    engine.work(120).await;
+    let lines = std::thread::spawn(move || {
+        let mut bytes = 0;
+        for line in BufReader::new(unread).lines().map_while(Result::ok) {
+            bytes += line.len();
+            if line.contains("a workflow has changed") {
+                return bytes;
+            }
+        }
+        0
+    });
+    until("the log goes on where it stood", || async { lines.is_finished().then_some(()) }).await;
+    let bytes = lines.join().unwrap();
+    assert!(bytes > 64 << 10, "the pipe was full: {bytes}");
 }

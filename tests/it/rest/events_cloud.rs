@@ -175,3 +175,67 @@ both_ways! {
         problem(&post(&engine, "/v1/events", r#"{"specversion":"1.0"}"#).await, 400, "unknown_field");
     }
 }
+
+/// An event that its source sends again is known, whatever form its client gives it the second time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_event_in_two_forms_is_one_event() {
+    let engine = crate::support::engine().await;
+    let structured = |id: &str, kind: Value, member: &str, data: Value| {
+        let mut event = json!({"specversion": "1.0", "id": id, "source": "s", "type": "t", "datacontenttype": kind});
+        event[member] = data;
+        event
+    };
+    for (id, kind, body, others) in [
+        (
+            "json",
+            "application/json; charset=UTF-8",
+            "{\"a\": \"\\u00e9\", \"b\": 1.0}",
+            [
+                structured("json", Value::Null, "data", json!({"a": "é", "b": 1.0})),
+                // {"a":"é","b":1.0}
+                structured("json", json!("application/json"), "data_base64", json!("eyJhIjoiw6kiLCJiIjoxLjB9")),
+            ],
+        ),
+        (
+            "vendor",
+            "application/vnd.a+json",
+            "[1, 2]",
+            [
+                structured("vendor", json!("application/vnd.a+json;charset=utf-8"), "data", json!([1, 2])),
+                structured("vendor", json!("application/vnd.a+json"), "data_base64", json!("WzEsMl0=")),
+            ],
+        ),
+        (
+            "xml",
+            "application/xml",
+            "<a/>",
+            [
+                structured("xml", json!("application/xml"), "data", json!("<a/>")),
+                structured("xml", json!("Application/XML; charset=utf-8"), "data_base64", json!("PGEvPg==")),
+            ],
+        ),
+    ] {
+        let head =
+            [("content-type", kind), ("ce-specversion", "1.0"), ("ce-id", id), ("ce-source", "s"), ("ce-type", "t")];
+        let first = engine.request("POST", "/v1/events", &head, body).await;
+        assert_eq!(first.status, 201, "{}", first.json());
+        for other in others {
+            let again = push(&engine, STRUCTURED, &other).await;
+            assert_eq!((again.status, &again.json()["id"]), (200, &first.json()["id"]), "{id}: {}", again.json());
+        }
+    }
+    let mut old = event("old");
+    old["time"] = json!("1969-07-20T20:17:40Z");
+    let old = push(&engine, STRUCTURED, &old).await;
+    assert_eq!((old.status, &old.json()["metadata"]["ce-time"]), (201, &json!("1969-07-20T20:17:40Z")));
+    let latin = structured("x", json!("text/plain; charset=latin1"), "data", json!("a"));
+    assert_eq!(problem(&push(&engine, STRUCTURED, &latin).await, 400, "invalid_field")["pointer"], "/datacontenttype");
+    let head = [
+        ("content-type", "text/plain; charset=latin1"),
+        ("ce-specversion", "1.0"),
+        ("ce-id", "x"),
+        ("ce-source", "s"),
+        ("ce-type", "t"),
+    ];
+    problem(&engine.request("POST", "/v1/events", &head, "a").await, 415, "unsupported_media_type");
+}

@@ -48,3 +48,41 @@ async fn health_and_the_document_need_no_token() {
     assert_eq!(document.body, *helve::api::openapi_text());
     assert_eq!(document.json()["openapi"], "3.1.0");
 }
+
+/// Compressed bytes would become the payload: they are refused before they are read, whatever the route.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_encoded_body_is_refused_on_every_route() {
+    let engine = support::engine().await;
+    let document: serde_json::Value = serde_json::from_slice(helve::api::openapi_text()).unwrap();
+    let mut tried = 0;
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for method in ["post", "put", "delete", "get"].iter().filter(|method| item[**method].is_object()) {
+            let method = method.to_uppercase();
+            for coding in ["gzip", "identity, br"] {
+                let refused = engine.request(&method, path, &[("content-encoding", coding)], "{}").await;
+                let problem = problem(&refused, 415, "unsupported_media_type");
+                assert!(problem["detail"].as_str().unwrap().contains("Content-Encoding"), "{method} {path}: {problem}");
+                assert_eq!(refused.header("accept-encoding"), "identity");
+                tried += 1;
+            }
+        }
+    }
+    assert!(tried > 60, "{tried}");
+    engine.workflow("w").await;
+    let plain = [("content-encoding", "Identity")];
+    assert_eq!(engine.request("POST", "/v1/runs", &plain, r#"{"workflow":"w"}"#).await.status, 201);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_charset_that_is_not_utf_8_is_refused() {
+    let engine = support::engine().await;
+    engine.workflow("w").await;
+    for (kind, status) in [
+        ("application/json; charset=utf-8", 201),
+        ("Application/JSON;charset=\"UTF-8\"", 201),
+        ("application/json; charset=iso-8859-1", 415),
+    ] {
+        let answer = engine.request("POST", "/v1/runs", &[("content-type", kind)], r#"{"workflow":"w"}"#).await;
+        assert_eq!(answer.status, status, "{kind}");
+    }
+}

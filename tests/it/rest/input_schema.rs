@@ -1,5 +1,8 @@
 //! Input schemas: refused at registration, enforced at every trigger.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
 use serde_json::{Value, json};
 
 use super::{post, problem};
@@ -126,4 +129,65 @@ async fn the_schema_of_one_tenant_is_nothing_to_another() {
     let (_, event) = stranger.post("/v1/events", json!({"key": "file.new"})).await;
     assert_eq!((event["runs"].as_array().unwrap().len(), &event["skipped"]), (1, &json!([])));
     problem(&post(&engine, "/v1/runs", r#"{"workflow":"w"}"#).await, 422, "schema_mismatch");
+}
+
+/// One tenant asks for checks that take as long as any may. Another one, with a schema of its own, does not notice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_checks_of_one_tenant_are_not_felt_by_another() {
+    let engine = support::engine().await;
+    let attacker = engine.second_tenant().await;
+    register(&engine, "w", &schema()).await;
+    let heavy = json!({"tasks": [{"name": "w"}], "input_schema": {"pattern": "[ab]*a[ab]{120}c"}});
+    assert_eq!(attacker.put("/v1/workflows/w", heavy).await.0, 200);
+    // Without an order that an automaton could learn.
+    let mut state = 1_u64;
+    let letter = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        if state >> 63 == 0 { 'a' } else { 'b' }
+    };
+    let attack = json!({"workflow": "w", "input": String::from_iter(std::iter::repeat_with(letter).take(1_000_000))});
+    let (answered, over) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let attacks = async |_n: usize| {
+        while over.load(Ordering::Relaxed) == 0 {
+            let (status, body) = attacker.post("/v1/runs", attack.clone()).await;
+            assert!(matches!(status, 422 | 429 | 503), "{status} {body}");
+            answered.fetch_add(1, Ordering::Relaxed);
+        }
+    };
+    let other = async {
+        support::until("the attack is on", || async { (answered.load(Ordering::Relaxed) > 0).then_some(()) }).await;
+        let mut slowest = Duration::ZERO;
+        while answered.load(Ordering::Relaxed) < 4 {
+            #[expect(clippy::disallowed_methods, reason = "what a caller sees is measured as a caller does")]
+            let began = Instant::now();
+            engine.trigger("w", json!({"url": "a"})).await;
+            slowest = slowest.max(began.elapsed());
+        }
+        over.store(1, Ordering::Relaxed);
+        assert!(slowest < Duration::from_millis(500), "{slowest:?}");
+    };
+    tokio::join!(attacks(0), attacks(1), attacks(2), attacks(3), other);
+}
+
+/// The tenant's many workflows are not looked at for a name that none of them has.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_for_an_unknown_workflow_costs_nothing_of_the_others() {
+    let engine = support::engine().await;
+    let patterns: Vec<_> = (0..100).map(|n| json!({"pattern": format!("[ab]*a[ab]{{1500}}{n}")})).collect();
+    register(&engine, "w0", &json!({"anyOf": patterns})).await;
+    let rows = "insert into workflow_version
+            select tenant, 'w' || n, version, checksum, definition, created_at from workflow_version, generate_series(1, 100) n;
+        insert into workflow
+            select tenant, 'w' || n, version, created_at, updated_at, deleted_at from workflow, generate_series(1, 100) n";
+    engine.sql().await.batch_execute(rows).await.unwrap();
+    let engine = engine.restart().await;
+    #[expect(clippy::disallowed_methods, reason = "what a caller sees is measured as a caller does")]
+    let began = Instant::now();
+    let refused = post(&engine, "/v1/runs", r#"{"workflow":"nothing"}"#).await;
+    problem(&refused, 404, "workflow_not_found");
+    // An event reads them all, and compiles none of them.
+    assert_eq!(engine.post("/v1/events", json!({"key": "nothing"})).await.1["runs"], json!([]));
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    let (status, event) = engine.get("/v1/workflows/w7").await;
+    assert_eq!(status, 200, "{event}");
 }

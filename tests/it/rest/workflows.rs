@@ -121,3 +121,31 @@ async fn definitions_survive_a_restart() {
     assert_eq!(engine.get("/v1/workflows/w").await.1, before);
     assert_eq!(engine.trigger("w", json!(1)).await["version"], 2);
 }
+
+/// Clients and proxies take such a name in a path for a step, and never ask for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_name_that_no_path_can_have_is_not_given() {
+    let engine = support::engine().await;
+    let definition = json!({"tasks": [{"name": "t"}]});
+    for path in ["%2E", "%2E%2E", "a%2F..%2Fb"] {
+        let (status, refused) = engine.put(&format!("/v1/workflows/{path}"), definition.clone()).await;
+        assert_eq!((status, &refused["code"], &refused["pointer"]), (400, &json!("invalid_field"), &json!("/name")));
+    }
+    for task in [json!({"name": ".."}), json!({"name": "t", "action": "."})] {
+        let (status, refused) = engine.put("/v1/workflows/w", json!({"tasks": [task]})).await;
+        assert_eq!((status, &refused["code"]), (400, &json!("invalid_field")), "{refused}");
+    }
+    // One from before this rule goes on, and can be deleted.
+    engine.workflow("w").await;
+    let rows = "insert into workflow_version select tenant, '..', version, checksum, definition, created_at from workflow_version;
+        insert into workflow select tenant, '..', version, created_at, updated_at, deleted_at from workflow";
+    engine.sql().await.batch_execute(rows).await.unwrap();
+    let run = engine.trigger("..", json!(1)).await;
+    assert_eq!(engine.get("/v1/runs?workflow=..").await.1["items"][0]["id"], run["id"]);
+    let mut worker = support::worker(&engine, &["w"], 1).await;
+    let task = worker.task().await;
+    worker.finish(&task, json!(2)).await;
+    engine.run_is(&run["id"], "succeeded").await;
+    assert_eq!(engine.get("/v1/workflows/%2E%2E").await.0, 200);
+    assert_eq!(engine.delete("/v1/workflows/%2E%2E").await.0, 204);
+}
