@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::header::EXPECT;
 use hyper::server::conn::http1;
-use hyper::{Request, Version};
+use hyper::{Request, Response, Version};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -145,10 +145,14 @@ async fn serve(
 ) {
     // Small frames must not wait for the acknowledgement of the last one. Fails only on a dead socket.
     let _ = counted.stream.set_nodelay(true);
-    let begins = Arc::clone(&exchange);
+    let (begins, ends) = (Arc::clone(&exchange), Arc::clone(&exchange));
     let service = router.map_request(move |request: Request<Incoming>| {
         begins.begin(&request);
         request.map(Body::new)
+    });
+    let service = ServiceExt::<Request<Incoming>>::map_response(service, move |response: Response<Body>| {
+        ends.answer(&response);
+        response
     });
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(patience.next).max_headers(MAX_HEADERS);
@@ -195,11 +199,11 @@ struct Exchange {
 
 /// A request is there of which nothing is answered yet, and whose client takes interim answers.
 const UNANSWERED: u8 = 1;
-/// Something of the answer was written since the last look.
-const ANSWERING: u8 = 2;
-/// Nothing was, and the client sends no more.
-const SILENT: u8 = 3;
-/// A request whose client takes no interim answers, or gets one by itself: nothing can be told of it.
+/// It is being answered, or has been.
+const ANSWERED: u8 = 2;
+/// It is being answered with a body that has no length: a stream of events.
+const STREAMING: u8 = 3;
+/// A request whose client takes no interim answers, or gets one by itself.
 const UNTOLD: u8 = 4;
 
 impl Exchange {
@@ -209,9 +213,29 @@ impl Exchange {
         self.stage.store(if told { UNANSWERED } else { UNTOLD }, Ordering::Relaxed);
     }
 
+    fn answer(&self, response: &Response<Body>) {
+        if response.body().size_hint().exact().is_none() {
+            self.stage.store(STREAMING, Ordering::Relaxed);
+        }
+    }
+
     fn wrote(&self) {
-        if self.stage.load(Ordering::Relaxed) != UNTOLD {
-            self.stage.store(ANSWERING, Ordering::Relaxed);
+        if self.stage.load(Ordering::Relaxed) == UNANSWERED {
+            self.stage.store(ANSWERED, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether a client that sends no more should be looked for.
+    fn is_due(&self) -> bool {
+        let look = self.look.load(Ordering::Relaxed);
+        if look {
+            self.look.store(false, Ordering::Relaxed);
+        }
+        match self.stage.load(Ordering::Relaxed) {
+            UNANSWERED => look,
+            // It says nothing for long, and holds a place meanwhile.
+            STREAMING => true,
+            _ => false,
         }
     }
 }
@@ -241,34 +265,22 @@ impl Counted {
 
     /// A client that sends no more may wait for its answer, or be gone: to TCP both look the same until something is
     /// sent. So one that waits for long gets an interim answer, which every client of HTTP/1.1 has to pass over; from
-    /// one that is gone comes a reset, and the next look finds it. In the middle of an answer nothing can be put in: a
-    /// stream that has nothing to say is ended then, since its reader has most likely left.
+    /// one that is gone comes a reset, and the next look finds it. Into a stream nothing can be put: there it counts as
+    /// gone.
     fn look(&mut self, cx: &mut Context<'_>) -> Result<()> {
-        let stage = self.exchange.stage.load(Ordering::Relaxed);
-        if stage == UNTOLD {
-            return Ok(());
-        }
         let mut byte = [0];
         match self.stream.poll_peek(cx, &mut ReadBuf::new(&mut byte)) {
-            Poll::Ready(Ok(0)) => self.look_at_silent(stage),
-            Poll::Ready(Err(e)) => Err(e),
-            Poll::Ready(Ok(_)) | Poll::Pending => Ok(()),
-        }
-    }
-
-    fn look_at_silent(&self, stage: u8) -> Result<()> {
-        match stage {
-            UNANSWERED => match self.stream.try_write(INTERIM) {
+            Poll::Ready(Ok(0)) if self.exchange.stage.load(Ordering::Relaxed) == STREAMING => {
+                Err(ErrorKind::BrokenPipe.into())
+            }
+            Poll::Ready(Ok(0)) => match self.stream.try_write(INTERIM) {
                 Ok(INTERIM_LENGTH) => Ok(()),
                 Ok(_) => Err(ErrorKind::BrokenPipe.into()),
                 Err(e) if e.kind() == ErrorKind::WouldBlock => Ok(()),
                 Err(e) => Err(e),
             },
-            SILENT => Err(ErrorKind::BrokenPipe.into()),
-            _ => {
-                self.exchange.stage.store(SILENT, Ordering::Relaxed);
-                Ok(())
-            }
+            Poll::Ready(Err(e)) => Err(e),
+            Poll::Ready(Ok(_)) | Poll::Pending => Ok(()),
         }
     }
 }
@@ -295,8 +307,7 @@ impl AsyncWrite for Counted {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        if self.exchange.look.load(Ordering::Relaxed) {
-            self.exchange.look.store(false, Ordering::Relaxed);
+        if self.exchange.is_due() {
             self.look(cx)?;
         }
         Pin::new(&mut self.stream).poll_flush(cx)
