@@ -19,11 +19,18 @@ use crate::error::{Error, Result};
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations");
 /// Changes whose text names the schema of the audit views, which is another one in a database that has them already.
-const NAMES_AUDIT: [(&str, &str, &str); 1] = [(
-    "20261124000021",
-    include_str!("../../migrations/2026-11-24-000021_audit/up.sql"),
-    include_str!("../../migrations/2026-11-24-000021_audit/down.sql"),
-)];
+const NAMES_AUDIT: [(&str, &str, &str); 2] = [
+    (
+        "20261124000021",
+        include_str!("../../migrations/2026-11-24-000021_audit/up.sql"),
+        include_str!("../../migrations/2026-11-24-000021_audit/down.sql"),
+    ),
+    (
+        "20261130000024",
+        include_str!("../../migrations/2026-11-30-000024_attempt_started/up.sql"),
+        include_str!("../../migrations/2026-11-30-000024_attempt_started/down.sql"),
+    ),
+];
 
 /// The advisory lock under which one process migrates: "helve" in ASCII.
 const LOCK: i64 = 0x68_65_6c_76_65;
@@ -261,6 +268,7 @@ mod tests {
                 naming.push(name.split('_').next().unwrap().to_owned());
             }
         }
+        naming.sort();
         assert_eq!(naming, NAMES_AUDIT.map(|(version, ..)| version));
     }
 }

@@ -144,10 +144,15 @@ impl Definitions {
         if let Some(spec) = self.0.known_version(tenant, name, version) {
             return Ok(spec);
         }
-        let row = workflows::version(&self.0.pool, tenant, name, version).await?.ok_or_else(|| not_found(name))?;
-        let spec = Arc::new(catalog::compile(name, version, &row.definition)?);
-        self.0.keep_version(tenant, &spec);
-        Ok(spec)
+        let (shared, name) = (Arc::clone(&self.0), name.to_owned());
+        // The scheduler asks for versions too, and its thread has other things to do.
+        let read = async move {
+            let row = workflows::version(&shared.pool, tenant, &name, version).await?.ok_or_else(|| not_found(&name))?;
+            let spec = Arc::new(catalog::compile(&name, version, &row.definition)?);
+            shared.keep_version(tenant, &spec);
+            Ok(spec)
+        };
+        self.0.supervisor.shared(read).await
     }
 
     /// At most `limit` workflows whose name comes after `after`, by name.

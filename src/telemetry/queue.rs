@@ -160,6 +160,7 @@ mod tests {
     fn a_stuck_reader_costs_lines_and_nobody_waits() {
         static QUEUE: Queue = Queue::new(10);
         let ((allow, allowed), (out, lines)) = (mpsc::channel(), mpsc::channel());
+        QUEUE.state().started = true;
         std::thread::spawn(|| QUEUE.write_to(&mut Stuck(allowed, out)));
         for _ in 0..100 {
             QUEUE.push(b"12345");
