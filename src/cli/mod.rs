@@ -96,7 +96,7 @@ pub fn main() -> ExitCode {
     };
     // Until the end: what was logged last is still written.
     let _logs = telemetry::start(&cli.log, format).unwrap_or_else(|wrong| usage(wrong));
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match runtime(&command) {
         Ok(runtime) => runtime,
         Err(e) => return finish(Err(Error::Internal(format!("no threads: {e}")))),
     };
@@ -104,6 +104,18 @@ pub fn main() -> ExitCode {
     // A start that was interrupted may still be making a database: nobody waits for it.
     runtime.shutdown_timeout(Duration::from_secs(1));
     code
+}
+
+/// The runtime of everything that has none of its own. An engine's scheduler has a thread for itself, so that the others
+/// are one fewer: with one for each processor besides, each start costs a wake-up more (docs/decisions/0018).
+fn runtime(command: &Command) -> std::io::Result<tokio::runtime::Runtime> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let is_set = std::env::var_os("TOKIO_WORKER_THREADS").is_some();
+    if matches!(command, Command::Dev(_) | Command::Serve(_)) && !is_set {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        builder.worker_threads(processors.saturating_sub(1).max(1));
+    }
+    builder.enable_all().build()
 }
 
 async fn run(command: Command) -> Result<ExitCode> {

@@ -82,6 +82,11 @@ fn address(text: &str) -> Result<String, String> {
     }
 }
 
+/// A parser of just this type: clap finds out about another one when it is too late.
+fn typed<T, P: Fn(&str) -> Result<T, String>>(parser: P) -> P {
+    parser
+}
+
 /// One optional flag for each field of a part of the configuration: what is not given keeps its default.
 macro_rules! settings {
     ($name:ident => $target:ty, $heading:literal;
@@ -90,7 +95,7 @@ macro_rules! settings {
         struct $name {
             $(
                 #[arg(id = $flag, long = $flag, env = $env, help = $help, help_heading = $heading, value_name = "VALUE")]
-                #[arg(value_parser = $parse, hide_short_help = true)]
+                #[arg(value_parser = typed::<$kind, _>($parse), hide_short_help = true)]
                 $field: Option<$kind>,
             )+
         }
@@ -279,6 +284,26 @@ mod tests {
         {
             for field in value[part].as_object().unwrap().keys().filter(|f| *f != "listen") {
                 assert!(names.contains(&format!("{prefix}{field}")), "{part}.{field} cannot be set");
+            }
+        }
+    }
+
+    #[test]
+    fn every_setting_takes_its_own_default() {
+        let before = serde_json::to_value(config()).unwrap();
+        for (part, prefix) in
+            [("limits", "limit"), ("scheduling", "scheduling"), ("retention", "retention"), ("http", "http")]
+        {
+            for (field, value) in before[part].as_object().unwrap() {
+                let text = match value {
+                    serde_json::Value::Bool(on) => if *on { "on" } else { "off" }.to_owned(),
+                    serde_json::Value::Number(number) => number.to_string(),
+                    serde_json::Value::String(text) if field != "listen" => text.clone(),
+                    _ => continue,
+                };
+                let flag = format!("--{prefix}-{}", field.replace('_', "-"));
+                let after = parse(&[&flag, &text]).unwrap_or_else(|e| panic!("{flag} {text}: {e}"));
+                assert_eq!(serde_json::to_value(after).unwrap(), before, "{flag} {text}");
             }
         }
     }

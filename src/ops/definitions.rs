@@ -147,7 +147,8 @@ impl Definitions {
         let (shared, name) = (Arc::clone(&self.0), name.to_owned());
         // The scheduler asks for versions too, and its thread has other things to do.
         let read = async move {
-            let row = workflows::version(&shared.pool, tenant, &name, version).await?.ok_or_else(|| not_found(&name))?;
+            let row =
+                workflows::version(&shared.pool, tenant, &name, version).await?.ok_or_else(|| not_found(&name))?;
             let spec = Arc::new(catalog::compile(&name, version, &row.definition)?);
             shared.keep_version(tenant, &spec);
             Ok(spec)

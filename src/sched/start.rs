@@ -125,11 +125,7 @@ pub fn start(parts: Parts) -> Result<Scheduler> {
         ready.store(false, Ordering::Release);
         live.close();
     };
-    if std::env::var("HELVE_RUNTIME").is_ok_and(|v| v == "shared") {
-        supervisor.spawn_vital("scheduler", work);
-    } else {
-        supervisor.spawn_apart("scheduler", work)?;
-    }
+    supervisor.spawn_apart("scheduler", work)?;
     Ok(scheduler)
 }
 
