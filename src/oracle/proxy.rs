@@ -289,9 +289,14 @@ impl<'a> Session<'a> {
                     Some(Fate::Aborted) | None => return Ok(()),
                 }
             }
-            Way::While(order) => match self.cut_while_executing(first, order).await? {
-                Some(fate) => fate,
-                None => return Ok(()),
+            Way::While(order) => match self.hold(first).await? {
+                Some(side) => self.cut_while_executing(&side, order).await?,
+                // A statement that needs no lock, about workers or a pause, is left alone: the lane would only send it
+                // again and again.
+                None => {
+                    drop(armed);
+                    return Box::pin(self.pass()).await;
+                }
             },
         };
         let _ = armed.fired.send(fate);
@@ -337,15 +342,21 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Makes the statement wait for a lock, takes the engine's side away, and says how the statement ended.
-    async fn cut_while_executing(mut self, first: Message, order: First) -> std::io::Result<Option<Fate>> {
-        let Ok(side) = store::connect(&self.control.direct, &self.control.supervisor).await else { return Ok(None) };
-        let locked =
-            side.batch_execute("set lock_timeout = '5s'; begin; lock table open_run in share row exclusive mode").await;
+    /// Passes a statement on that comes to wait for a lock. The connection that holds the lock; `None`: it never waited.
+    async fn hold(&mut self, first: Message) -> std::io::Result<Option<tokio_postgres::Client>> {
+        let side = store::connect(&self.control.direct, &self.control.supervisor).await.ok();
+        let lock = "set lock_timeout = '5s'; begin; lock table open_run in share row exclusive mode";
+        let locked = match &side {
+            Some(side) => side.batch_execute(lock).await.is_ok(),
+            None => false,
+        };
         self.forward(first, true).await?;
-        if locked.is_err() || !waits_for_lock(&side, self.pid).await {
-            return Ok(None);
-        }
+        let Some(side) = side.filter(|_| locked) else { return Ok(None) };
+        Ok(if waits_for_lock(&side, self.pid).await { Some(side) } else { None })
+    }
+
+    /// Takes the engine's side of a statement away that waits for a lock of `side`, and says how the statement ended.
+    async fn cut_while_executing(self, side: &tokio_postgres::Client, order: First) -> std::io::Result<Fate> {
         self.control.shut.send_replace(order == First::Statement);
         // A reset, as from a machine that is gone: the engine knows at once.
         self.client.set_zero_linger()?;
@@ -363,7 +374,7 @@ impl<'a> Session<'a> {
             }
         };
         self.control.shut.send_replace(false);
-        Ok(Some(fate))
+        Ok(fate)
     }
 }
 

@@ -61,6 +61,8 @@ pub(super) struct BatchDone {
     /// Transitions that something of theirs alone holds up, a row that somebody has locked: the lane goes on without
     /// them, and they are tried again by themselves.
     pub aside: Vec<Job>,
+    /// They had been set aside before.
+    pub again: bool,
     /// Another process owns everything now.
     pub fenced: bool,
 }
@@ -159,7 +161,7 @@ impl LaneWriter {
 
     /// Tries what was set aside once more: all of it, and when that fails the first of it alone.
     pub async fn run_aside(&mut self, jobs: Vec<Job>) -> BatchDone {
-        let mut done = BatchDone::default();
+        let mut done = BatchDone { again: true, ..BatchDone::default() };
         self.wait_for_locks(SHORT_LOCK).await;
         let together = if jobs.len() > 1 { self.attempt(&jobs, &mut done).await } else { Err(not_connected()) };
         match together {

@@ -54,7 +54,7 @@ impl LaneSlot {
         self.running = None;
         self.waiting.landed(now);
         if !self.aside.is_empty() || !done.aside.is_empty() {
-            self.aside.put(std::mem::take(&mut done.aside), !done.results.is_empty(), now);
+            self.aside.put(std::mem::take(&mut done.aside), done.again && !done.results.is_empty(), now);
         }
     }
 

@@ -164,7 +164,7 @@ both_ways! {
         .await;
         assert!(unready["detail"].as_str().unwrap().contains("committed for 5 s"), "{unready}");
         lock.rollback().await.unwrap();
-        // What was set aside is tried again after at most 10 s.
+        // What was set aside is tried again after at most 4 s.
         until_within("both runs are there", Duration::from_secs(20), || async {
             let (_, list) = engine.get("/v1/runs?workflow=work").await;
             (list["items"].as_array()?.len() == 2).then_some(())
