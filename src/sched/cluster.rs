@@ -380,8 +380,10 @@ impl Cluster {
         let places = self.holdings.places(&self.nodes, self.parts.node);
         let gone = |n: &NodeView| n.id != self.parts.node && !n.shards.is_empty() && looks_gone(n);
         let known = !places.iter().any(|place| matches!(place, Place::Nowhere)) && !self.nodes.iter().any(gone);
+        // Before anybody wakes up by the directory: background work asks for both.
+        let first = known && !self.parts.ready.swap(true, Ordering::AcqRel);
         self.parts.directory.set(places);
-        if known && !self.parts.ready.swap(true, Ordering::AcqRel) {
+        if first {
             let here = self.holdings.of(Holding::Here).len();
             info!(node = %self.parts.node, shards = here, "the engine takes work");
         }
