@@ -1,7 +1,7 @@
 //! Logs: to standard error, as text for a person or as JSON for a collector.
 //!
 //! Nobody who logs waits for the reader of standard error: lines go through a bounded queue to a thread that writes
-//! them ([`queue`]).
+//! them (`telemetry/queue.rs`).
 
 mod filter;
 mod json;

@@ -88,7 +88,7 @@ fn lock_timeout(patience: Duration) -> String {
 }
 
 impl LaneConnection {
-    /// The end of the connection while no statement is underway: see [`crate::db::driven`]. `look`: also one that
+    /// The end of the connection while no statement is underway: see `db/driven.rs`. `look`: also one that
     /// nothing has told of.
     pub fn poll_ended(&mut self, cx: &Context<'_>, look: bool) -> Poll<()> {
         if look { self.driven.driver.look(cx) } else { self.driven.driver.poll_ended(cx) }
