@@ -159,7 +159,7 @@ pub const INSTRUCTIONS: &[Limit] = &[
     near("frames: write assign with a task", 4_437.0, 4.0),
     near("frames: write assign with 100 tasks", 264_837.0, 4.0),
     near("frames: write stored with a result", 1_879.0, 4.0),
-    near("frames: read received with a task", 7_504.0, 4.0),
-    near("frames: read result with a result", 16_850.0, 4.0),
+    near("frames: read received with a task", 7_996.0, 4.0),
+    near("frames: read result with a result", 17_633.0, 4.0),
     near("frames: read result with 100 results", 1_435_578.0, 4.0),
 ];

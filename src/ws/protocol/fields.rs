@@ -20,10 +20,9 @@ impl<'a, const N: usize> Fields<'a, N> {
     /// Reads `text`, which stands at the JSON pointer `at`. A known field that stands twice is an error:
     /// two readers could disagree on which of them counts.
     pub(super) fn read(text: &'a str, names: [&'static str; N], at: String) -> Result<Self, Fault> {
-        let mut deserializer = serde_json::Deserializer::from_str(text);
-        let values = Object(&names)
-            .deserialize(&mut deserializer)
-            .and_then(|values| deserializer.end().map(|()| values))
+        let values = values(text, &names, Names::Texts)
+            // A name with half an emoji is one that nobody knows, and no reason to refuse the whole.
+            .or_else(|_| values(text, &names, Names::Bytes))
             .map_err(|err| Fault::bad_frame(&at, format!("expected an object: {}", without_position(&err))))?;
         Ok(Self { names, values, at })
     }
@@ -96,7 +95,24 @@ fn without_position(err: &serde_json::Error) -> String {
     }
 }
 
-struct Object<'n, const N: usize>(&'n [&'static str; N]);
+fn values<'a, const N: usize>(
+    text: &'a str,
+    names: &[&'static str; N],
+    read: Names,
+) -> serde_json::Result<[Option<&'a RawValue>; N]> {
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    let values = Object(names, read).deserialize(&mut deserializer)?;
+    deserializer.end().map(|()| values)
+}
+
+/// How the names of fields are read: as texts costs half as much, as bytes takes those that are no text.
+#[derive(Clone, Copy)]
+enum Names {
+    Texts,
+    Bytes,
+}
+
+struct Object<'n, const N: usize>(&'n [&'static str; N], Names);
 
 impl<'de, const N: usize> DeserializeSeed<'de> for Object<'_, N> {
     type Value = [Option<&'de RawValue>; N];
@@ -115,7 +131,7 @@ impl<'de, const N: usize> Visitor<'de> for Object<'_, N> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut values = [None; N];
-        while let Some(known) = map.next_key_seed(Name(self.0))? {
+        while let Some(known) = map.next_key_seed(Name(self.0, self.1))? {
             let Some(index) = known else {
                 map.next_value::<IgnoredAny>()?;
                 continue;
@@ -128,14 +144,16 @@ impl<'de, const N: usize> Visitor<'de> for Object<'_, N> {
     }
 }
 
-struct Name<'n, const N: usize>(&'n [&'static str; N]);
+struct Name<'n, const N: usize>(&'n [&'static str; N], Names);
 
 impl<'de, const N: usize> DeserializeSeed<'de> for Name<'_, N> {
     type Value = Option<usize>;
 
     fn deserialize<D: Deserializer<'de>>(self, d: D) -> Result<Self::Value, D::Error> {
-        // As bytes: a name with half an emoji is one that nobody knows, and no reason to refuse the whole.
-        d.deserialize_bytes(self)
+        match self.1 {
+            Names::Texts => d.deserialize_str(self),
+            Names::Bytes => d.deserialize_bytes(self),
+        }
     }
 }
 
@@ -144,6 +162,10 @@ impl<const N: usize> Visitor<'_> for Name<'_, N> {
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a field name")
+    }
+
+    fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
+        Ok(self.0.iter().position(|n| *n == name))
     }
 
     fn visit_bytes<E>(self, name: &[u8]) -> Result<Self::Value, E> {
