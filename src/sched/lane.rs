@@ -246,7 +246,12 @@ impl LaneWriter {
         while failed < ALONE || landed {
             let Some(job) = jobs.next() else { return Ok(Vec::new()) };
             let one = [job];
-            let outcome = self.attempt(&one, done).await;
+            let mut outcome = self.attempt(&one, done).await;
+            if matches!(outcome, Err(LaneError::NoWeek(_))) {
+                // Another one may have been guilty when they went together: this one may still have its week made.
+                self.make_weeks(&one).await;
+                outcome = self.attempt(&one, done).await;
+            }
             let [job] = one;
             failed += 1;
             match outcome {
