@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::error::Category;
 use serde_json::value::RawValue;
 use serde_path_to_error::{Path, Segment};
+use tokio::runtime::{Handle, RuntimeFlavor};
 
 use super::ApiState;
 use super::media;
@@ -24,6 +25,9 @@ use crate::ops::auth::TenantScope;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// What a request holds beside its body: what is parsed, the connection, the answer.
 const REQUEST: usize = 4 << 10;
+/// A body from this size on is parsed while other threads take over what this one had to do: a megabyte keeps a
+/// processor busy for a millisecond or two, and to hand over takes some 20 us.
+const LONG: usize = 64 << 10;
 
 /// The bytes of a JSON body, within the limit. Parsed by the handler, so that parts of it can be passed on as they are.
 /// They count against the tenant's share until the last part is dropped.
@@ -114,7 +118,13 @@ pub async fn collect(head: &Parts, body: Body, state: &ApiState) -> Result<Bytes
 /// # Errors
 /// `Malformed`, `UnknownField`, `MissingField`, `InvalidField` or `TooDeep`, with the field's JSON pointer.
 pub fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T> {
-    parse_part("", text(body)?)
+    aside(body.len(), || parse_part("", text(body)?))
+}
+
+/// Does what takes a time that grows with `size`, without holding up the other requests of this thread.
+fn aside<T>(size: usize, work: impl FnOnce() -> T) -> T {
+    let shared = Handle::try_current().is_ok_and(|h| h.runtime_flavor() == RuntimeFlavor::MultiThread);
+    if size >= LONG && shared { tokio::task::block_in_place(work) } else { work() }
 }
 
 /// The text of a body.
@@ -132,9 +142,11 @@ pub fn text(body: &[u8]) -> Result<&str> {
 /// # Errors
 /// As [`parse`].
 pub fn parse_list(body: &[u8]) -> Result<Vec<&RawValue>> {
-    serde_json::from_str(text(body)?).map_err(|error| match error.classify() {
-        Category::Data => Error::field("", "expected a JSON list"),
-        _ => explain(String::new(), &error),
+    aside(body.len(), || {
+        serde_json::from_str(text(body)?).map_err(|error| match error.classify() {
+            Category::Data => Error::field("", "expected a JSON list"),
+            _ => explain(String::new(), &error),
+        })
     })
 }
 

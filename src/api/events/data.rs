@@ -9,7 +9,7 @@ use bytes::Bytes;
 use serde_json::value::RawValue;
 
 use crate::api::media;
-use crate::domain::json::Payload;
+use crate::domain::json::{Payload, string_end};
 use crate::domain::limits::Limits;
 use crate::error::{Error, Result};
 
@@ -83,7 +83,7 @@ fn normal_text(text: &[u8]) -> Vec<u8> {
     while let Some((&byte, after)) = rest.split_first() {
         match byte {
             b'"' => {
-                let (token, after) = rest.split_at(string_end(rest));
+                let (token, after) = rest.split_at(string_end(rest, 0));
                 match serde_json::from_slice::<String>(token).ok().and_then(|text| serde_json::to_vec(&text).ok()) {
                     Some(same) => out.extend_from_slice(&same),
                     // A lone surrogate is no text, and is passed on.
@@ -98,19 +98,6 @@ fn normal_text(text: &[u8]) -> Vec<u8> {
         rest = after;
     }
     out
-}
-
-/// Where a string ends that begins here.
-fn string_end(text: &[u8]) -> usize {
-    let mut at = 1;
-    while let Some(byte) = text.get(at) {
-        match byte {
-            b'\\' => at += 2,
-            b'"' => return at + 1,
-            _ => at += 1,
-        }
-    }
-    text.len()
 }
 
 #[cfg(test)]
