@@ -6,8 +6,9 @@ mod play;
 
 use divan::counter::ItemsCount;
 use divan::{AllocProfiler, Bencher, black_box};
-use helve::domain::status::RunStatus;
-use helve::sched::core::Command;
+use helve_core::Command;
+use helve_domain::status::RunStatus;
+
 use play::Play;
 
 #[global_allocator]

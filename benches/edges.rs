@@ -7,11 +7,12 @@ mod samples;
 
 use divan::counter::{BytesCount, ItemsCount};
 use divan::{AllocProfiler, Bencher, black_box};
-use helve::clock::Timestamp;
 use helve::db::lane::{CreateRows, FinishRows};
-use helve::domain::limits::Limits;
-use helve::sched::core::Row;
 use helve::ws::frames;
+use helve_core::Row;
+use helve_domain::clock::Timestamp;
+use helve_domain::limits::Limits;
+
 use play::Play;
 
 #[global_allocator]

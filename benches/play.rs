@@ -5,17 +5,17 @@ use std::mem;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use helve::clock::Timestamp;
 use helve::config::Scheduling;
-use helve::domain::definition::{Spec, WorkflowDefinition};
-use helve::domain::delivery::{Attempt, Outcome, Outgoing, WorkerInfo};
-use helve::domain::json::Payload;
-use helve::domain::status::RunStatus;
-use helve::id::{RunId, SessionId, TenantId, WorkerId};
-use helve::sched::core::{
+use helve_core::{
     Answer, Body, Command, Context, Effect, NewRunRow, NewSession, OpenRow, Row, RowOutcome, Settings, Shard, Ticket,
     Transport, WorkerMessage, Write,
 };
+use helve_domain::clock::Timestamp;
+use helve_domain::definition::{Spec, WorkflowDefinition};
+use helve_domain::delivery::{Attempt, Outcome, Outgoing, WorkerInfo};
+use helve_domain::id::{RunId, SessionId, TenantId, WorkerId};
+use helve_domain::json::Payload;
+use helve_domain::status::RunStatus;
 
 /// The size of an input, as in `helve bench`.
 pub const PAYLOAD: usize = 200;
@@ -229,8 +229,8 @@ impl Play {
     }
 
     /// The queue of the one action.
-    pub fn queue(&self) -> helve::sched::core::QueueKey {
-        helve::sched::core::QueueKey::of(self.tenant, self.spec.action.clone())
+    pub fn queue(&self) -> helve_core::QueueKey {
+        helve_core::QueueKey::of(self.tenant, self.spec.action.clone())
     }
 
     /// What the core wants written for a new run and for its end, as one batch of each has it.

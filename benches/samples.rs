@@ -4,13 +4,13 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use bytes::Bytes;
-use helve::clock::Timestamp;
-use helve::domain::delivery::{Assignment, Attempt, Outgoing};
-use helve::domain::json::Payload;
-use helve::domain::limits::Limits;
-use helve::domain::status::RunStatus;
-use helve::id::RunId;
 use helve::ws::frames;
+use helve_domain::clock::Timestamp;
+use helve_domain::delivery::{Assignment, Attempt, Outgoing};
+use helve_domain::id::RunId;
+use helve_domain::json::Payload;
+use helve_domain::limits::Limits;
+use helve_domain::status::RunStatus;
 
 use crate::play;
 

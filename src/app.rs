@@ -4,19 +4,20 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use helve_domain::clock::Clock;
+use helve_domain::error::{Error, Result};
+use helve_domain::id::NodeId;
+use helve_domain::limits::Limits;
+use helve_supervisor::Supervisor;
 use tokio::net::TcpSocket;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::api::server::{Connections, Patience, Server};
 use crate::api::{self, ApiState, Observed, Readiness};
-use crate::clock::Clock;
 use crate::config::Config;
 use crate::db::{Pool, home, migrate};
-use crate::domain::limits::Limits;
-use crate::error::{Error, Result};
 use crate::forward::{self, Forwarder};
-use crate::id::NodeId;
 use crate::jobs;
 use crate::metrics::Metrics;
 use crate::ops::auth::Authenticator;
@@ -25,7 +26,6 @@ use crate::ops::retention::{self, Retention};
 use crate::ops::tickets::Tickets;
 use crate::sched::{self, Scheduler};
 use crate::share::Shares;
-use crate::supervisor::Supervisor;
 use crate::traces::{self, Tracer};
 use crate::ws::{self, WsState};
 

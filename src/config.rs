@@ -3,36 +3,10 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::domain::limits::Limits;
-use crate::domain::trace::Sampler;
-
-/// A value that never shows itself in logs.
-#[derive(Clone)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Wraps a secret.
-    pub fn new(value: impl Into<String>) -> Self {
-        Self(value.into())
-    }
-
-    /// The value, for the one place that needs it.
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("[redacted]")
-    }
-}
-
-impl serde::Serialize for Secret {
-    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        s.serialize_str("[redacted]")
-    }
-}
+use helve_domain::limits::Limits;
+use helve_domain::secret::Secret;
+use helve_domain::trace::Sampler;
+use helve_postgres::Database;
 
 /// Everything that a running engine needs to know.
 #[derive(Debug, Clone, serde::Serialize)]
@@ -54,25 +28,6 @@ pub struct Config {
     pub takeover: bool,
 }
 
-/// Where PostgreSQL is and how it is used.
-#[derive(Debug, Clone, serde::Serialize)]
-pub struct Database {
-    /// A `postgres://` URL, with `sslmode` up to `verify-full`.
-    pub url: Secret,
-    /// Connections for reads and everything that is not a lane. Lanes and the lease have their own.
-    pub pool_size: u32,
-    /// The longest that a read may take.
-    #[serde(serialize_with = "crate::domain::duration::as_text")]
-    pub statement_timeout: Duration,
-}
-
-impl Database {
-    /// The database at `url` with every default.
-    pub fn at(url: impl Into<String>) -> Self {
-        Self { url: Secret::new(url), pool_size: 8, statement_timeout: Duration::from_secs(10) }
-    }
-}
-
 /// The HTTP entry.
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct Http {
@@ -84,7 +39,7 @@ pub struct Http {
     /// Connections at once, sockets included.
     pub connections: usize,
     /// How long a stop waits for requests and workers before it cuts them.
-    #[serde(serialize_with = "crate::domain::duration::as_text")]
+    #[serde(serialize_with = "helve_domain::duration::as_text")]
     pub drain: Duration,
     /// Worker sockets that one tenant may hold; one more is closed with 4429.
     pub sockets_per_tenant: usize,
@@ -135,25 +90,25 @@ pub struct Scheduling {
     /// Triggers that wait for a commit, over all tenants; past it a trigger is refused with 429.
     pub pending: usize,
     /// How long a lost worker keeps its attempts.
-    #[serde(serialize_with = "crate::domain::duration::as_text")]
+    #[serde(serialize_with = "helve_domain::duration::as_text")]
     pub grace: Duration,
     /// An assignment that was not confirmed is sent again after this time, and after twice of it; after
     /// three times of it, it is taken back.
-    #[serde(serialize_with = "crate::domain::duration::as_text")]
+    #[serde(serialize_with = "helve_domain::duration::as_text")]
     pub ack: Duration,
     /// How long a cancelled or timed-out attempt may hold its slot.
-    #[serde(serialize_with = "crate::domain::duration::as_text")]
+    #[serde(serialize_with = "helve_domain::duration::as_text")]
     pub cancel_grace: Duration,
     /// Times that a run may be taken back from lost workers before it fails as `worker_lost`.
     pub redeliveries: i32,
     /// Silence on a socket after which the worker counts as gone.
-    #[serde(serialize_with = "crate::domain::duration::as_text")]
+    #[serde(serialize_with = "helve_domain::duration::as_text")]
     pub silence: Duration,
     /// What workers are told as the longest time between two frames.
-    #[serde(serialize_with = "crate::domain::duration::as_text")]
+    #[serde(serialize_with = "helve_domain::duration::as_text")]
     pub heartbeat: Duration,
     /// How long one node's lease lasts without renewal.
-    #[serde(serialize_with = "crate::domain::duration::as_text")]
+    #[serde(serialize_with = "helve_domain::duration::as_text")]
     pub lease: Duration,
 }
 
@@ -179,13 +134,13 @@ impl Default for Scheduling {
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct Retention {
     /// Finished runs and events. Whole weeks are dropped, so a run may stay a week longer.
-    #[serde(serialize_with = "crate::domain::duration::as_text")]
+    #[serde(serialize_with = "helve_domain::duration::as_text")]
     pub history: Duration,
     /// Idempotency keys.
-    #[serde(serialize_with = "crate::domain::duration::as_text")]
+    #[serde(serialize_with = "helve_domain::duration::as_text")]
     pub idempotency: Duration,
     /// Bulk jobs with their outcomes, after their end.
-    #[serde(serialize_with = "crate::domain::duration::as_text")]
+    #[serde(serialize_with = "helve_domain::duration::as_text")]
     pub jobs: Duration,
 }
 
@@ -204,7 +159,7 @@ pub struct Traces {
     /// Headers of these requests.
     pub headers: Vec<(String, Secret)>,
     /// How long a collector may take for one batch.
-    #[serde(serialize_with = "crate::domain::duration::as_text")]
+    #[serde(serialize_with = "helve_domain::duration::as_text")]
     pub timeout: Duration,
     /// What the engine calls itself.
     pub service_name: String,
@@ -217,7 +172,7 @@ pub struct Traces {
     /// Spans of one batch.
     pub batch: usize,
     /// How long a finished span waits for others.
-    #[serde(serialize_with = "crate::domain::duration::as_text")]
+    #[serde(serialize_with = "helve_domain::duration::as_text")]
     pub delay: Duration,
 }
 

@@ -3,9 +3,9 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use helve_domain::delivery::{Assignment, Outgoing};
 use tokio::sync::Notify;
 
-use crate::domain::delivery::{Assignment, Outgoing};
 use crate::share::Held;
 
 /// Frames of tasks that may wait for one socket.
@@ -181,12 +181,13 @@ impl Drop for Inbox {
 
 #[cfg(test)]
 mod tests {
+    use helve_domain::clock::Timestamp;
+    use helve_domain::delivery::{Attempt, Reason};
+    use helve_domain::id::{RunId, TenantId};
+    use helve_domain::json::Payload;
+    use helve_domain::status::RunStatus;
+
     use super::*;
-    use crate::clock::Timestamp;
-    use crate::domain::delivery::{Attempt, Reason};
-    use crate::domain::json::Payload;
-    use crate::domain::status::RunStatus;
-    use crate::id::{RunId, TenantId};
     use crate::share::Shares;
 
     fn held() -> Held {

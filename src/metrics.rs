@@ -6,7 +6,7 @@ pub mod text;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::clock::Timestamp;
+use helve_domain::clock::Timestamp;
 
 /// Upper bounds of durations, in microseconds.
 const MICROS: &[u64] = &[

@@ -5,9 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-
-use crate::error::{Error, Result};
-use crate::id::TenantId;
+use helve_domain::error::{Error, Result};
+use helve_domain::id::TenantId;
 
 /// What each tenant holds of the engine's memory. Clones share one account.
 #[derive(Clone)]
@@ -121,10 +120,10 @@ impl AsRef<[u8]> for Kept {
 
 #[cfg(test)]
 mod tests {
+    use helve_domain::clock::Timestamp;
     use proptest::prelude::*;
 
     use super::*;
-    use crate::clock::Timestamp;
 
     fn tenants() -> [TenantId; 3] {
         [1, 2, 3].map(|n| TenantId::generate(Timestamp::from_micros(n * 1_000_000)))

@@ -8,18 +8,19 @@ use std::process::Command;
 use std::time::Duration;
 
 use helve::app::App;
-use helve::client::frames::Task;
-use helve::client::{Handler, Http, Options, worker};
-use helve::clock::Clock;
-use helve::config::{Config, Database, Http as HttpConfig, Retention, Scheduling, Traces};
-use helve::db::embedded::{self, Cluster};
+use helve::config::{Config, Http as HttpConfig, Retention, Scheduling, Traces};
 use helve::db::{Pool, migrate};
-use helve::domain::delivery::Outcome;
-use helve::domain::json::Payload;
-use helve::domain::limits::Limits;
-use helve::domain::scope::Scopes;
 use helve::ops::tokens::NewToken;
 use helve::ops::{tenants, tokens};
+use helve_client::frames::Task;
+use helve_client::{Handler, Http, Options, worker};
+use helve_domain::clock::Clock;
+use helve_domain::delivery::Outcome;
+use helve_domain::json::Payload;
+use helve_domain::limits::Limits;
+use helve_domain::scope::Scopes;
+use helve_postgres::Database;
+use helve_postgres::cluster::{Cluster, Options as ClusterOptions};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -64,11 +65,8 @@ pub fn measure() -> Vec<(String, f64)> {
 }
 
 async fn start() -> (Cluster, App, String) {
-    let options = embedded::Options {
-        durable: false,
-        guard: Some(env!("CARGO_BIN_EXE_helve").into()),
-        ..embedded::Options::default()
-    };
+    let options =
+        ClusterOptions { durable: false, guard: Some(env!("CARGO_BIN_EXE_helve").into()), ..ClusterOptions::default() };
     let cluster = Cluster::start(options).await.unwrap();
     cluster.create_database("counts", None).await.unwrap();
     let database = Database::at(cluster.url("counts"));

@@ -15,8 +15,8 @@ use std::alloc::System;
 use std::hint::black_box;
 use std::process::ExitCode;
 
-use helve::domain::limits::Limits;
 use helve::ws::frames;
+use helve_domain::limits::Limits;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
 use play::Play;
@@ -52,7 +52,7 @@ fn lives(mut play: Play, n: usize) {
     (0..n).for_each(|_| play.life());
 }
 
-fn written(message: &helve::domain::delivery::Outgoing, n: usize) {
+fn written(message: &helve_domain::delivery::Outgoing, n: usize) {
     let limits = Limits::default();
     (0..n).for_each(|_| frames::write(black_box(message), &limits, |frame| drop(black_box(frame))));
 }

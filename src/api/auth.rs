@@ -5,11 +5,11 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use axum::middleware::Next;
 use axum::response::Response;
+use helve_domain::error::{Error, Result};
+use helve_domain::scope::Scope;
 
 use super::ApiState;
 use super::problem::ApiError;
-use crate::domain::scope::Scope;
-use crate::error::{Error, Result};
 use crate::ops::auth::TenantScope;
 
 /// Lets a request through with the scope of its token. Stands before all of `/v1`: a handler that forgets to ask for

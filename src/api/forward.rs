@@ -5,13 +5,13 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::http::HeaderValue;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use helve_domain::error::Error;
+use helve_domain::id::TenantId;
 
 use super::ApiState;
 use super::json;
 use super::problem::ApiError;
-use crate::error::Error;
 use crate::forward::{NOT_OWNER, Outgoing, Sender};
-use crate::id::TenantId;
 use crate::ops::auth::TenantScope;
 
 /// What reads the database alone: every engine answers it, also while a shard has no owner. Everything else touches the

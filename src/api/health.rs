@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use axum::extract::State;
 use axum::response::Response;
+use helve_domain::error::{Error, Result};
 use serde::Serialize;
 use tokio::sync::Mutex;
 use utoipa::ToSchema;
@@ -13,7 +14,6 @@ use super::ApiState;
 use super::json;
 use super::problem::{ApiError, Problem};
 use crate::db;
-use crate::error::{Error, Result};
 
 /// How long an answer of the database counts. These routes are open to everybody: asked a thousand times a second
 /// they still ask the database once.

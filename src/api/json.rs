@@ -8,6 +8,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use helve_domain::error::{Code, Error, Result};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::{Deserialize, Serialize};
 use serde_json::error::Category;
@@ -18,7 +19,6 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 use super::ApiState;
 use super::media;
 use super::problem::ApiError;
-use crate::error::{Code, Error, Result};
 use crate::ops::auth::TenantScope;
 
 /// How long a client may take to send its body.

@@ -1,6 +1,6 @@
 //! Media types of bodies and of what events carry: texts are UTF-8, and that may be said or left out.
 
-use crate::error::{Code, Error, Result};
+use helve_domain::error::{Code, Error, Result};
 
 /// A media type without its parameters.
 pub fn essence(media: &str) -> &str {

@@ -4,13 +4,12 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use bytes::Bytes;
+use helve_domain::error::{Error, Result};
+use helve_domain::json::Payload;
+use helve_domain::limits::Limits;
+use helve_domain::name;
 use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
-
-use crate::domain::json::Payload;
-use crate::domain::limits::Limits;
-use crate::domain::name;
-use crate::error::{Error, Result};
 
 /// A flat object of strings without a key twice.
 #[derive(Debug, Default)]

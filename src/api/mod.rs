@@ -31,15 +31,15 @@ use std::sync::Arc;
 use axum::extract::Request;
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
+use helve_domain::clock::Clock;
+use helve_domain::error::{Code, Error};
+use helve_domain::limits::Limits;
 use tokio_util::sync::CancellationToken;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::clock::Clock;
 use crate::db::Pool;
-use crate::domain::limits::Limits;
-use crate::error::{Code, Error};
 use crate::forward::Forwarder;
 use crate::jobs::Jobs;
 use crate::ops::auth::Authenticator;

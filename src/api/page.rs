@@ -1,7 +1,7 @@
 //! Cursors: where a list goes on. Opaque to clients.
 
-use crate::error::{Code, Error, Result};
-use crate::id::TenantId;
+use helve_domain::error::{Code, Error, Result};
+use helve_domain::id::TenantId;
 
 /// Items of a page when the request does not say.
 pub const DEFAULT_LIMIT: usize = 50;
@@ -73,8 +73,9 @@ fn unhex(text: &str) -> Option<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use helve_domain::clock::Timestamp;
+
     use super::*;
-    use crate::clock::Timestamp;
 
     #[test]
     fn only_its_own_list_and_tenant_read_a_cursor() {

@@ -4,10 +4,10 @@ use std::str::FromStr;
 
 use axum::extract::{FromRequestParts, Path};
 use axum::http::request::Parts;
+use helve_domain::error::{Code, Error, Result};
+use helve_domain::id::ParseIdError;
 
 use super::problem::ApiError;
-use crate::error::{Code, Error, Result};
-use crate::id::ParseIdError;
 
 /// The one id of a path.
 pub struct Id<T>(pub T);

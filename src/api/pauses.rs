@@ -17,13 +17,14 @@ use utoipa::ToSchema;
 
 pub use view::{PauseView, ResumedView};
 
+use helve_domain::duration::Span;
+use helve_domain::error::{Error, Result};
+use helve_domain::pause::{Pause, Paused, RATES, REASON_BYTES, Target};
+
 use super::ApiState;
 use super::json::{self, JsonBody};
 use super::problem::ApiError;
 use crate::db;
-use crate::domain::duration::Span;
-use crate::domain::pause::{Pause, Paused, RATES, REASON_BYTES, Target};
-use crate::error::{Error, Result};
 use crate::ops::auth::TenantScope;
 use crate::sched::{PauseChange, PauseOrder};
 

@@ -2,10 +2,9 @@
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use helve_domain::error::{Code, Error};
 use serde::Serialize;
 use utoipa::ToSchema;
-
-use crate::error::{Code, Error};
 
 /// Media type of every error.
 pub const MEDIA_TYPE: &str = "application/problem+json";

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
+use helve_domain::clock::Timestamp;
+use helve_domain::error::{Code, Error, Result};
+use helve_domain::event::Pattern;
+use helve_domain::limits::Limits;
+use helve_domain::{duration, name};
 
 use super::page::DEFAULT_LIMIT;
 use super::problem::ApiError;
-use crate::clock::Timestamp;
-use crate::domain::event::Pattern;
-use crate::domain::limits::Limits;
-use crate::domain::{duration, name};
-use crate::error::{Code, Error, Result};
 
 /// The parameters of a request. Each is taken by name; what is left at the end is unknown and refused.
 #[derive(Debug)]

@@ -7,14 +7,14 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
+use helve_domain::clock::Timestamp;
+use helve_domain::error::{Code, Error};
 use tracing::Instrument;
 use tracing::field::Empty;
 
 use super::ApiState;
 use super::problem::ApiError;
 use super::trace;
-use crate::clock::Timestamp;
-use crate::error::{Code, Error};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const MAX_REQUEST_ID: usize = 128;
@@ -92,7 +92,7 @@ fn request_id(headers: &HeaderMap, now: Timestamp) -> HeaderValue {
     if let Some(given) = headers.get(REQUEST_ID).filter(harmless) {
         return given.clone();
     }
-    let fresh = crate::id::RequestId::generate(now).to_string();
+    let fresh = helve_domain::id::RequestId::generate(now).to_string();
     HeaderValue::from_str(&fresh).unwrap_or(HeaderValue::from_static("unknown"))
 }
 

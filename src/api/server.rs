@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
+use helve_supervisor::Supervisor;
 use hyper::body::{Body as _, Incoming};
 use hyper::header::EXPECT;
 use hyper::server::conn::http1;
@@ -23,8 +24,6 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 use tracing::{debug, info_span, warn};
-
-use crate::supervisor::Supervisor;
 
 /// Headers of one request.
 const MAX_HEADERS: usize = 64;

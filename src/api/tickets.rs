@@ -4,6 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use axum::extract::State;
 use axum::response::Response;
+use helve_domain::clock::Timestamp;
+use helve_domain::duration::Span;
+use helve_domain::ticket::MAX_LIFETIME;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -13,9 +16,6 @@ use super::json::{self, JsonBody};
 use super::metadata::Metadata;
 use super::problem::{ApiError, Problem};
 use super::query::Query;
-use crate::clock::Timestamp;
-use crate::domain::duration::Span;
-use crate::domain::ticket::MAX_LIFETIME;
 use crate::ops::tickets::{Made, NewTicket};
 
 /// A ticket to make: who the worker is for, and the most that it may be.

@@ -1,8 +1,7 @@
 //! Points in time as clients write them.
 
 use chrono::{DateTime, Utc};
-
-use crate::clock::Timestamp;
+use helve_domain::clock::Timestamp;
 
 /// Reads RFC 3339; `None` for anything else, and for years that no database holds.
 pub fn parse(text: &str) -> Option<Timestamp> {

@@ -3,12 +3,12 @@
 use axum::extract::MatchedPath;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
 use axum::response::Response;
+use helve_domain::clock::Timestamp;
+use helve_domain::id::TenantId;
+use helve_domain::span::{RequestSpan, Span, SpanOf};
+use helve_domain::trace::{SpanContext, SpanId, TraceId};
 
 use super::ApiState;
-use crate::clock::Timestamp;
-use crate::domain::span::{RequestSpan, Span, SpanOf};
-use crate::domain::trace::{SpanContext, SpanId, TraceId};
-use crate::id::TenantId;
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// What is traced: what a token is needed for. Probes and scrapes are not.

@@ -5,6 +5,9 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
+use helve_domain::clock::Timestamp;
+use helve_domain::id::WorkerId;
+use helve_domain::pause::Target;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -15,9 +18,6 @@ use super::page::Cursors;
 use super::pauses::PauseView;
 use super::problem::ApiError;
 use super::query::Query;
-use crate::clock::Timestamp;
-use crate::domain::pause::Target;
-use crate::id::WorkerId;
 use crate::sched::WorkerState;
 
 /// Slots of one kind.

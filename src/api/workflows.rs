@@ -3,6 +3,12 @@
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use helve_domain::clock::Timestamp;
+use helve_domain::definition::WorkflowDefinition;
+use helve_domain::error::{Error, Result};
+use helve_domain::json::Payload;
+use helve_domain::pause::{Paused, Target};
+use helve_domain::retention::Kept;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -14,13 +20,7 @@ use super::path::Name;
 use super::pauses::{self, PauseView};
 use super::problem::{ApiError, Problem};
 use super::query::Query;
-use crate::clock::Timestamp;
 use crate::db::workflows::{Version, Workflow};
-use crate::domain::definition::WorkflowDefinition;
-use crate::domain::json::Payload;
-use crate::domain::pause::{Paused, Target};
-use crate::domain::retention::Kept;
-use crate::error::{Error, Result};
 use crate::ops::retention::OfTenant;
 
 /// A workflow and its current version.

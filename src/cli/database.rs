@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use super::settings;
-use crate::config::{Database, Secret};
+use helve_domain::error::{Error, Result};
+use helve_domain::secret::Secret;
+use helve_postgres::Database;
+
 use crate::db::Pool;
 use crate::db::migrate;
-use crate::error::{Error, Result};
 
 /// The database of an operator.
 #[derive(Debug, Clone, clap::Args)]
@@ -27,7 +28,7 @@ pub(super) struct Tuning {
     database_pool_size: Option<u32>,
     /// The longest that a read may take
     #[arg(long, env = "HELVE_DATABASE_STATEMENT_TIMEOUT", value_name = "DURATION", hide_short_help = true)]
-    #[arg(value_parser = settings::span, help_heading = "Database")]
+    #[arg(value_parser = helve_terminal::args::span, help_heading = "Database")]
     database_statement_timeout: Option<Duration>,
 }
 

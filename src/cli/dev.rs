@@ -1,23 +1,26 @@
 //! `helve dev`: everything on one machine with one command.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
+use helve_domain::clock::Clock;
+use helve_domain::error::{Error, Result};
+use helve_domain::id::TenantId;
+use helve_domain::secret::Secret;
+use helve_postgres::cluster::{Cluster, Options};
+use helve_terminal::args::pg_setting;
+use helve_terminal::signals::Signals;
+use helve_terminal::{out, this_program};
 use tracing::{info, warn};
 
 use super::database::Tuning;
-use super::settings::{Settings, pg_setting};
-use super::signals::Signals;
-use super::{kept, out, serve};
+use super::settings::Settings;
+use super::{kept, serve};
 use crate::app::App;
-use crate::clock::Clock;
-use crate::config::{Config, Secret};
-use crate::db::embedded::{Cluster, Options};
+use crate::config::Config;
 use crate::db::home::Neighbours;
 use crate::db::{Pool, health, migrate};
-use crate::error::{Error, Result};
-use crate::id::TenantId;
 use crate::ops::tenants;
 
 /// The database of the engine on a private server.
@@ -103,7 +106,7 @@ pub(super) async fn run(args: Args) -> Result<()> {
         }
     };
     info!("stopping");
-    signals.unless_again(stop).await;
+    signals.unless_again(stop, crate::telemetry::flush).await;
     if failed { Err(failure()) } else { Ok(()) }
 }
 
@@ -163,16 +166,6 @@ pub(super) fn default_data_dir() -> Result<PathBuf> {
     let share = set("XDG_DATA_HOME").or_else(|| Some(set("HOME")?.join(".local/share")));
     let missing = || Error::Internal("neither XDG_DATA_HOME nor HOME is set: choose a --data-dir".to_owned());
     share.map(|dir| dir.join("helve")).ok_or_else(missing)
-}
-
-/// This program, to be started again. On Linux by the running file itself: it works also after a new
-/// build has replaced it.
-pub(super) fn this_program() -> Result<PathBuf> {
-    let own = Path::new("/proc/self/exe");
-    if own.exists() {
-        return Ok(own.to_owned());
-    }
-    std::env::current_exe().map_err(|e| Error::Internal(format!("this program cannot find itself: {e}")))
 }
 
 /// What a program reads that has started `helve dev --json`.

@@ -3,9 +3,8 @@
 use std::ffi::OsString;
 
 use clap::Subcommand;
-
-use crate::db::embedded::Guard;
-use crate::error::Result;
+use helve_domain::error::Result;
+use helve_postgres::cluster::Guard;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Internal {

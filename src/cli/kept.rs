@@ -5,14 +5,14 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use helve_domain::clock::Clock;
+use helve_domain::error::{Error, Result};
+use helve_domain::id::TenantId;
+use helve_domain::scope::Scopes;
+use helve_domain::secret::Secret;
 use sha2::{Digest, Sha256};
 
-use crate::clock::Clock;
-use crate::config::Secret;
 use crate::db::Pool;
-use crate::domain::scope::Scopes;
-use crate::error::{Error, Result};
-use crate::id::TenantId;
 use crate::ops::tokens::{self, NewToken};
 
 /// The token of an earlier start while it is valid, else a new one.

@@ -1,10 +1,11 @@
 //! `helve migrate`: the schema's changes.
 
+use helve_domain::error::Result;
+use helve_terminal::out;
+
 use super::database::DatabaseArgs;
-use super::out;
 use crate::db::home::Neighbours;
 use crate::db::migrate;
-use crate::error::Result;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {

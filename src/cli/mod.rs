@@ -1,17 +1,14 @@
 //! The command line: the only place that reads flags and the environment.
 
-pub mod bench;
-mod database;
+pub mod database;
 mod dev;
 mod internal;
 mod kept;
 mod migrate;
 mod openapi;
-mod out;
 mod remote;
 mod serve;
 mod settings;
-mod signals;
 mod tenant;
 mod token;
 mod traces;
@@ -20,8 +17,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{CommandFactory, Parser, Subcommand};
+use helve_domain::error::{Error, Result};
+use helve_terminal::out;
 
-use crate::error::{Error, Result};
 use crate::telemetry::{self, Format};
 
 /// A durable task and workflow engine over PostgreSQL
@@ -76,7 +74,7 @@ enum Command {
     /// Print the OpenAPI document of the REST interface
     Openapi,
     /// Measure this machine, or a running engine
-    Bench(Box<bench::Args>),
+    Bench(Box<helve_bench::Args>),
     /// What Helve starts itself with
     #[command(subcommand, hide = true)]
     Internal(internal::Internal),
@@ -133,7 +131,10 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::Jobs(args) => return Ok(args.run().await),
         Command::Profile(command) => return Ok(command.run()),
         Command::Openapi => openapi::run()?,
-        Command::Bench(args) => return bench::run(*args).await,
+        Command::Bench(args) => {
+            args.check().unwrap_or_else(|wrong| usage(wrong));
+            return helve_bench::run(*args).await;
+        }
         Command::Internal(internal) => internal.run()?,
     }
     Ok(ExitCode::SUCCESS)

@@ -2,18 +2,19 @@
 
 use std::net::SocketAddr;
 
+use helve_domain::clock::Clock;
+use helve_domain::error::{Error, Result};
+use helve_domain::limits::Limits;
+use helve_postgres::Database;
+use helve_terminal::out;
+use helve_terminal::signals::Signals;
 use tracing::info;
 
 use super::database::DatabaseArgs;
-use super::out;
 use super::settings::Settings;
-use super::signals::Signals;
 use crate::app::App;
-use crate::clock::Clock;
-use crate::config::{Config, Database, Http, Retention, Scheduling, Traces};
+use crate::config::{Config, Http, Retention, Scheduling, Traces};
 use crate::db::health;
-use crate::domain::limits::Limits;
-use crate::error::{Error, Result};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -74,6 +75,6 @@ pub(super) async fn serve(app: App, signals: &mut Signals) -> Result<()> {
         () = signals.next() => false,
     };
     info!("stopping");
-    signals.unless_again(app.stop()).await;
+    signals.unless_again(app.stop(), crate::telemetry::flush).await;
     if failed { Err(Error::Internal("stopped after a failure, see the log".to_owned())) } else { Ok(()) }
 }

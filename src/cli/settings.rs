@@ -2,26 +2,11 @@
 
 use std::time::Duration;
 
+use helve_domain::duration;
+use helve_domain::limits::Limits;
+
 use super::traces::TraceArgs;
 use crate::config::{Config, Http, MetricsAccess, Retention, Scheduling};
-use crate::domain::duration;
-use crate::domain::limits::Limits;
-
-/// Reads a duration of at least a millisecond.
-pub(super) fn span(text: &str) -> Result<Duration, String> {
-    let parsed = duration::parse_field("", text).map_err(|e| e.client_text())?;
-    if parsed < Duration::from_millis(1) { Err("must be longer than zero".to_owned()) } else { Ok(parsed) }
-}
-
-/// Reads `name=value`: a setting of a private PostgreSQL.
-pub(super) fn pg_setting(text: &str) -> Result<(String, String), String> {
-    let (name, value) = text.split_once('=').ok_or_else(|| format!("`{text}` is not NAME=VALUE"))?;
-    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'_' | b'.');
-    if name.is_empty() || !name.bytes().all(plain) || value.contains('\0') {
-        return Err(format!("`{name}` is not the name of a setting"));
-    }
-    Ok((name.to_owned(), value.to_owned()))
-}
 
 /// Reads a whole number from one on. Every number has an upper bound: past it the engine would break at something that
 /// is not its own, such as the size of a row of an index, and break for everybody.
@@ -44,7 +29,7 @@ where
 
 /// Reads a duration with an upper bound.
 fn up_to(most: Duration) -> impl Fn(&str) -> Result<Duration, String> + Clone {
-    move |text| match span(text)? {
+    move |text| match helve_terminal::args::span(text)? {
         longer if longer > most => Err(format!("must be at most {}", duration::format(most))),
         d => Ok(d),
     }
@@ -243,9 +228,10 @@ impl Settings {
 #[cfg(test)]
 mod tests {
     use clap::Parser;
+    use helve_postgres::Database;
 
     use super::*;
-    use crate::config::{Database, Traces};
+    use crate::config::Traces;
 
     #[derive(Debug, Parser)]
     struct Only {

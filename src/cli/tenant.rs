@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use clap::Subcommand;
+use helve_domain::clock::Clock;
+use helve_domain::duration;
+use helve_domain::error::Result;
+use helve_terminal::out;
 use serde_json::{Value, json};
 
 use super::database::DatabaseArgs;
-use super::out;
-use crate::clock::Clock;
-use crate::domain::duration;
-use crate::error::Result;
 use crate::ops::tenants;
 
 #[derive(Debug, Subcommand)]
@@ -46,7 +46,7 @@ pub(super) enum Tenant {
 
 /// Reads `default`, or a duration.
 fn keep(text: &str) -> std::result::Result<Keep, String> {
-    if text == "default" { Ok(Keep(None)) } else { super::settings::span(text).map(|keep| Keep(Some(keep))) }
+    if text == "default" { Ok(Keep(None)) } else { helve_terminal::args::span(text).map(|keep| Keep(Some(keep))) }
 }
 
 /// A retention; `None`: the engine's.

@@ -3,15 +3,15 @@
 use std::time::Duration;
 
 use clap::Subcommand;
+use helve_domain::clock::Clock;
+use helve_domain::error::{Error, Result};
+use helve_domain::id::{TenantId, TokenId};
+use helve_domain::scope::Scopes;
+use helve_terminal::out;
 use serde_json::{Value, json};
 
 use super::database::DatabaseArgs;
-use super::{out, settings};
-use crate::clock::Clock;
 use crate::db::Pool;
-use crate::domain::scope::Scopes;
-use crate::error::{Error, Result};
-use crate::id::{TenantId, TokenId};
 use crate::ops::tenants;
 use crate::ops::tokens::{self, NewToken, TokenInfo};
 
@@ -29,7 +29,7 @@ pub(super) enum Token {
         #[arg(long, default_value = "write,worker")]
         scopes: String,
         /// How long it is valid, such as 30d; at most 366d
-        #[arg(long, value_name = "DURATION", value_parser = settings::span, default_value = "90d")]
+        #[arg(long, value_name = "DURATION", value_parser = helve_terminal::args::span, default_value = "90d")]
         expires_in: Duration,
         #[command(flatten)]
         database: DatabaseArgs,

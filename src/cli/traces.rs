@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use helve_domain::secret::Secret;
+use helve_domain::trace::{Sampler, Share};
 use percent_encoding::percent_decode_str;
 
-use crate::config::{Secret, Traces};
-use crate::domain::trace::{Sampler, Share};
+use crate::config::Traces;
 use crate::traces::Target;
 
 /// What a general endpoint is continued with.

@@ -11,6 +11,9 @@ use diesel_async::pooled_connection::{
 };
 use diesel_async::{AsyncPgConnection, SimpleAsyncConnection};
 use futures_util::FutureExt;
+use helve_domain::error::{Error, Result};
+use helve_postgres::Database;
+use helve_postgres::target::Target;
 use tokio_postgres::config::{Host, SslMode, SslNegotiation};
 use tokio_postgres::tls::{MakeTlsConnect, NoTlsStream};
 use tokio_postgres::{Client, Connection, NoTls, Socket};
@@ -20,9 +23,6 @@ use tracing::{debug, warn};
 use super::driven::{Driven, Driver};
 use super::failure::{is_disconnected, map_error};
 use super::sqlstate::{self, LastState, Listened, Listening, Plainly};
-use super::target::Target;
-use crate::config::Database;
-use crate::error::{Error, Result};
 
 /// The longest that opening a connection, or waiting for one of the pool, may take.
 const PATIENCE: Duration = Duration::from_secs(5);

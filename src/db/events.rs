@@ -5,15 +5,15 @@ use std::fmt::Write as _;
 use bytes::Bytes;
 use diesel::QueryableByName;
 use diesel::sql_types::{Array, BigInt, Binary, Nullable, Text, Uuid as SqlUuid};
+use helve_domain::clock::Timestamp;
+use helve_domain::error::Result;
+use helve_domain::id::{EventId, RunId, TenantId};
+use helve_domain::json::Payload;
 use uuid::Uuid;
 
 use super::Pool;
 use super::page::{Binds, PAGE_BYTES, Page, load_page};
 use super::statement::statement;
-use crate::clock::Timestamp;
-use crate::domain::json::Payload;
-use crate::error::Result;
-use crate::id::{EventId, RunId, TenantId};
 
 /// An event as it was stored.
 #[derive(Debug, Clone)]

@@ -2,9 +2,8 @@
 
 use diesel::result::DatabaseErrorKind as Kind;
 use diesel::result::Error as Query;
+use helve_domain::error::Error;
 use tracing::{error, warn};
-
-use crate::error::Error;
 
 /// Messages, in the language C, of a server that goes down, comes up, or has no room. The driver's error
 /// reaches us without its SQLSTATE.
@@ -69,8 +68,9 @@ pub(in crate::db) fn map_write_error(e: Query) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use helve_domain::error::Code;
+
     use super::*;
-    use crate::error::Code;
 
     fn failed(kind: Kind, text: &str) -> Query {
         Query::DatabaseError(kind, Box::new(text.to_owned()))

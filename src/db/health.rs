@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use diesel::sql_types::{Bool, Integer, Text};
 use diesel_async::RunQueryDsl;
+use helve_domain::error::{Error, Result};
+use helve_postgres::Database;
 use tracing::warn;
 
 use super::connect::{self, Pool};
 use super::failure::map_error;
-use crate::config::Database;
-use crate::error::{Error, Result};
 
 /// Major versions that are tested.
 const TESTED: std::ops::RangeInclusive<i32> = 15..=18;

@@ -7,12 +7,12 @@ use diesel::QueryableByName;
 use diesel::result::QueryResult;
 use diesel::sql_types::{Array, BigInt, Bool, Nullable, Text};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use helve_domain::error::{Error, Result};
 use tracing::warn;
 
 use super::Pool;
 use super::failure::map_error;
 use super::statement::statement;
-use crate::error::{Error, Result};
 
 /// Every table of Helve. The first ones tell that a schema has Helve.
 const TABLES: [&str; 20] = [

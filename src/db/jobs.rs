@@ -5,16 +5,15 @@ mod rows;
 use std::time::Duration;
 
 use diesel_async::RunQueryDsl;
+use helve_domain::clock::Timestamp;
+use helve_domain::error::{Error, Result};
+use helve_domain::id::{JobId, NodeId, RunId, TenantId};
+use helve_domain::job::{ItemOutcome, JobKind, JobRequest, JobStatus};
 use uuid::Uuid;
 
 use super::Pool;
 use super::failure::map_write_error;
 use super::page::Page;
-use crate::clock::Timestamp;
-use crate::domain::job::{ItemOutcome, JobKind, JobRequest, JobStatus};
-use crate::error::{Error, Result};
-use crate::id::{JobId, NodeId, RunId, TenantId};
-
 use rows::{
     ByKey, Cancel, Claim, Expire, ExpireItems, Finish, Get, Insert, ItemRow, Items, KeyRow, List, MadeRow, Pending,
     Row, RunRow, Settle,

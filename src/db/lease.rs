@@ -7,14 +7,15 @@ use diesel::QueryableByName;
 use diesel::sql_types::{Array, BigInt, Bool, Double, SmallInt, Text};
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 use futures_util::StreamExt;
+use helve_domain::error::Result;
+use helve_domain::id::{NodeId, TenantId};
+use helve_domain::secret::Secret;
+use helve_postgres::Database;
 
 use super::connect::connect;
 use super::failure::map_error;
 use super::lane::terminate_backend;
 use super::statement::statement;
-use crate::config::{Database, Secret};
-use crate::error::Result;
-use crate::id::{NodeId, TenantId};
 
 type SqlUuid = diesel::sql_types::Uuid;
 

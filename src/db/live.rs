@@ -8,18 +8,18 @@ use diesel::query_builder::{Query, QueryFragment, QueryId};
 use diesel::sql_types::{Array, BigInt, Binary, Integer, Nullable, SmallInt, Text, Timestamptz, Uuid as SqlUuid};
 use diesel_async::AsyncPgConnection;
 use diesel_async::methods::LoadQuery;
+use helve_domain::clock::Timestamp;
+use helve_domain::error::{Error, Result};
+use helve_domain::id::{RunId, TenantId, WorkerId};
+use helve_domain::json::Payload;
+use helve_domain::live::{LogLevel, LogLine};
+use helve_domain::run::Losses;
+use helve_domain::status::RunStatus;
 use uuid::Uuid;
 
 use super::failure::map_error;
 use super::statement::statement;
 use super::{Pool, partitions};
-use crate::clock::Timestamp;
-use crate::domain::json::Payload;
-use crate::domain::live::{LogLevel, LogLine};
-use crate::domain::run::Losses;
-use crate::domain::status::RunStatus;
-use crate::error::{Error, Result};
-use crate::id::{RunId, TenantId, WorkerId};
 
 statement! {
     /// What is stored of some runs.

@@ -9,13 +9,13 @@ use diesel::sql_types::Text;
 use diesel_async::async_connection_wrapper::AsyncConnectionWrapper;
 use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
+use helve_domain::error::{Error, Result};
+use helve_postgres::Database;
 use tracing::{info, warn};
 
 use super::connect::{self, Pool};
 use super::home::{AUDIT_SCHEMA, Home, Neighbours};
 use super::statement::statement;
-use crate::config::Database;
-use crate::error::{Error, Result};
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations");
 /// Changes whose text names the schema of the audit views, which is another one in a database that has them already.

@@ -3,15 +3,15 @@
 use chrono::{DateTime, Utc};
 use diesel::QueryableByName;
 use diesel::sql_types::{Array, BigInt, Bool, Integer, SmallInt, Text, Timestamptz, Uuid as SqlUuid};
+use helve_domain::clock::Timestamp;
+use helve_domain::error::Result;
+use helve_domain::id::{EventId, RunId, TenantId};
+use helve_domain::live::{Change, Changed};
+use helve_domain::status::RunStatus;
 use uuid::Uuid;
 
 use super::Pool;
 use super::statement::statement;
-use crate::clock::Timestamp;
-use crate::domain::live::{Change, Changed};
-use crate::domain::status::RunStatus;
-use crate::error::Result;
-use crate::id::{EventId, RunId, TenantId};
 
 statement! {
     /// What was made since a time.

@@ -2,7 +2,6 @@
 
 pub mod connect;
 mod driven;
-pub mod embedded;
 pub mod events;
 mod failure;
 pub mod health;
@@ -16,7 +15,6 @@ pub mod missed;
 pub mod page;
 pub mod partitions;
 pub mod pauses;
-pub mod plain;
 pub mod queues;
 mod read;
 pub mod retention;
@@ -26,10 +24,8 @@ pub mod runs;
 pub mod scan;
 pub mod sqlstate;
 pub(crate) mod statement;
-mod target;
 pub mod tenants;
 pub mod tickets;
-mod tls;
 pub mod tokens;
 mod weeks;
 pub mod workflows;

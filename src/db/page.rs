@@ -6,12 +6,12 @@ use diesel::pg::Pg;
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
 use diesel::result::QueryResult;
 use diesel::sql_types::{Text, Timestamptz, Untyped, Uuid as SqlUuid};
+use helve_domain::clock::Timestamp;
+use helve_domain::error::{Error, Result};
 use uuid::Uuid;
 
 use super::Pool;
 use super::failure::{is_statement_timeout, map_error};
-use crate::clock::Timestamp;
-use crate::error::{Error, Result};
 
 /// Payload bytes after which a page ends early: its size stays bounded whatever the rows hold.
 pub(in crate::db) const PAGE_BYTES: usize = 8 << 20;

@@ -8,6 +8,8 @@ use diesel::QueryableByName;
 use diesel::result::QueryResult;
 use diesel::sql_types::{Array, Bool, Nullable, Text, Timestamptz, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
+use helve_domain::clock::Timestamp;
+use helve_domain::error::{Error, Result};
 use tracing::{debug, info, warn};
 use uuid::Uuid;
 
@@ -15,8 +17,6 @@ use super::Pool;
 use super::failure::map_error;
 use super::statement::statement;
 use super::weeks::{By, Week, first_id, time_of};
-use crate::clock::Timestamp;
-use crate::error::{Error, Result};
 
 const DAY: Duration = Duration::from_secs(24 * 3_600);
 /// How far ahead weeks are made.

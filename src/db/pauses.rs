@@ -5,15 +5,15 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use diesel::QueryableByName;
 use diesel::sql_types::{Array, BigInt, Double, Nullable, SmallInt, Text, Timestamptz, Uuid as SqlUuid};
+use helve_domain::change::PauseRow;
+use helve_domain::clock::Timestamp;
+use helve_domain::error::{Error, Result};
+use helve_domain::id::{TenantId, TokenId};
+use helve_domain::pause::{Pause, Paused, Resumed, Target};
 use uuid::Uuid;
 
 use super::Pool;
 use super::statement::statement;
-use crate::clock::Timestamp;
-use crate::domain::change::PauseRow;
-use crate::domain::pause::{Pause, Paused, Resumed, Target};
-use crate::error::{Error, Result};
-use crate::id::{TenantId, TokenId};
 
 statement! {
     /// Everything that is paused in these shards.

@@ -2,14 +2,14 @@
 
 use diesel::QueryableByName;
 use diesel::sql_types::{Array, BigInt, Nullable, Text};
+use helve_domain::clock::Timestamp;
+use helve_domain::error::Result;
+use helve_domain::id::TenantId;
+use helve_domain::run::Priority;
 use uuid::Uuid;
 
 use super::Pool;
 use super::statement::statement;
-use crate::clock::Timestamp;
-use crate::domain::run::Priority;
-use crate::error::Result;
-use crate::id::TenantId;
 
 type SqlUuid = diesel::sql_types::Uuid;
 

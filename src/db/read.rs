@@ -4,11 +4,11 @@ use diesel::query_builder::{Query, QueryFragment, QueryId};
 use diesel::{QueryableByName, pg::Pg, result::QueryResult};
 use diesel_async::methods::LoadQuery;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use helve_domain::error::Result;
 use tracing::debug;
 
 use super::Pool;
 use super::failure::{is_disconnected, map_error};
-use crate::error::Result;
 
 impl Pool {
     /// The rows of a read; once more on a fresh connection when it meets one that has just died.

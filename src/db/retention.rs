@@ -8,15 +8,15 @@ use diesel::QueryableByName;
 use diesel::result::QueryResult;
 use diesel::sql_types::{Array, BigInt, Binary, Nullable, SmallInt, Text, Timestamptz, Uuid as SqlUuid};
 use diesel_async::{RunQueryDsl, SimpleAsyncConnection};
+use helve_domain::clock::Timestamp;
+use helve_domain::error::Result;
+use helve_domain::id::{RunId, TenantId};
+use helve_domain::json::Payload;
 use uuid::Uuid;
 
 use super::Pool;
 use super::failure::{map_error, map_write_error};
 use super::statement::statement;
-use crate::clock::Timestamp;
-use crate::domain::json::Payload;
-use crate::error::Result;
-use crate::id::{RunId, TenantId};
 
 /// What a tenant or one of its workflows says.
 #[derive(Debug, Clone)]

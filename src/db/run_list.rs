@@ -4,15 +4,15 @@ use std::fmt::Write as _;
 
 use diesel::QueryableByName;
 use diesel::sql_types::BigInt;
+use helve_domain::clock::Timestamp;
+use helve_domain::error::Result;
+use helve_domain::id::{EventId, RunId, TenantId};
+use helve_domain::run::Run;
+use helve_domain::status::RunStatus;
 
 use super::Pool;
 use super::page::{Binds, PAGE_BYTES, Page, load_page};
 use super::runs::Row;
-use crate::clock::Timestamp;
-use crate::domain::run::Run;
-use crate::domain::status::RunStatus;
-use crate::error::Result;
-use crate::id::{EventId, RunId, TenantId};
 
 /// Which runs a list shows. Everything that is given must hold.
 #[derive(Debug, Clone, Default)]

@@ -4,15 +4,15 @@ use std::fmt::Write as _;
 
 use diesel::QueryableByName;
 use diesel::sql_types::{BigInt, Uuid as SqlUuid};
+use helve_domain::error::Result;
+use helve_domain::id::{NodeId, RunId, TenantId};
+use helve_domain::status::RunStatus;
 use uuid::Uuid;
 
 use super::Pool;
 use super::jobs::Job;
 use super::page::{Binds, load_page};
 use super::run_list::{RunFilter, conditions};
-use crate::domain::status::RunStatus;
-use crate::error::Result;
-use crate::id::{NodeId, RunId, TenantId};
 
 /// In which order a job takes its runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,16 +4,16 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use diesel::QueryableByName;
 use diesel::sql_types::{Binary, Integer, Nullable, SmallInt, Text, Timestamptz, Uuid as SqlUuid};
+use helve_domain::clock::Timestamp;
+use helve_domain::error::{Error, Result};
+use helve_domain::id::{EventId, RunId, TenantId, WorkerId};
+use helve_domain::json::Payload;
+use helve_domain::run::{Run, RunError};
+use helve_domain::status::RunStatus;
 use uuid::Uuid;
 
 use super::Pool;
 use super::statement::statement;
-use crate::clock::Timestamp;
-use crate::domain::json::Payload;
-use crate::domain::run::{Run, RunError};
-use crate::domain::status::RunStatus;
-use crate::error::{Error, Result};
-use crate::id::{EventId, RunId, TenantId, WorkerId};
 
 pub use super::run_list::{RunFilter, list};
 

@@ -7,18 +7,18 @@ use chrono::{DateTime, Utc};
 use diesel::QueryableByName;
 use diesel::sql_types::{Array, BigInt, Binary, Integer, Nullable, SmallInt, Text, Timestamptz};
 use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
+use helve_domain::change::{CreateKey, EndedRun, Stored, StoredRun, WorkerRow};
+use helve_domain::clock::Timestamp;
+use helve_domain::delivery::WorkerInfo;
+use helve_domain::error::{Error, Result};
+use helve_domain::id::{EventId, RunId, SessionId, TenantId, WorkerId};
+use helve_domain::status::RunStatus;
+use helve_postgres::Database;
 use uuid::Uuid;
 
 use super::connect::connect;
 use super::failure::map_error;
 use super::statement::statement;
-use crate::clock::Timestamp;
-use crate::config::Database;
-use crate::domain::change::{CreateKey, EndedRun, Stored, StoredRun, WorkerRow};
-use crate::domain::delivery::WorkerInfo;
-use crate::domain::status::RunStatus;
-use crate::error::{Error, Result};
-use crate::id::{EventId, RunId, SessionId, TenantId, WorkerId};
 
 type SqlUuid = diesel::sql_types::Uuid;
 
@@ -273,7 +273,7 @@ impl Reader {
     ///
     /// # Errors
     /// As [`Reader::queue`].
-    pub async fn pauses(&mut self, shards: &[i16]) -> Result<Vec<crate::domain::pause::Paused>> {
+    pub async fn pauses(&mut self, shards: &[i16]) -> Result<Vec<helve_domain::pause::Paused>> {
         let rows = self.load(super::pauses::OfShards { shards: shards.to_vec() }).await?;
         rows.into_iter().map(super::pauses::read).collect()
     }

@@ -6,14 +6,14 @@ use chrono::{DateTime, Utc};
 use diesel::sql_types::{BigInt, Nullable, SmallInt, Text, Timestamptz, Uuid as SqlUuid};
 use diesel::{OptionalExtension, QueryableByName};
 use diesel_async::RunQueryDsl;
+use helve_domain::clock::Timestamp;
+use helve_domain::error::Result;
+use helve_domain::id::TenantId;
 use uuid::Uuid;
 
 use super::Pool;
 use super::failure::map_write_error;
 use super::statement::statement;
-use crate::clock::Timestamp;
-use crate::error::Result;
-use crate::id::TenantId;
 
 /// The isolation unit.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]

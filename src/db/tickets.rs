@@ -4,16 +4,16 @@ use chrono::{DateTime, Utc};
 use diesel::sql_types::{BigInt, Binary, Nullable, Text, Timestamptz, Uuid as SqlUuid};
 use diesel::{OptionalExtension, QueryableByName};
 use diesel_async::RunQueryDsl;
+use helve_domain::clock::Timestamp;
+use helve_domain::error::{Error, Result};
+use helve_domain::id::{TenantId, TokenId};
+use helve_domain::ticket::Allowed;
 use uuid::Uuid;
 
 use super::Pool;
 use super::failure::map_write_error;
 use super::statement::statement;
 use super::tokens::TokenHash;
-use crate::clock::Timestamp;
-use crate::domain::ticket::Allowed;
-use crate::error::{Error, Result};
-use crate::id::{TenantId, TokenId};
 
 /// Expired tickets that one statement takes away.
 const EXPIRE: i64 = 5_000;

@@ -4,15 +4,15 @@ use chrono::{DateTime, Utc};
 use diesel::sql_types::{Array, Binary, Nullable, SmallInt, Text, Timestamptz, Uuid as SqlUuid};
 use diesel::{OptionalExtension, QueryableByName};
 use diesel_async::RunQueryDsl;
+use helve_domain::clock::Timestamp;
+use helve_domain::error::Result;
+use helve_domain::id::{TenantId, TokenId};
+use helve_domain::scope::Scopes;
 use uuid::Uuid;
 
 use super::Pool;
 use super::failure::map_write_error;
 use super::statement::statement;
-use crate::clock::Timestamp;
-use crate::domain::scope::Scopes;
-use crate::error::Result;
-use crate::id::{TenantId, TokenId};
 
 /// SHA-256 of a whole token. 256 random bits need no slow hash.
 pub type TokenHash = [u8; 32];

@@ -86,7 +86,7 @@ mod tests {
         assert_eq!(week.bound(By::Time), "2026-11-23 00:00:00+00");
         assert_eq!(week.next().names("payload")[0], "payload_20261130");
         assert_eq!(week.next().last(), week);
-        let id = crate::id::RunId::generate(crate::clock::Timestamp::from(thursday)).uuid();
+        let id = helve_domain::id::RunId::generate(helve_domain::clock::Timestamp::from(thursday)).uuid();
         assert!(first_id(week.start()) <= id && id < first_id(week.end()));
         assert_eq!(time_of(first_id(week.end())), Some(week.end()));
     }

@@ -5,15 +5,15 @@ use chrono::{DateTime, Utc};
 use diesel::sql_types::{BigInt, Binary, Bool, Integer, Nullable, Text, Timestamptz, Uuid as SqlUuid};
 use diesel::{OptionalExtension, QueryableByName};
 use diesel_async::RunQueryDsl;
+use helve_domain::clock::Timestamp;
+use helve_domain::error::Result;
+use helve_domain::id::{RunId, TenantId};
+use helve_domain::json::Payload;
 use uuid::Uuid;
 
 use super::Pool;
 use super::failure::map_write_error;
 use super::statement::statement;
-use crate::clock::Timestamp;
-use crate::domain::json::Payload;
-use crate::error::Result;
-use crate::id::{RunId, TenantId};
 
 /// A workflow as a trigger finds it.
 #[derive(Debug, Clone)]

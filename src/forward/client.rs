@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
+use helve_supervisor::Supervisor;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName};
@@ -21,7 +22,6 @@ use super::headers::{self, NOT_OWNER};
 use super::{Parts, Patience, Tried, uri};
 use crate::failpoint::{self, Point};
 use crate::sched::Peer;
-use crate::supervisor::Supervisor;
 
 /// How long a connection may take to be opened: engines are near each other.
 const CONNECT: Duration = Duration::from_secs(1);

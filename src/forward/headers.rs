@@ -1,12 +1,11 @@
 //! What a request gains and loses on its way from one engine to another.
 
+use helve_domain::secret::Secret;
 use hyper::header::{
     CONNECTION, CONTENT_LENGTH, EXPECT, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION,
     TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 use sha2::{Digest, Sha256};
-
-use crate::config::Secret;
 
 /// Brings the receiver's secret: only an engine on the same database can have read it.
 pub const PEER: HeaderName = HeaderName::from_static("helve-peer");

@@ -13,17 +13,16 @@ mod tunnel;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use helve_domain::clock::Clock;
+use helve_domain::error::{Error, Result};
+use helve_domain::id::TenantId;
+use helve_domain::secret::Secret;
+use helve_supervisor::Supervisor;
 use hyper::header::HeaderMap;
 use hyper::{Response, Uri};
 use tokio_util::sync::CancellationToken;
 
-use crate::clock::Clock;
-use crate::config::Secret;
-use crate::error::{Error, Result};
-use crate::id::TenantId;
 use crate::sched::{Directory, Peer, Place, Scheduler};
-use crate::supervisor::Supervisor;
-
 use client::Client;
 
 pub use body::Passed;

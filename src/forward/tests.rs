@@ -7,6 +7,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use helve_domain::clock::Clock;
+use helve_domain::error::{Error, Result};
+use helve_domain::id::{NodeId, TenantId};
+use helve_domain::secret::Secret;
+use helve_supervisor::Supervisor;
 use http_body_util::BodyExt;
 use hyper::header::{HeaderName, HeaderValue};
 use hyper::{Method, Response, Uri};
@@ -15,12 +20,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 use super::{Forwarder, Outgoing, Parts, Passed, Patience, Sender};
-use crate::clock::Clock;
-use crate::config::Secret;
-use crate::error::{Error, Result};
-use crate::id::{NodeId, TenantId};
 use crate::sched::{Directory, Peer, Place};
-use crate::supervisor::Supervisor;
 
 const CLIENT: Sender = Sender::Client { hops: 0 };
 const LIMIT: Duration = Duration::from_secs(5);

@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use helve_domain::error::Result;
+use helve_domain::id::TenantId;
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
@@ -17,9 +19,7 @@ use tracing::debug;
 
 use super::headers::{self, NOT_OWNER, Sender};
 use super::{Forwarder, Tried, client, next_hop, uri};
-use crate::error::Result;
 use crate::failpoint::{self, Point};
-use crate::id::TenantId;
 use crate::sched::Peer;
 
 /// How long the owner may take to answer an upgrade.

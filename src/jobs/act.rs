@@ -1,18 +1,17 @@
 //! What a job does to its runs, through the scheduler as everybody else.
 
 use futures_util::{StreamExt, stream};
+use helve_domain::error::{Code, Error, Result};
+use helve_domain::id::RunId;
+use helve_domain::job::{ItemOutcome, JobKind};
 use sha2::{Digest, Sha256};
 
+use super::replay;
 use crate::db;
 use crate::db::Pool;
 use crate::db::jobs::{Item, Job};
-use crate::domain::job::{ItemOutcome, JobKind};
-use crate::error::{Code, Error, Result};
-use crate::id::RunId;
 use crate::ops::definitions::Definitions;
 use crate::sched::{Created, Idempotency, NewRun, Scheduler};
-
-use super::replay;
 
 /// Runs that are cancelled, or read to be replayed, at once: a share of a batch, so that others have room in it.
 const AT_ONCE: usize = 16;

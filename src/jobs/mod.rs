@@ -7,22 +7,21 @@ mod work;
 use std::sync::Arc;
 use std::time::Duration;
 
+use helve_domain::clock::{Clock, Timestamp};
+use helve_domain::error::{Code, Error, Result};
+use helve_domain::id::{JobId, TenantId};
+use helve_domain::job::{JobKind, JobRequest, JobStatus};
+use helve_domain::status::RunStatus;
+use helve_supervisor::{Schedule, Supervisor};
 use tokio::sync::Notify;
 
-use crate::clock::{Clock, Timestamp};
 use crate::db;
 use crate::db::Pool;
 use crate::db::jobs::{Inserted, Job, Key, NewJob};
 use crate::db::run_pick::{self, Order};
 use crate::db::runs::RunFilter;
-use crate::domain::job::{JobKind, JobRequest, JobStatus};
-use crate::domain::status::RunStatus;
-use crate::error::{Code, Error, Result};
-use crate::id::{JobId, TenantId};
 use crate::ops::definitions::Definitions;
 use crate::sched::Scheduler;
-use crate::supervisor::{Schedule, Supervisor};
-
 use work::Worker;
 
 /// Open jobs of one tenant; one more is refused.

@@ -1,8 +1,9 @@
 //! Replay: a new run that repeats one which has ended.
 
-use crate::domain::job::ReplayVersion;
-use crate::domain::run::{Priority, Run};
-use crate::error::{Code, Error, Result};
+use helve_domain::error::{Code, Error, Result};
+use helve_domain::job::ReplayVersion;
+use helve_domain::run::{Priority, Run};
+
 use crate::ops::definitions::Definitions;
 use crate::sched::{Idempotency, NewRun};
 

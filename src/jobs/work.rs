@@ -2,21 +2,20 @@
 
 use std::time::Duration;
 
+use helve_domain::clock::Clock;
+use helve_domain::error::{Error, Result};
+use helve_domain::id::{NodeId, RunId};
+use helve_domain::job::JobStatus;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use crate::clock::Clock;
+use super::act::Actor;
+use super::{Parts, order, runs_of};
 use crate::db;
 use crate::db::Pool;
 use crate::db::jobs::Job;
 use crate::db::run_pick;
-use crate::domain::job::JobStatus;
-use crate::error::{Error, Result};
 use crate::failpoint::{self, Point};
-use crate::id::{NodeId, RunId};
-
-use super::act::Actor;
-use super::{Parts, order, runs_of};
 
 /// Runs of one piece.
 const PIECE: usize = 64;

@@ -6,17 +6,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+use helve_domain::clock::{Clock, Timestamp};
+use helve_domain::error::{Error, Result};
+use helve_domain::id::{TenantId, TokenId};
+use helve_domain::scope::{Scope, Scopes};
+use helve_supervisor::{Schedule, Supervisor};
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use crate::clock::{Clock, Timestamp};
 use crate::db::tokens::TokenHash;
 use crate::db::{Pool, tokens};
-use crate::domain::scope::{Scope, Scopes};
-use crate::error::{Error, Result};
-use crate::id::{TenantId, TokenId};
 use crate::ops::secret;
-use crate::supervisor::{Schedule, Supervisor};
 
 /// Tokens that are kept in memory.
 const CACHED: usize = 10_000;

@@ -11,20 +11,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use helve_domain::clock::Clock;
+use helve_domain::definition::{Spec, WorkflowDefinition};
+use helve_domain::error::{Code, Error, Result};
+use helve_domain::id::TenantId;
+use helve_domain::json::Payload;
+use helve_domain::limits::Limits;
+use helve_domain::schema::Input;
+use helve_supervisor::Supervisor;
 use tokio::sync::{Mutex, MutexGuard};
 
-use crate::clock::Clock;
 use crate::db::Pool;
 use crate::db::page::Page;
 use crate::db::workflows::{self, Version, Workflow};
-use crate::domain::definition::{Spec, WorkflowDefinition};
-use crate::domain::json::Payload;
-use crate::domain::limits::Limits;
-use crate::domain::schema::Input;
-use crate::error::{Code, Error, Result};
-use crate::id::TenantId;
-use crate::supervisor::Supervisor;
-
 use catalog::{Catalog, Versions};
 use checks::{Checks, Stop};
 use compiled::Compiled;
@@ -235,7 +234,7 @@ impl Definitions {
         definition: WorkflowDefinition,
         known_becomes_current: bool,
     ) -> Result<Registered> {
-        crate::domain::name::check_new(&format!("{at}/name"), name, &self.0.limits)?;
+        helve_domain::name::check_new(&format!("{at}/name"), name, &self.0.limits)?;
         definition.check(at, &self.0.limits)?;
         let definition = self.0.checked(tenant, at, definition).await?;
         let (shared, name) = (Arc::clone(&self.0), name.to_owned());

@@ -4,19 +4,19 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use helve_domain::clock::{Clock, Timestamp};
+use helve_domain::definition::WorkflowDefinition;
+use helve_domain::error::{Error, Result};
+use helve_domain::id::{RunId, TenantId};
+use helve_domain::json::Payload;
+use helve_domain::retention::Kept;
+use helve_supervisor::{Schedule, Supervisor};
 use tokio::sync::{Mutex, Notify};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use crate::clock::{Clock, Timestamp};
 use crate::db::Pool;
 use crate::db::retention::{self, Finished, Rule};
-use crate::domain::definition::WorkflowDefinition;
-use crate::domain::json::Payload;
-use crate::domain::retention::Kept;
-use crate::error::{Error, Result};
-use crate::id::{RunId, TenantId};
-use crate::supervisor::{Schedule, Supervisor};
 
 /// How often what has become too old is looked for.
 const LOOK: Duration = Duration::from_secs(600);

@@ -3,11 +3,11 @@
 //! The prefix lets secret scanners find a leaked token; the checksum refuses a mistyped or invented one without a
 //! look into the database.
 
+use helve_domain::error::{Error, Result};
+use helve_domain::secret::Secret;
 use sha2::{Digest, Sha256};
 
-use crate::config::Secret;
 use crate::db::tokens::TokenHash;
-use crate::error::{Error, Result};
 
 /// What every API token begins with.
 pub const TOKEN: &str = "helve_";

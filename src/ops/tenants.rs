@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use crate::clock::Clock;
+use helve_domain::clock::Clock;
+use helve_domain::error::{Code, Error, Result};
+use helve_domain::id::TenantId;
+use helve_domain::limits::Limits;
+use helve_domain::{name, retention};
+
 use crate::db::{Pool, tenants};
-use crate::domain::limits::Limits;
-use crate::domain::{name, retention};
-use crate::error::{Code, Error, Result};
-use crate::id::TenantId;
 
 pub use crate::db::tenants::Tenant;
 

@@ -4,16 +4,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use helve_domain::clock::{Clock, Timestamp};
+use helve_domain::error::{Code, Error, Result};
+use helve_domain::id::TenantId;
+use helve_domain::limits::Limits;
+use helve_domain::offer;
+use helve_domain::secret::Secret;
+use helve_domain::ticket::{Allowed, MAX_LIFETIME};
 use tokio::sync::Semaphore;
 
-use crate::clock::{Clock, Timestamp};
-use crate::config::Secret;
 use crate::db::{Pool, tickets};
-use crate::domain::limits::Limits;
-use crate::domain::offer;
-use crate::domain::ticket::{Allowed, MAX_LIFETIME};
-use crate::error::{Code, Error, Result};
-use crate::id::TenantId;
 use crate::ops::auth::TenantScope;
 use crate::ops::secret;
 

@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
-use crate::clock::Clock;
-use crate::config::Secret;
+use helve_domain::clock::Clock;
+use helve_domain::error::{Error, Result};
+use helve_domain::id::{TenantId, TokenId};
+use helve_domain::limits::Limits;
+use helve_domain::name;
+use helve_domain::scope::Scopes;
+use helve_domain::secret::Secret;
+
 use crate::db::{Pool, tokens};
-use crate::domain::limits::Limits;
-use crate::domain::name;
-use crate::domain::scope::Scopes;
-use crate::error::{Error, Result};
-use crate::id::{TenantId, TokenId};
 use crate::ops::secret;
 
 pub use crate::db::tokens::TokenInfo;

@@ -2,22 +2,21 @@
 
 use std::sync::Arc;
 
+use helve_core::{Answer, Command, Ticket, Transport};
+use helve_domain::delivery::{Outgoing, Welcome};
+use helve_domain::error::{Code, Error, Result};
+use helve_domain::id::{EventId, RunId};
+use helve_domain::pause::Paused;
+use helve_domain::run::Run;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use crate::domain::delivery::{Outgoing, Welcome};
-use crate::domain::pause::Paused;
-use crate::domain::run::Run;
-use crate::error::{Code, Error, Result};
-use crate::failpoint::{self, Point};
-use crate::hub::Room;
-use crate::id::{EventId, RunId};
-
 use super::batch::Class;
-use super::core::{Answer, Command, Ticket, Transport};
 use super::owner::{Owner, Waiter};
 use super::reads::ReadJob;
 use super::{Connection, Created, EventCreated};
+use crate::failpoint::{self, Point};
+use crate::hub::Room;
 
 /// Who waits for an answer, and for which.
 pub(super) enum Reply {

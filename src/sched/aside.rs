@@ -3,10 +3,10 @@
 
 use std::time::{Duration, Instant};
 
-use crate::domain::pause::Target;
-use crate::id::{TenantId, WorkerId};
+use helve_core::Row;
+use helve_domain::id::{TenantId, WorkerId};
+use helve_domain::pause::Target;
 
-use super::core::Row;
 use super::lane::Job;
 use super::rows::{About, about};
 
@@ -107,9 +107,10 @@ impl Aside {
 
 #[cfg(test)]
 mod tests {
+    use helve_core::{Guard, Lane, MoveRow, Placement, Write};
+    use helve_domain::clock::{Clock, Timestamp};
+
     use super::*;
-    use crate::clock::{Clock, Timestamp};
-    use crate::sched::core::{Guard, Lane, MoveRow, Placement, Write};
 
     fn job(flight: u64, row: Row) -> Job {
         let tenant = TenantId::generate(Timestamp::from_micros(1));
@@ -121,15 +122,15 @@ mod tests {
     }
 
     fn run(n: i64) -> Row {
-        use crate::domain::status::RunStatus::Queued;
+        use helve_domain::status::RunStatus::Queued;
         let place =
             Placement { state: Queued, attempt: 0, retries: 0, due: None, worker: None, started_at: None, error: None };
         Row::Move(Box::new(MoveRow {
-            run: crate::id::RunId::generate(Timestamp::from_micros(n)),
+            run: helve_domain::id::RunId::generate(Timestamp::from_micros(n)),
             tenant: TenantId::generate(Timestamp::from_micros(1)),
             guard: Guard { state: Queued, attempt: 0, session: None },
             place,
-            mark: crate::sched::core::Mark::None,
+            mark: helve_core::Mark::None,
             worker: None,
             want_body: false,
             reason: None,

@@ -3,9 +3,9 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use crate::id::TenantId;
+use helve_core::Row;
+use helve_domain::id::TenantId;
 
-use super::core::Row;
 use super::lane::Job;
 use super::rows::{About, about};
 
@@ -185,7 +185,7 @@ fn goes_with(batch: &[Job], job: &Job) -> bool {
     about(job) == About::Runs || !batch.iter().any(|b| worker(b) == worker(job))
 }
 
-fn worker(job: &Job) -> Option<crate::id::WorkerId> {
+fn worker(job: &Job) -> Option<helve_domain::id::WorkerId> {
     match job.write.rows.first()? {
         Row::PutWorker(row) => Some(row.worker),
         Row::DropWorker(worker) => Some(*worker),
@@ -206,19 +206,20 @@ fn size(rows: &[Row]) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use helve_core::{Lane, Write};
+    use helve_domain::clock::{Clock, Timestamp};
+    use helve_domain::id::WorkerId;
+    use helve_domain::status::RunStatus;
+
     use super::*;
-    use crate::clock::{Clock, Timestamp};
-    use crate::domain::status::RunStatus;
-    use crate::id::WorkerId;
-    use crate::sched::core::{Lane, Write};
 
     const MS: Duration = Duration::from_millis(1);
 
     fn job(tenant: TenantId) -> Job {
-        let row = crate::sched::core::EndRow {
-            run: crate::id::RunId::generate(Timestamp::from_micros(1)),
+        let row = helve_core::EndRow {
+            run: helve_domain::id::RunId::generate(Timestamp::from_micros(1)),
             tenant,
-            guard: crate::sched::core::Guard { state: RunStatus::Queued, attempt: 0, session: None },
+            guard: helve_core::Guard { state: RunStatus::Queued, attempt: 0, session: None },
             state: RunStatus::Cancelled,
             output: None,
             error: None,

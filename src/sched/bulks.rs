@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::id::TenantId;
+use helve_domain::id::TenantId;
 
 /// The requests of each tenant, first come first served; the tenants take turns.
 pub(super) struct Bulks<W> {
@@ -55,8 +55,9 @@ impl<W> Bulks<W> {
 
 #[cfg(test)]
 mod tests {
+    use helve_domain::clock::Timestamp;
+
     use super::*;
-    use crate::clock::Timestamp;
 
     #[test]
     fn tenants_take_turns_and_a_request_ends_before_the_next_of_its_tenant() {

@@ -4,14 +4,14 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::clock::Timestamp;
-use crate::failpoint::{self, Point};
+use helve_core::Command;
+use helve_domain::clock::Timestamp;
 
 use super::batch::Class;
-use super::core::Command;
 use super::owner::Owner;
 use super::reads::ReadJob;
 use super::shards::Tenure;
+use crate::failpoint::{self, Point};
 
 /// How long one turn of the owner works on chores.
 const BUDGET: Duration = Duration::from_millis(1);

@@ -7,22 +7,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use helve_domain::error::Result;
+use helve_domain::id::NodeId;
+use helve_domain::secret::Secret;
+use helve_postgres::Database;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
-
-use crate::config::{Database, Secret};
-use crate::db::lease::{LeaseConnection, News, NodeView, View};
-use crate::error::Result;
-use crate::failpoint::{self, Point};
-use crate::id::NodeId;
-use crate::metrics::Metrics;
-use crate::ops::definitions::Definitions;
 
 use super::directory::{Directory, Place, reachable};
 use super::holdings::{Holding, Holdings, shards_of};
 use super::lease::Standing;
 use super::share::{Plan, Suspects, looks_gone};
+use crate::db::lease::{LeaseConnection, News, NodeView, View};
+use crate::failpoint::{self, Point};
+use crate::metrics::Metrics;
+use crate::ops::definitions::Definitions;
 
 /// How long one question to the database may take besides the look, which has a third of the lease.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -3,10 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use helve_domain::id::{NodeId, SHARDS, TenantId};
+use helve_domain::secret::Secret;
 use tokio::sync::watch;
-
-use crate::config::Secret;
-use crate::id::{NodeId, SHARDS, TenantId};
 
 /// Another engine on the same database.
 #[derive(Debug)]

@@ -2,13 +2,12 @@
 
 use std::time::Duration;
 
+use helve_core::{Seen, Survey};
+use helve_domain::error::Result;
+use helve_domain::id::TenantId;
+use helve_domain::status::RunStatus;
 use tokio::sync::oneshot;
 
-use crate::domain::status::RunStatus;
-use crate::error::Result;
-use crate::id::TenantId;
-
-use super::core::{Seen, Survey};
 use super::intake::shard_of;
 use super::owner::Owner;
 use super::{Request, Scheduler, Stats};

@@ -2,19 +2,18 @@
 
 use std::sync::atomic::Ordering;
 
+use helve_core::{Command, NewSession, Transport, WorkerMessage};
+use helve_domain::delivery::Welcome;
+use helve_domain::error::{Error, Result};
+use helve_domain::id::{SessionId, WorkerId};
 use tokio::sync::{mpsc, oneshot};
-
-use crate::domain::delivery::Welcome;
-use crate::error::{Error, Result};
-use crate::hub::Outbox;
-use crate::id::{SessionId, WorkerId};
 
 use super::answers::Reply;
 use super::batch::Class;
-use super::core::{Command, NewSession, Transport, WorkerMessage};
 use super::intake::{fresh_secret, hash, shard_of};
 use super::owner::{Owner, Socket};
 use super::{Connection, Hello, Request, Scheduler};
+use crate::hub::Outbox;
 
 /// A hello on its way. Whoever gives up on it, or is cut off, leaves no session behind.
 struct Opening<'s> {

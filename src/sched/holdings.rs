@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::db::lease::NodeView;
-use crate::id::{NodeId, SHARDS};
+use helve_domain::id::{NodeId, SHARDS};
 
 use super::directory::{Peer, Place};
+use crate::db::lease::NodeView;
 
 /// Where a shard stands in this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

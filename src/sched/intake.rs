@@ -4,22 +4,21 @@ use std::iter::Enumerate;
 use std::sync::Arc;
 use std::vec::IntoIter;
 
+use helve_core::{Body, Command, CreateKey, NewEventRow, NewRunRow, Ticket, Transport, WorkerMessage};
+use helve_domain::error::Result;
+use helve_domain::id::{EventId, RunId, TenantId};
+use helve_domain::trace::RunTrace;
 use sha2::{Digest, Sha256};
 use tracing::warn;
 
-use crate::domain::trace::RunTrace;
-use crate::error::Result;
-use crate::failpoint::{self, Point};
-use crate::id::{EventId, RunId, TenantId};
-use crate::share::Held;
-
 use super::answers::{Bulk, Outcomes, Reply};
 use super::batch::Class;
-use super::core::{Body, Command, CreateKey, NewEventRow, NewRunRow, Ticket, Transport, WorkerMessage};
 use super::gauges::Question;
 use super::moves::moved;
 use super::owner::Owner;
 use super::{Connection, Created, EventCreated, FromWorker, Idempotency, NewEvent, NewRun, Request, Stats};
+use crate::failpoint::{self, Point};
+use crate::share::Held;
 
 /// Rows of a bulk request that one turn decides on.
 const BULK_TURN: usize = 32;
@@ -200,7 +199,7 @@ impl Owner {
             (None, ..) => None,
         };
         let body = Arc::new(Body { input: event.payload, metadata: event.metadata, traceparent: event.traceparent });
-        let run = |spec: Arc<crate::domain::definition::Spec>| {
+        let run = |spec: Arc<helve_domain::definition::Spec>| {
             let run = RunId::generate(now);
             NewRunRow {
                 id: run,

@@ -6,20 +6,19 @@ mod rest;
 use std::sync::Arc;
 use std::time::Duration;
 
+use helve_core::{Flight, RowOutcome, Write};
+use helve_domain::clock::{Clock, Timestamp};
+use helve_domain::id::NodeId;
+use helve_postgres::Database;
+use helve_supervisor::Supervisor;
 use tracing::{error, info, warn};
 
-use crate::clock::{Clock, Timestamp};
-use crate::config::Database;
+use super::lease::Standing;
+use super::rows::{self, About, about};
 use crate::db::lane::{LOCK, LaneConnection, LaneError, LaneName, Refusal};
 use crate::db::{Pool, partitions};
 use crate::failpoint::{self, Point};
-use crate::id::NodeId;
 use crate::metrics::{LaneMetrics, Metrics};
-use crate::supervisor::Supervisor;
-
-use super::core::{Flight, RowOutcome, Write};
-use super::lease::Standing;
-use super::rows::{self, About, about};
 
 /// How long a statement may go unanswered before its outcome counts as unknown.
 const PATIENCE: Duration = Duration::from_secs(20);

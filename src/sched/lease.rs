@@ -5,10 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
+use helve_domain::clock::Clock;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
-
-use crate::clock::Clock;
 
 /// What stands for the end of the lease of a process that was taken over.
 const NEVER: i64 = i64::MIN;

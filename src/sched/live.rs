@@ -5,13 +5,13 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use helve_domain::clock::Clock;
+use helve_domain::error::{Error, Result};
+use helve_domain::id::{NodeId, RunId, TenantId};
+use helve_domain::live::{Change, ChangeFilter, Changed, Progress};
 use tokio::sync::Notify;
 
 use super::logs::Desk;
-use crate::clock::Clock;
-use crate::domain::live::{Change, ChangeFilter, Changed, Progress};
-use crate::error::{Error, Result};
-use crate::id::{NodeId, RunId, TenantId};
 
 /// Changes that may wait for one reader.
 const INBOX: usize = 1_024;

@@ -7,19 +7,19 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use helve_domain::clock::Clock;
+use helve_domain::delivery::Attempt;
+use helve_domain::error::{Error, Result};
+use helve_domain::id::{RunId, TenantId};
+use helve_domain::limits::Limits;
+use helve_domain::live::{LogBatch, LogLine, Progress};
 use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::live::Live;
-use crate::clock::Clock;
 use crate::db::Pool;
 use crate::db::live::{self as store, Head, NewLines};
-use crate::domain::delivery::Attempt;
-use crate::domain::limits::Limits;
-use crate::domain::live::{LogBatch, LogLine, Progress};
-use crate::error::{Error, Result};
-use crate::id::{RunId, TenantId};
 
 /// Bytes that may lie on the desk.
 const DESK: usize = 16 << 20;
@@ -348,9 +348,10 @@ impl LogWriter {
 
 #[cfg(test)]
 mod tests {
+    use helve_domain::clock::Timestamp;
+    use helve_domain::live::LogLevel;
+
     use super::*;
-    use crate::clock::Timestamp;
-    use crate::domain::live::LogLevel;
 
     fn batch(run: RunId, messages: &[&str]) -> LogBatch {
         let at = Timestamp::from_micros(1);

@@ -6,7 +6,6 @@ mod batch;
 mod bulks;
 mod chores;
 mod cluster;
-pub mod core;
 mod directory;
 pub mod gauges;
 mod hellos;
@@ -28,36 +27,33 @@ mod shards;
 mod share;
 mod start;
 mod stats;
-mod worker_state;
 
-pub use core::{PauseChange, PauseOrder, WhyQuery};
 pub use directory::{Directory, Peer, Place};
+pub use helve_core::{PauseChange, PauseOrder, WhyQuery, WorkerState};
 pub use lane::LATEST_COMMIT;
 pub(crate) use lease::Standing;
 pub(crate) use request::Request;
 pub use start::{Parts, start};
 pub use stats::Stats;
-pub use worker_state::WorkerState;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use helve_domain::clock::{Clock, Timestamp};
+use helve_domain::definition::Spec;
+use helve_domain::delivery::{Attempt, Outcome, WorkerInfo};
+use helve_domain::error::{Error, Result};
+use helve_domain::id::{EventId, NodeId, RunId, SessionId, TenantId, TokenId};
+use helve_domain::json::Payload;
+use helve_domain::live::{LogBatch, Progress};
+use helve_domain::run::{Priority, Run};
+use helve_domain::secret::Secret;
 use tokio::sync::mpsc::error::SendTimeoutError;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::clock::{Clock, Timestamp};
-use crate::config::Secret;
-use crate::domain::definition::Spec;
-use crate::domain::delivery::{Attempt, Outcome, WorkerInfo};
-use crate::domain::json::Payload;
-use crate::domain::live::{LogBatch, Progress};
-use crate::domain::run::{Priority, Run};
-use crate::error::{Error, Result};
-use crate::id::{EventId, NodeId, RunId, SessionId, TenantId, TokenId};
 use crate::share::Held;
-
 use cluster::Leave;
 
 /// How long a caller waits for a commit before it is told that the outcome is unknown.

@@ -2,17 +2,16 @@
 
 use std::time::{Duration, Instant};
 
+use helve_core::Command;
+use helve_domain::delivery::{Close, Outgoing};
+use helve_domain::error::Error;
 use tracing::{error, info};
-
-use crate::domain::delivery::{Close, Outgoing};
-use crate::error::Error;
-use crate::failpoint::{self, Point};
 
 use super::batch::Class;
 use super::cluster::{Order, Report};
-use super::core::Command;
 use super::owner::Owner;
 use super::reads::ReadJob;
+use crate::failpoint::{self, Point};
 
 /// How long a shard that is handed over still takes requests: those that were sent here before it was known.
 const LAST_CALL: Duration = Duration::from_millis(100);

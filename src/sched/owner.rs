@@ -4,26 +4,20 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use helve_core::{Command, Context, Effect, Lane, Settings, Ticket, Transport};
+use helve_domain::clock::{Clock, Timestamp};
+use helve_domain::delivery::Assignment;
+use helve_domain::id::{RunId, SHARDS, SessionId};
+use helve_domain::run::Run;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::error;
-
-use crate::clock::{Clock, Timestamp};
-use crate::config::Scheduling;
-use crate::domain::delivery::Assignment;
-use crate::domain::run::Run;
-use crate::failpoint::{self, Point};
-use crate::hub::Outbox;
-use crate::id::{RunId, SHARDS, SessionId};
-use crate::metrics::Metrics;
-use crate::traces::Tracer;
 
 use super::answers::Reply;
 use super::batch::{Class, Waiting};
 use super::bulks::Bulks;
 use super::chores::Chores;
 use super::cluster::{Order, Report};
-use super::core::{Command, Context, Effect, Lane, Settings, Ticket, Transport};
 use super::intake::Counted;
 use super::lane::{BatchDone, Done, Job, LaneWriter};
 use super::lane_slot::{LaneSlot, Running, ended, finished};
@@ -32,6 +26,11 @@ use super::live::Live;
 use super::reads::{ReadDone, ReadJob, ReadQueue, Reads};
 use super::shards::Shards;
 use super::{Request, Stats};
+use crate::config::Scheduling;
+use crate::failpoint::{self, Point};
+use crate::hub::Outbox;
+use crate::metrics::Metrics;
+use crate::traces::Tracer;
 
 /// Requests that one turn takes before it looks at anything else.
 const TURN: usize = 512;

@@ -1,11 +1,11 @@
 //! What the entries ask the owner about runs that wait: pauses, and why.
 
+use helve_domain::error::{Error, Result};
+use helve_domain::pause::Paused;
+use helve_domain::why::Why;
 use tokio::sync::oneshot;
 
 use super::{PauseOrder, Request, Scheduler, WhyQuery};
-use crate::domain::pause::Paused;
-use crate::domain::why::Why;
-use crate::error::{Error, Result};
 
 impl Scheduler {
     /// Pauses or resumes: committed when this returns, and after a pause nothing new is assigned. Gives what stands
@@ -32,9 +32,10 @@ impl Scheduler {
 
 #[cfg(test)]
 mod tests {
-    use crate::clock::Clock;
-    use crate::error::Code;
-    use crate::id::{NodeId, TenantId};
+    use helve_domain::clock::Clock;
+    use helve_domain::error::Code;
+    use helve_domain::id::{NodeId, TenantId};
+
     use crate::sched::Scheduler;
 
     #[tokio::test]

@@ -4,22 +4,21 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use helve_core::{Command, Found, OpenRow, QueueKey, Ticket};
+use helve_domain::change::{CreateKey, Stored, StoredRun, WorkerRow};
+use helve_domain::clock::Timestamp;
+use helve_domain::definition::Spec;
+use helve_domain::error::{Code, Error, Result};
+use helve_domain::id::RunId;
+use helve_domain::labels::Requirements;
+use helve_domain::pause::Paused;
+use helve_domain::trace::Sampler;
+use helve_postgres::Database;
 use tracing::{error, warn};
 
-use crate::clock::Timestamp;
-use crate::config::Database;
-use crate::db::scan::Reader;
-use crate::domain::change::{CreateKey, Stored, StoredRun, WorkerRow};
-use crate::domain::definition::Spec;
-use crate::domain::labels::Requirements;
-use crate::domain::pause::Paused;
-use crate::domain::trace::Sampler;
-use crate::error::{Code, Error, Result};
-use crate::id::RunId;
-use crate::ops::definitions::Definitions;
-
-use super::core::{Command, Found, OpenRow, QueueKey, Ticket};
 use super::shards::Tenure;
+use crate::db::scan::Reader;
+use crate::ops::definitions::Definitions;
 
 /// Rows of one shard that one read of timers brings.
 const TIMERS: usize = 10_000;

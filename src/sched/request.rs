@@ -3,20 +3,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use helve_domain::delivery::Welcome;
+use helve_domain::error::Result;
+use helve_domain::id::{RunId, TenantId};
+use helve_domain::pause::Paused;
+use helve_domain::run::Run;
+use helve_domain::why::Why;
 use tokio::sync::oneshot;
-
-use crate::domain::delivery::Welcome;
-use crate::domain::pause::Paused;
-use crate::domain::run::Run;
-use crate::domain::why::Why;
-use crate::error::Result;
-use crate::hub::Outbox;
-use crate::id::{RunId, TenantId};
-use crate::share::Held;
 
 use super::{
     Connection, Created, EventCreated, FromWorker, Hello, NewEvent, NewRun, PauseOrder, Stats, WhyQuery, WorkerState,
 };
+use crate::hub::Outbox;
+use crate::share::Held;
 
 /// One request of an entry, with the way back to who asked.
 pub(crate) enum Request {

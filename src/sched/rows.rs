@@ -2,14 +2,13 @@
 
 use std::time::Duration;
 
+use helve_core::{Row, RowOutcome};
+use helve_domain::clock::Timestamp;
+use helve_domain::id::{EventId, RunId, WorkerId};
 use uuid::Uuid;
 
-use crate::clock::Timestamp;
-use crate::db::lane::{CreateRows, FinishRows, LaneConnection, LaneError, Traces};
-use crate::id::{EventId, RunId, WorkerId};
-
-use super::core::{Row, RowOutcome};
 use super::lane::Job;
+use crate::db::lane::{CreateRows, FinishRows, LaneConnection, LaneError, Traces};
 
 /// What a transition is about: runs, or something that has a statement of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -125,7 +124,7 @@ pub(super) async fn send_pauses(conn: &mut LaneConnection, jobs: &[Job]) -> Resu
 
 /// A row in a batch of another kind: nothing was written for it, and nobody may be told otherwise.
 fn stray() -> RowOutcome {
-    crate::invariant!(false, "a row is in a batch of another kind");
+    helve_domain::invariant!(false, "a row is in a batch of another kind");
     RowOutcome::Missed
 }
 

@@ -1,9 +1,9 @@
 //! What a worker says of an attempt that it holds: log lines and progress. Both pass by the core.
 
-use crate::domain::delivery::{Attempt, Outgoing};
-use crate::domain::live::{LogBatch, Progress};
-use crate::error::Code;
-use crate::id::TenantId;
+use helve_domain::delivery::{Attempt, Outgoing};
+use helve_domain::error::Code;
+use helve_domain::id::TenantId;
+use helve_domain::live::{LogBatch, Progress};
 
 use super::Connection;
 use super::owner::Owner;

@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use super::core::{Counters, Settings, Shard};
+use helve_core::{Counters, Settings, Shard};
 
 /// One time of owning a shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

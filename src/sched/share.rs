@@ -3,8 +3,9 @@
 
 use std::time::{Duration, Instant};
 
+use helve_domain::id::{NodeId, SHARDS};
+
 use crate::db::lease::NodeView;
-use crate::id::{NodeId, SHARDS};
 
 /// What one engine does next.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -127,10 +128,10 @@ impl Suspects {
 
 #[cfg(test)]
 mod tests {
+    use helve_domain::secret::Secret;
     use proptest::prelude::*;
 
     use super::*;
-    use crate::config::Secret;
 
     fn node(number: u128, shards: std::ops::Range<i16>) -> NodeView {
         NodeView {
@@ -214,7 +215,7 @@ mod tests {
     fn looks_that_follow_each_other_at_once_fence_nobody() {
         let mut nodes = [node(1, 0..32), node(2, 32..64)];
         let (me, other) = (nodes[0].id, nodes[1].id);
-        let (mut suspects, start) = (Suspects::default(), crate::clock::Clock::system().instant());
+        let (mut suspects, start) = (Suspects::default(), helve_domain::clock::Clock::system().instant());
         let mut fenced =
             |nodes: &[NodeView], millis| suspects.plan(nodes, me, true, start + Duration::from_millis(millis)).fence;
         nodes[1].connected = false;
@@ -230,7 +231,7 @@ mod tests {
     fn who_renews_its_lease_lives_although_its_lanes_are_missing() {
         let mut nodes = [node(1, 0..32), node(2, 32..64)];
         let (me, other) = (nodes[0].id, nodes[1].id);
-        let (mut suspects, start) = (Suspects::default(), crate::clock::Clock::system().instant());
+        let (mut suspects, start) = (Suspects::default(), helve_domain::clock::Clock::system().instant());
         let mut look =
             |nodes: &[NodeView], millis| suspects.plan(nodes, me, true, start + Duration::from_millis(millis));
         nodes[1].connected = false;
@@ -247,7 +248,7 @@ mod tests {
     fn who_cannot_open_a_lane_for_long_leaves_its_shards_to_others() {
         let mut nodes = [node(1, 0..32), node(2, 32..64)];
         let (me, other) = (nodes[0].id, nodes[1].id);
-        let (mut suspects, start) = (Suspects::default(), crate::clock::Clock::system().instant());
+        let (mut suspects, start) = (Suspects::default(), helve_domain::clock::Clock::system().instant());
         nodes[1].connected = false;
         let mut fenced_at = None;
         for turn in 0..100 {

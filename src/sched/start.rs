@@ -4,21 +4,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use helve_domain::clock::Clock;
+use helve_domain::error::{Error, Result};
+use helve_domain::id::NodeId;
+use helve_domain::limits::Limits;
+use helve_domain::secret::Secret;
+use helve_postgres::Database;
+use helve_supervisor::{Schedule, Supervisor};
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
-
-use crate::clock::Clock;
-use crate::config::{Database, Retention, Scheduling, Secret};
-use crate::db::lane::LaneName;
-use crate::db::{Pool, partitions, tickets};
-use crate::domain::limits::Limits;
-use crate::error::{Error, Result};
-use crate::id::NodeId;
-use crate::metrics::Metrics;
-use crate::ops::definitions::Definitions;
-use crate::supervisor::{Schedule, Supervisor};
-use crate::traces::Tracer;
 
 use super::cluster::{self, Cluster, Order, Report};
 use super::directory::Directory;
@@ -30,6 +25,12 @@ use super::logs::{Desk, LogWriter};
 use super::owner::{Owner, OwnerParts};
 use super::reads::Reads;
 use super::{INTAKE, Request, Scheduler};
+use crate::config::{Retention, Scheduling};
+use crate::db::lane::LaneName;
+use crate::db::{Pool, partitions, tickets};
+use crate::metrics::Metrics;
+use crate::ops::definitions::Definitions;
+use crate::traces::Tracer;
 
 /// How often old partitions are dropped and new ones made.
 const MAINTAIN: Duration = Duration::from_secs(3_600);

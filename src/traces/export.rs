@@ -4,6 +4,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use helve_client::{Http, Response};
+use helve_domain::clock::Clock;
+use helve_domain::error::Result;
+use helve_domain::span::Span;
 use hyper::Method;
 use hyper::StatusCode;
 use hyper::header::RETRY_AFTER;
@@ -11,15 +15,10 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::client::{Http, Response};
-use crate::clock::Clock;
-use crate::config::Traces;
-use crate::domain::span::Span;
-use crate::error::Result;
-use crate::metrics::Metrics;
-
 use super::otlp;
 use super::target::Target;
+use crate::config::Traces;
+use crate::metrics::Metrics;
 
 /// The first wait after a failure; each further one is twice as long, up to the longest.
 const FIRST_WAIT: Duration = Duration::from_millis(500);

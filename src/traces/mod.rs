@@ -10,17 +10,16 @@ mod target;
 
 use std::sync::Arc;
 
+use helve_domain::clock::Clock;
+use helve_domain::error::Result;
+use helve_domain::id::NodeId;
+use helve_domain::span::Span;
+use helve_domain::trace::Sampler;
+use helve_supervisor::Supervisor;
 use tokio::sync::mpsc;
 
-use crate::clock::Clock;
 use crate::config::Traces;
-use crate::domain::span::Span;
-use crate::domain::trace::Sampler;
-use crate::error::Result;
-use crate::id::NodeId;
 use crate::metrics::Metrics;
-use crate::supervisor::Supervisor;
-
 use export::Exporter;
 
 pub use target::Target;

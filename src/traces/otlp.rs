@@ -1,12 +1,12 @@
 //! OTLP: spans as the collector reads them, with the field numbers of `opentelemetry.proto`.
 
-use crate::clock::Timestamp;
-use crate::config::Traces;
-use crate::domain::span::{RequestSpan, Span, SpanOf, SpanRun};
-use crate::domain::status::RunStatus;
-use crate::id::NodeId;
+use helve_domain::clock::Timestamp;
+use helve_domain::id::NodeId;
+use helve_domain::span::{RequestSpan, Span, SpanOf, SpanRun};
+use helve_domain::status::RunStatus;
 
 use super::proto::{self, Message, Value};
+use crate::config::Traces;
 
 /// Bytes of one text that is exported. Names are shorter by far; a code is a worker's own word.
 const TEXT: usize = 256;
@@ -200,6 +200,10 @@ mod tests {
     use std::collections::BTreeMap;
     use std::sync::Arc;
 
+    use helve_domain::clock::Clock;
+    use helve_domain::definition::{Spec, WorkflowDefinition};
+    use helve_domain::id::{EventId, RunId, TenantId, WorkerId};
+    use helve_domain::trace::{Part, Sampler};
     use opentelemetry_proto::tonic::collector::trace::v1::{
         ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse,
     };
@@ -207,10 +211,6 @@ mod tests {
     use prost::Message as _;
 
     use super::*;
-    use crate::clock::Clock;
-    use crate::domain::definition::{Spec, WorkflowDefinition};
-    use crate::domain::trace::{Part, Sampler};
-    use crate::id::{EventId, RunId, TenantId, WorkerId};
 
     fn spec() -> Arc<Spec> {
         let definition = r#"{"tasks": [{"name": "t", "action": "resize"}]}"#;

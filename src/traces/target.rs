@@ -1,10 +1,11 @@
 //! Where spans go: the URL and the headers of the collector, checked before anything starts.
 
+use helve_domain::error::{Error, Result};
+use helve_domain::secret::Secret;
 use hyper::Uri;
 use hyper::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName, HeaderValue, TRANSFER_ENCODING};
 
-use crate::config::{Secret, Traces};
-use crate::error::{Error, Result};
+use crate::config::Traces;
 
 /// What the exporter sets itself.
 const OWN: [HeaderName; 5] = [HOST, CONTENT_TYPE, CONTENT_LENGTH, TRANSFER_ENCODING, CONNECTION];

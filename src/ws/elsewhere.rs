@@ -6,6 +6,7 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
+use helve_domain::id::TenantId;
 use hyper_util::rt::TokioIo;
 use tracing::{Instrument, debug, info_span};
 
@@ -13,7 +14,6 @@ use super::guest::Admitted;
 use super::upgrade::Refusal;
 use super::{SWITCH, Shared, open};
 use crate::forward::{NOT_OWNER, Opened, Sender, Switched};
-use crate::id::TenantId;
 
 /// Answers an upgrade that may be accepted, but not as this engine's own. `accepted` is the answer to it when this
 /// engine becomes the owner meanwhile.

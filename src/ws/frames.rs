@@ -1,10 +1,10 @@
 //! The frames as functions of plain values, so that `benches/` can measure them. Nothing in the engine calls this.
 
 use bytes::Bytes;
+use helve_domain::delivery::{Close, Outgoing};
+use helve_domain::limits::Limits;
 
 use super::protocol;
-use crate::domain::delivery::{Close, Outgoing};
-use crate::domain::limits::Limits;
 
 /// Writes a message as the frames that a session would send.
 pub fn write(message: &Outgoing, limits: &Limits, mut each: impl FnMut(String)) {

@@ -3,6 +3,10 @@
 use std::pin::pin;
 use std::time::Duration;
 
+use helve_domain::delivery::{Close, Welcome};
+use helve_domain::error::{Code, Error, Result};
+use helve_domain::scope::Scope;
+use helve_domain::ticket::Allowed;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Message;
@@ -11,10 +15,6 @@ use super::guest::{Caller, Guest, Who};
 use super::protocol::{self, Checked, Fault, HelloFrame, Incoming};
 use super::wire::{End, Step, Wire};
 use super::{Context, refusals};
-use crate::domain::delivery::{Close, Welcome};
-use crate::domain::scope::Scope;
-use crate::domain::ticket::Allowed;
-use crate::error::{Code, Error, Result};
 use crate::hub::{self, Inbox};
 use crate::sched::{Connection, Hello};
 

@@ -6,17 +6,17 @@ use std::sync::Arc;
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 use futures_util::future::{BoxFuture, Either};
+use helve_domain::error::{Error, Result};
+use helve_domain::id::{TenantId, TokenId};
+use helve_domain::scope::{Scope, Scopes};
+use helve_domain::secret::Secret;
+use helve_domain::ticket::Allowed;
 use tracing::{Span, field};
 
 use super::Shared;
 use super::sockets::Place;
 use super::upgrade::{self, Refusal};
-use crate::config::Secret;
-use crate::domain::scope::{Scope, Scopes};
-use crate::domain::ticket::Allowed;
-use crate::error::{Error, Result};
 use crate::forward::Sender;
-use crate::id::{TenantId, TokenId};
 use crate::ops::auth::TenantScope;
 use crate::ops::tickets::Ticket;
 

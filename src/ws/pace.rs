@@ -61,8 +61,9 @@ impl Mistakes {
 
 #[cfg(test)]
 mod tests {
+    use helve_domain::clock::Clock;
+
     use super::*;
-    use crate::clock::Clock;
 
     #[test]
     fn ten_mistakes_a_minute_are_forgiven() {

@@ -5,14 +5,14 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use helve_domain::delivery::Close;
+use helve_domain::id::TokenId;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tracing::warn;
 
 use super::Context;
 use super::protocol::{self, Fault};
 use super::wire::{End, Wire};
-use crate::domain::delivery::Close;
-use crate::id::TokenId;
 
 /// Refusals that are answered at once: somebody is trying things out.
 const FREE: u32 = 3;
@@ -129,8 +129,9 @@ pub(super) async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(
 
 #[cfg(test)]
 mod tests {
+    use helve_domain::clock::{Clock, Timestamp};
+
     use super::*;
-    use crate::clock::{Clock, Timestamp};
 
     fn token(n: i64) -> Option<TokenId> {
         Some(TokenId::generate(Timestamp::from_micros(n)))

@@ -6,6 +6,11 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use helve_domain::delivery::{Close, Outgoing, Reason};
+use helve_domain::error::Code;
+use helve_domain::id::TenantId;
+use helve_domain::json::SMALL;
+use helve_domain::ticket::Allowed;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_tungstenite::tungstenite::Message;
 use tracing::{debug, info, warn};
@@ -17,13 +22,8 @@ use super::sockets::Place;
 use super::voice::Voice;
 use super::wire::{End, Step, Wire};
 use super::{Context, greet};
-use crate::domain::delivery::{Close, Outgoing, Reason};
-use crate::domain::json::SMALL;
-use crate::domain::ticket::Allowed;
-use crate::error::Code;
 use crate::failpoint::{self, Point};
 use crate::hub::{Inbox, Next};
-use crate::id::TenantId;
 use crate::sched::{Connection, FromWorker};
 
 /// How long a worker may take nothing of what waits for it.

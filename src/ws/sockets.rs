@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::id::TenantId;
+use helve_domain::id::TenantId;
 
 /// Open sockets by tenant. Clones share one count.
 #[derive(Clone, Default)]
@@ -42,8 +42,9 @@ impl Drop for Place {
 
 #[cfg(test)]
 mod tests {
+    use helve_domain::clock::Timestamp;
+
     use super::*;
-    use crate::clock::Timestamp;
 
     #[test]
     fn places_are_given_back_and_tenants_do_not_share() {

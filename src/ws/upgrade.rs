@@ -6,11 +6,11 @@ use axum::http::header::{
     SEC_WEBSOCKET_VERSION, UPGRADE, WWW_AUTHENTICATE,
 };
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use helve_domain::error::{Code, Error};
 use serde_json::json;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::protocol::SUBPROTOCOL;
-use crate::error::{Code, Error};
 use crate::ops::tickets::PREFIX as TICKET;
 
 /// Why no socket is opened.

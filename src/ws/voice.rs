@@ -2,11 +2,12 @@
 
 use std::time::Instant;
 
+use helve_domain::clock::Timestamp;
+use helve_domain::limits::Limits;
+use helve_domain::live::{LogBatch, LogLine, Progress};
+
 use super::pace::Pace;
 use super::protocol::{SaidLines, SaidProgress};
-use crate::clock::Timestamp;
-use crate::domain::limits::Limits;
-use crate::domain::live::{LogBatch, LogLine, Progress};
 
 /// Seconds of the rate that may come at once.
 const BURST: f64 = 10.0;
@@ -95,11 +96,12 @@ impl Voice {
 mod tests {
     use std::time::Duration;
 
+    use helve_domain::clock::Clock;
+    use helve_domain::delivery::Attempt;
+    use helve_domain::id::RunId;
+    use helve_domain::live::LogLevel;
+
     use super::*;
-    use crate::clock::Clock;
-    use crate::domain::delivery::Attempt;
-    use crate::domain::live::LogLevel;
-    use crate::id::RunId;
     use crate::ws::protocol::SaidLine;
 
     #[test]

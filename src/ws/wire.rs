@@ -7,15 +7,15 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 use futures_util::{Sink, Stream};
+use helve_domain::clock::Clock;
+use helve_domain::delivery::Close;
+use helve_domain::limits::Limits;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::error::{Error, ProtocolError};
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
-use crate::clock::Clock;
-use crate::domain::delivery::Close;
-use crate::domain::limits::Limits;
 use crate::sched::Standing;
 
 /// Read and write buffers of one socket: ten thousand idle ones must stay cheap.

@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use helve::config::{Database, Http, Retention, Scheduling, Traces};
-use helve::domain::duration;
-use helve::domain::limits::Limits;
-use helve::error::Code;
+use helve::config::{Http, Retention, Scheduling, Traces};
+use helve_domain::duration;
+use helve_domain::error::Code;
+use helve_domain::limits::Limits;
+use helve_postgres::Database;
 use serde_json::{Value, json};
 
 fn root() -> &'static Path {
@@ -188,7 +189,7 @@ fn the_protocol_shows_every_frame_as_its_vector_and_every_close_code() {
         let vector: Value = serde_json::from_str(&read(file)).unwrap();
         assert!(shown.contains(&vector), "protocol.md shows {} otherwise", file.display());
     }
-    let codes: Vec<String> = read("src/domain/delivery.rs")
+    let codes: Vec<String> = read("crates/domain/src/delivery.rs")
         .lines()
         .filter_map(|line| {
             line.trim().strip_prefix("Self::")?.split_once(" => ")?.1.strip_suffix(',').map(str::to_owned)
@@ -203,7 +204,7 @@ fn the_protocol_shows_every_frame_as_its_vector_and_every_close_code() {
 
 #[test]
 fn every_test_and_file_that_is_named_exists() {
-    let sources: String = files(&["src", "tests"], ".rs").iter().map(read).collect();
+    let sources: String = files(&["src", "crates", "tests"], ".rs").iter().map(read).collect();
     let page = read("docs/guarantees.md");
     let tests: BTreeSet<_> = quoted(&page).into_iter().filter(|name| name.matches('_').count() >= 2).collect();
     let tests: Vec<_> = tests.iter().filter(|name| name.chars().all(|c| c.is_ascii_lowercase() || c == '_')).collect();
@@ -219,7 +220,7 @@ fn every_test_and_file_that_is_named_exists() {
         for name in quoted(&read(&page)).iter().filter(|name| name.ends_with(".rs") && !name.contains(['*', '<', ' ']))
         {
             // Named from the top, from `src`, or from the folder that is spoken of.
-            let places = ["", "src", "src/sched", "src/sched/core", "src/ws/protocol", "tests/it/faults"];
+            let places = ["", "src", "src/sched", "crates/core/src", "src/ws/protocol", "tests/it/faults"];
             assert!(places.iter().any(|at| root().join(at).join(name).exists()), "{}: no {name}", page.display());
         }
     }
@@ -227,7 +228,7 @@ fn every_test_and_file_that_is_named_exists() {
 
 #[test]
 fn the_side_by_side_server_is_set_as_the_private_one() {
-    let ours = read("src/db/embedded/mod.rs");
+    let ours = read("crates/postgres/src/cluster.rs");
     let ours = ours.split("fn settings(").nth(1).and_then(|rest| rest.split("if !durable").next()).unwrap();
     let theirs = read("benches/peers/harness/postgres.py");
     let mut settings = 0;

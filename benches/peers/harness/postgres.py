@@ -21,7 +21,7 @@ FLOOR_INSERT = "insert into floor (tenant, state, payload) values (1, 1, decode(
 
 
 def settings():
-    """The same as in src/db/embedded/mod.rs for kept data: change both."""
+    """The same as in crates/postgres/src/cluster.rs for kept data: change both."""
     with open("/proc/meminfo", encoding="ascii") as info:
         megabytes = int(next(line for line in info if line.startswith("MemTotal")).split()[1]) >> 10
     try:

@@ -5,6 +5,8 @@ use axum::http::HeaderMap;
 use axum::response::Response;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
+use helve_domain::error::{Error, Result};
+use helve_domain::id::TenantId;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
@@ -20,8 +22,6 @@ use crate::api::problem::{ApiError, Problem};
 use crate::api::query::Query;
 use crate::api::{ApiState, trace};
 use crate::db::events::Event;
-use crate::error::{Error, Result};
-use crate::id::TenantId;
 use crate::sched::NewEvent;
 
 /// Reads of events that were pushed before, at once for one request.

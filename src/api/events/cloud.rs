@@ -10,6 +10,10 @@ use std::fmt;
 use axum::http::HeaderMap;
 use bytes::Bytes;
 use chrono::DateTime;
+use helve_domain::error::{Code, Error, Result};
+use helve_domain::json::Payload;
+use helve_domain::limits::Limits;
+use helve_domain::name;
 use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
@@ -20,10 +24,6 @@ use super::data::Data;
 use super::request::Incoming;
 use crate::api::metadata::Metadata;
 use crate::api::{json, media, trace};
-use crate::domain::json::Payload;
-use crate::domain::limits::Limits;
-use crate::domain::name;
-use crate::error::{Code, Error, Result};
 
 /// The metadata key that says that the payload is bytes in base64. No attribute can have this name.
 const ENCODED: &str = "ce-data_base64";

@@ -6,12 +6,12 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
+use helve_domain::error::{Error, Result};
+use helve_domain::json::{Payload, string_end};
+use helve_domain::limits::Limits;
 use serde_json::value::RawValue;
 
 use crate::api::media;
-use crate::domain::json::{Payload, string_end};
-use crate::domain::limits::Limits;
-use crate::error::{Error, Result};
 
 /// A payload, and whether it is bytes in base64.
 pub type Decoded = (Payload, bool);

@@ -1,9 +1,9 @@
 //! In which form an event comes, by its headers.
 
 use axum::http::{HeaderMap, header};
+use helve_domain::error::{Code, Error, Result};
 
 use crate::api::media;
-use crate::error::{Code, Error, Result};
 
 /// The forms of a push.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -11,6 +11,8 @@ mod view;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::Response;
+use helve_domain::error::{Error, Result};
+use helve_domain::id::{EventId, TenantId};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -23,10 +25,7 @@ use super::query::Query;
 use super::{ApiState, trace};
 use crate::db;
 use crate::db::events::{Event, EventFilter};
-use crate::error::{Error, Result};
-use crate::id::{EventId, TenantId};
 use crate::sched::{EventCreated, NewEvent};
-
 use bulk::Outcomes;
 use cloud::CloudEvent;
 use form::Form;

@@ -5,6 +5,12 @@ use std::borrow::Cow;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
+use helve_domain::clock::Timestamp;
+use helve_domain::error::{Code, Error, Result};
+use helve_domain::event::Pattern;
+use helve_domain::id::{EventId, RunId, TenantId};
+use helve_domain::limits::Limits;
+use helve_domain::name;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -21,14 +27,8 @@ use crate::api::problem::{ApiError, Problem};
 use crate::api::query::Query;
 use crate::api::runs::request::header_key;
 use crate::api::{ApiState, time, trace};
-use crate::clock::Timestamp;
 use crate::db;
 use crate::db::events::{Event, EventFilter};
-use crate::domain::event::Pattern;
-use crate::domain::limits::Limits;
-use crate::domain::name;
-use crate::error::{Code, Error, Result};
-use crate::id::{EventId, RunId, TenantId};
 use crate::sched::{Idempotency, NewEvent};
 
 /// Events that a preview counts.

@@ -3,6 +3,11 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
+use helve_domain::error::{Code, Error, Result};
+use helve_domain::id::TenantId;
+use helve_domain::json::Payload;
+use helve_domain::limits::Limits;
+use helve_domain::name;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
@@ -11,11 +16,6 @@ use utoipa::ToSchema;
 use super::view::SkippedWorkflow;
 use crate::api::ApiState;
 use crate::api::metadata::Metadata;
-use crate::domain::json::Payload;
-use crate::domain::limits::Limits;
-use crate::domain::name;
-use crate::error::{Code, Error, Result};
-use crate::id::TenantId;
 use crate::sched::NewEvent;
 
 /// An event to push.

@@ -1,13 +1,13 @@
 //! How events are shown.
 
+use helve_domain::clock::Timestamp;
+use helve_domain::error::Error;
+use helve_domain::id::{EventId, RunId};
+use helve_domain::json::Payload;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::clock::Timestamp;
 use crate::db::events::Event;
-use crate::domain::json::Payload;
-use crate::error::Error;
-use crate::id::{EventId, RunId};
 
 /// An event that was taken in.
 #[derive(Debug, Serialize, ToSchema)]

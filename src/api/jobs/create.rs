@@ -5,6 +5,13 @@ use std::borrow::Cow;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::Response;
+use helve_domain::clock::Timestamp;
+use helve_domain::error::{Error, Result};
+use helve_domain::id::{EventId, RunId};
+use helve_domain::job::{JobFilter, JobKind, JobRequest, ReplayVersion};
+use helve_domain::limits::Limits;
+use helve_domain::name;
+use helve_domain::status::RunStatus;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -16,13 +23,6 @@ use crate::api::problem::{ApiError, Problem};
 use crate::api::query::Query;
 use crate::api::runs::header_key;
 use crate::api::{ApiState, time};
-use crate::clock::Timestamp;
-use crate::domain::job::{JobFilter, JobKind, JobRequest, ReplayVersion};
-use crate::domain::limits::Limits;
-use crate::domain::name;
-use crate::domain::status::RunStatus;
-use crate::error::{Error, Result};
-use crate::id::{EventId, RunId};
 use crate::jobs::Accepted;
 
 /// A job to create.

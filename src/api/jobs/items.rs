@@ -2,6 +2,8 @@
 
 use axum::extract::State;
 use axum::response::Response;
+use helve_domain::id::{JobId, RunId};
+use helve_domain::job::ItemOutcome;
 
 use super::view::{ItemListView, ItemView};
 use crate::api::ApiState;
@@ -12,8 +14,6 @@ use crate::api::path::Id;
 use crate::api::problem::{ApiError, Problem};
 use crate::api::query::Query;
 use crate::db;
-use crate::domain::job::ItemOutcome;
-use crate::id::{JobId, RunId};
 
 /// List the runs of a job
 ///

@@ -2,6 +2,8 @@
 
 use axum::extract::State;
 use axum::response::Response;
+use helve_domain::id::JobId;
+use helve_domain::job::{JobKind, JobStatus};
 
 use super::view::{JobListView, JobView};
 use crate::api::ApiState;
@@ -12,8 +14,6 @@ use crate::api::problem::ApiError;
 use crate::api::query::Query;
 use crate::db;
 use crate::db::jobs::JobFilter;
-use crate::domain::job::{JobKind, JobStatus};
-use crate::id::JobId;
 
 /// List jobs
 ///

@@ -1,12 +1,12 @@
 //! A job and its runs as clients see them.
 
+use helve_domain::clock::Timestamp;
+use helve_domain::id::{JobId, RunId};
+use helve_domain::job::{JobFilter, JobKind, JobStatus, ReplayVersion};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::clock::Timestamp;
 use crate::db::jobs::{Item, Job};
-use crate::domain::job::{JobFilter, JobKind, JobStatus, ReplayVersion};
-use crate::id::{JobId, RunId};
 
 /// Bulk work on runs.
 #[derive(Debug, Serialize, ToSchema)]

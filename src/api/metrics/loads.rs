@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 
+use helve_core::ActionLoad;
+use helve_domain::error::Result;
+use helve_domain::id::TenantId;
+
 use crate::db::{Pool, queues};
-use crate::error::Result;
-use crate::id::TenantId;
-use crate::sched::core::ActionLoad;
 
 /// Queued runs that are counted in the database: of one action, and of all together, but some of each.
 const COUNTED: usize = 10_000;

@@ -13,14 +13,14 @@ use axum::extract::{Request, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use helve_domain::error::Error;
+use helve_domain::scope::Scope;
 use tokio::sync::Mutex;
 
 use super::ApiState;
 use super::auth::bearer;
 use super::problem::{ApiError, Problem};
 use crate::config::MetricsAccess;
-use crate::domain::scope::Scope;
-use crate::error::Error;
 use crate::metrics::Metrics;
 use crate::metrics::text::MEDIA_TYPE;
 

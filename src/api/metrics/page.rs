@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use helve_core::{ActionLoad, Workers};
+use helve_domain::clock::Timestamp;
+
 use super::{Names, Shared, loads};
 use crate::api::ApiState;
-use crate::clock::Timestamp;
 use crate::metrics::process::Process;
 use crate::metrics::text::{Kind, Page};
 use crate::metrics::{LaneMetrics, Metrics};
-use crate::sched::core::{ActionLoad, Workers};
 use crate::sched::gauges::Load;
 
 /// What the engine's memory and its queues say.
@@ -49,7 +50,7 @@ async fn look(state: &ApiState) -> Now {
         now.workers.add(survey.workers);
         now.actions.extend(survey.actions);
     }
-    let owned = |tenant: crate::id::TenantId| shards.contains(&tenant.shard());
+    let owned = |tenant: helve_domain::id::TenantId| shards.contains(&tenant.shard());
     match loads::complete(&state.pool, None, owned, now.actions.clone()).await {
         Ok((actions, all)) => (now.actions, now.counted) = (actions, all),
         Err(error) => tracing::warn!(%error, "the queues in the database could not be counted"),
@@ -65,7 +66,7 @@ fn engine(page: &mut Page, state: &ApiState, metrics: &Metrics) {
     page.family("helve_ready", Kind::Gauge, "1 while the engine takes work.").sample(&[], ready);
     let owned = state.scheduler.directory().here().len();
     page.family("helve_shards_owned", Kind::Gauge, "Shards that this engine owns, of 64 in all.").sample(&[], owned);
-    let broken = crate::error::broken_invariants();
+    let broken = helve_domain::error::broken_invariants();
     page.family("helve_broken_invariants_total", Kind::Counter, "States that must never be.").sample(&[], broken);
 }
 

@@ -2,6 +2,8 @@
 
 use axum::extract::State;
 use axum::response::Response;
+use helve_core::ActionLoad;
+use helve_domain::clock::Timestamp;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -12,8 +14,6 @@ use crate::api::json;
 use crate::api::page::Cursors;
 use crate::api::problem::ApiError;
 use crate::api::query::Query;
-use crate::clock::Timestamp;
-use crate::sched::core::ActionLoad;
 
 /// Slots of workers.
 #[derive(Debug, Serialize, ToSchema)]

@@ -2,6 +2,9 @@
 
 use axum::extract::State;
 use axum::response::Response;
+use helve_domain::error::{Code, Error};
+use helve_domain::name;
+use helve_domain::pause::Target;
 
 use super::{MaybeBody, PauseRequest, PauseView, ResumeRequest, ResumedView};
 use crate::api::ApiState;
@@ -10,9 +13,6 @@ use crate::api::json::JsonBody;
 use crate::api::path::Name;
 use crate::api::problem::ApiError;
 use crate::api::query::Query;
-use crate::domain::name;
-use crate::domain::pause::Target;
-use crate::error::{Code, Error};
 
 /// Pause an action
 ///

@@ -1,11 +1,10 @@
 //! A pause as the interface shows it.
 
+use helve_domain::clock::Timestamp;
+use helve_domain::id::TokenId;
+use helve_domain::pause::{Pause, Paused, Target};
 use serde::Serialize;
 use utoipa::ToSchema;
-
-use crate::clock::Timestamp;
-use crate::domain::pause::{Pause, Paused, Target};
-use crate::id::TokenId;
 
 /// Whose token it was.
 #[derive(Debug, Serialize, ToSchema)]

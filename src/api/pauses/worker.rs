@@ -2,6 +2,9 @@
 
 use axum::extract::State;
 use axum::response::Response;
+use helve_domain::error::Error;
+use helve_domain::id::WorkerId;
+use helve_domain::pause::Target;
 
 use super::{MaybeBody, PauseRequest, PauseView, ResumeRequest, ResumedView};
 use crate::api::ApiState;
@@ -10,9 +13,6 @@ use crate::api::json::JsonBody;
 use crate::api::path::Id;
 use crate::api::problem::{ApiError, Problem};
 use crate::api::query::Query;
-use crate::domain::pause::Target;
-use crate::error::Error;
-use crate::id::WorkerId;
 use crate::ops::auth::TenantScope;
 
 /// Pause a worker

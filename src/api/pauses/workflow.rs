@@ -2,6 +2,7 @@
 
 use axum::extract::State;
 use axum::response::Response;
+use helve_domain::pause::Target;
 
 use super::{MaybeBody, PauseRequest, PauseView, ResumeRequest, ResumedView};
 use crate::api::ApiState;
@@ -10,7 +11,6 @@ use crate::api::json::JsonBody;
 use crate::api::path::Name;
 use crate::api::problem::{ApiError, Problem};
 use crate::api::query::Query;
-use crate::domain::pause::Target;
 
 /// Pause a workflow
 ///

@@ -2,6 +2,9 @@
 
 use axum::extract::State;
 use axum::response::Response;
+use helve_domain::error::{Code, Error};
+use helve_domain::id::RunId;
+use helve_domain::status::RunStatus;
 
 use super::view::RunView;
 use crate::api::ApiState;
@@ -10,9 +13,6 @@ use crate::api::json;
 use crate::api::path::Id;
 use crate::api::problem::{ApiError, Problem};
 use crate::api::query::Query;
-use crate::domain::status::RunStatus;
-use crate::error::{Code, Error};
-use crate::id::RunId;
 
 /// Cancel a run
 ///

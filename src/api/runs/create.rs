@@ -3,6 +3,9 @@
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::Response;
+use helve_domain::error::Result;
+use helve_domain::id::{RunId, TenantId};
+use helve_domain::run::Run;
 
 use super::request::{Around, CreateRun, header_key};
 use super::view::RunView;
@@ -12,9 +15,6 @@ use crate::api::json::{self, JsonBody};
 use crate::api::problem::{ApiError, Problem};
 use crate::api::query::Query;
 use crate::api::{ApiState, trace};
-use crate::domain::run::Run;
-use crate::error::Result;
-use crate::id::{RunId, TenantId};
 use crate::sched::Created;
 
 /// Create a run

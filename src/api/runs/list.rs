@@ -2,6 +2,10 @@
 
 use axum::extract::State;
 use axum::response::Response;
+use helve_domain::error::{Code, Error, Result};
+use helve_domain::id::{EventId, RunId};
+use helve_domain::limits::Limits;
+use helve_domain::status::RunStatus;
 
 use super::view::{RunListView, RunView};
 use crate::api::ApiState;
@@ -12,10 +16,6 @@ use crate::api::problem::ApiError;
 use crate::api::query::Query;
 use crate::db;
 use crate::db::runs::RunFilter;
-use crate::domain::limits::Limits;
-use crate::domain::status::RunStatus;
-use crate::error::{Code, Error, Result};
-use crate::id::{EventId, RunId};
 
 /// List runs
 ///

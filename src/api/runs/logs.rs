@@ -2,6 +2,10 @@
 
 use axum::extract::State;
 use axum::response::Response;
+use helve_domain::clock::Timestamp;
+use helve_domain::error::Error;
+use helve_domain::id::RunId;
+use helve_domain::live::LogLevel;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -11,12 +15,8 @@ use crate::api::json;
 use crate::api::path::Id;
 use crate::api::problem::{ApiError, Problem};
 use crate::api::query::Query;
-use crate::clock::Timestamp;
 use crate::db;
 use crate::db::live::StoredLine;
-use crate::domain::live::LogLevel;
-use crate::error::Error;
-use crate::id::RunId;
 
 /// One line of a run's log.
 #[derive(Debug, Serialize, ToSchema)]

@@ -15,11 +15,12 @@ pub mod why;
 
 pub use request::header_key;
 
+use helve_domain::error::{Error, Result};
+use helve_domain::id::{RunId, TenantId};
+use helve_domain::run::{Losses, Run};
+
 use super::ApiState;
 use crate::db;
-use crate::domain::run::{Losses, Run};
-use crate::error::{Error, Result};
-use crate::id::{RunId, TenantId};
 
 /// One run of the tenant.
 async fn read(state: &ApiState, tenant: TenantId, id: RunId) -> Result<Run> {
@@ -49,8 +50,9 @@ fn after_change(error: Error) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use helve_domain::error::Code;
+
     use super::*;
-    use crate::error::Code;
 
     #[test]
     fn after_a_change_nobody_is_told_that_nothing_was_done() {

@@ -3,6 +3,8 @@
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
+use helve_domain::id::RunId;
+use helve_domain::job::ReplayVersion;
 use serde::Deserialize;
 use utoipa::ToSchema;
 
@@ -14,8 +16,6 @@ use crate::api::path::Id;
 use crate::api::problem::{ApiError, Problem};
 use crate::api::query::Query;
 use crate::api::{ApiState, trace};
-use crate::domain::job::ReplayVersion;
-use crate::id::RunId;
 use crate::jobs::replay;
 use crate::sched::Created;
 

@@ -5,6 +5,16 @@ use std::sync::Arc;
 
 use axum::http::HeaderMap;
 use bytes::Bytes;
+use helve_domain::clock::Timestamp;
+use helve_domain::definition::Spec;
+use helve_domain::duration::Span;
+use helve_domain::error::{Code, Error, Result};
+use helve_domain::id::TenantId;
+use helve_domain::json::Payload;
+use helve_domain::labels::{LabelDefinition, Requirements};
+use helve_domain::limits::Limits;
+use helve_domain::name;
+use helve_domain::run::Priority;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
@@ -12,16 +22,6 @@ use utoipa::ToSchema;
 
 use crate::api::ApiState;
 use crate::api::metadata::Metadata;
-use crate::clock::Timestamp;
-use crate::domain::definition::Spec;
-use crate::domain::duration::Span;
-use crate::domain::json::Payload;
-use crate::domain::labels::{LabelDefinition, Requirements};
-use crate::domain::limits::Limits;
-use crate::domain::name;
-use crate::domain::run::Priority;
-use crate::error::{Code, Error, Result};
-use crate::id::TenantId;
 use crate::sched::{Idempotency, NewRun};
 
 /// A run to create.

@@ -2,6 +2,7 @@
 
 use axum::extract::State;
 use axum::response::Response;
+use helve_domain::id::RunId;
 
 use super::view::RunView;
 use crate::api::ApiState;
@@ -10,7 +11,6 @@ use crate::api::json;
 use crate::api::path::Id;
 use crate::api::problem::{ApiError, Problem};
 use crate::api::query::Query;
-use crate::id::RunId;
 
 /// Unpark a run
 ///

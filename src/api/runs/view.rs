@@ -1,13 +1,12 @@
 //! A run as clients see it.
 
+use helve_domain::clock::Timestamp;
+use helve_domain::id::{EventId, RunId, WorkerId};
+use helve_domain::json::Payload;
+use helve_domain::run::{Losses, Run, RunError};
+use helve_domain::status::RunStatus;
 use serde::Serialize;
 use utoipa::ToSchema;
-
-use crate::clock::Timestamp;
-use crate::domain::json::Payload;
-use crate::domain::run::{Losses, Run, RunError};
-use crate::domain::status::RunStatus;
-use crate::id::{EventId, RunId, WorkerId};
 
 /// One execution of a workflow.
 #[derive(Debug, Serialize, ToSchema)]
@@ -65,7 +64,7 @@ pub struct RunView<'a> {
     /// How far the run was when it last said so, at most a few seconds ago. Absent when it never did, and in the answer
     /// to a trigger.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(required = false, nullable = false, value_type = Option<crate::domain::live::ProgressView>)]
+    #[schema(required = false, nullable = false, value_type = Option<helve_domain::live::ProgressView>)]
     progress: Option<&'a Payload>,
     /// How it lost its workers. Absent when it never did, in lists, and in the answer to a trigger.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::HeaderMap;
+use helve_domain::duration;
+use helve_domain::error::{Code, Error, Result};
+use helve_domain::limits::Limits;
+use helve_domain::run::Run;
 use tokio::sync::oneshot;
 
 use crate::api::ApiState;
 use crate::api::query::Query;
-use crate::domain::duration;
-use crate::domain::limits::Limits;
-use crate::domain::run::Run;
-use crate::error::{Code, Error, Result};
 
 /// How long the caller wants to wait. The query wins over the header; zero is the same as none.
 ///

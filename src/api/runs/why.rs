@@ -2,6 +2,11 @@
 
 use axum::extract::State;
 use axum::response::Response;
+use helve_domain::clock::Timestamp;
+use helve_domain::error::{Error, Result};
+use helve_domain::id::{RunId, TenantId, WorkerId};
+use helve_domain::run::{Run, RunError};
+use helve_domain::why::{Cause, Ended, Estimate, Holder, Place, Wait, Why, losses_text};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -13,11 +18,6 @@ use crate::api::pauses::PauseView;
 use crate::api::problem::{ApiError, Problem};
 use crate::api::query::Query;
 use crate::api::runs::view::LossView;
-use crate::clock::Timestamp;
-use crate::domain::run::{Run, RunError};
-use crate::domain::why::{Cause, Ended, Estimate, Holder, Place, Wait, Why, losses_text};
-use crate::error::{Error, Result};
-use crate::id::{RunId, TenantId, WorkerId};
 use crate::sched::WhyQuery;
 
 /// Reads of the row before it is given up: it moves on faster than it is read.

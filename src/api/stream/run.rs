@@ -6,6 +6,12 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
+use helve_domain::clock::Timestamp;
+use helve_domain::error::{Error, Result};
+use helve_domain::id::{RunId, TenantId};
+use helve_domain::live::{Changed, LogLevel, Stage};
+use helve_domain::run::Run;
+use helve_domain::status::RunStatus;
 
 use super::{Farewell, Moment, Out, RunChange, Source, Tap, answer, is_here, last_event_id, wrong_id};
 use crate::api::ApiState;
@@ -15,14 +21,8 @@ use crate::api::problem::{ApiError, Problem};
 use crate::api::query::Query;
 use crate::api::runs::logs::LogLineView;
 use crate::api::runs::view::RunView;
-use crate::clock::Timestamp;
 use crate::db::live::Transition;
 use crate::db::{self, Pool};
-use crate::domain::live::{Changed, LogLevel, Stage};
-use crate::domain::run::Run;
-use crate::domain::status::RunStatus;
-use crate::error::{Error, Result};
-use crate::id::{RunId, TenantId};
 use crate::sched::live::{Live, Notice};
 
 /// Log lines that one read brings.

@@ -3,6 +3,12 @@
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
+use helve_domain::clock::Timestamp;
+use helve_domain::error::{Code, Error, Result};
+use helve_domain::limits::Limits;
+use helve_domain::live::ChangeFilter;
+use helve_domain::name;
+use helve_domain::status::RunStatus;
 use serde::Serialize;
 
 use super::{Farewell, Moment, Out, RunChange, Source, Tap, answer, is_here, last_event_id, wrong_id};
@@ -11,13 +17,7 @@ use crate::api::auth::Reader;
 use crate::api::problem::ApiError;
 use crate::api::query::Query;
 use crate::api::runs::list::statuses;
-use crate::clock::Timestamp;
 use crate::db;
-use crate::domain::limits::Limits;
-use crate::domain::live::ChangeFilter;
-use crate::domain::name;
-use crate::domain::status::RunStatus;
-use crate::error::{Code, Error, Result};
 use crate::sched::LATEST_COMMIT;
 use crate::sched::live::Notice;
 

@@ -36,7 +36,7 @@ pub(super) async fn job(
     let preview = engine.post("/v1/jobs", Some(encode(&body)?)).await?;
     let total = engine.object(&preview)?.number("total");
     if total == 0 {
-        crate::cli::out::note("no run matches");
+        helve_terminal::out::note("no run matches");
         if engine.json {
             engine.show(&preview)?;
         }
@@ -54,7 +54,7 @@ pub(super) async fn job(
         return Ok(None);
     }
     let id = engine.object(&created)?.cell("id");
-    crate::cli::out::note(&format!("{id} goes on also when this command is ended: helve jobs watch {id}"));
+    helve_terminal::out::note(&format!("{id} goes on also when this command is ended: helve jobs watch {id}"));
     engine.follow_job(&id).await
 }
 
@@ -71,7 +71,7 @@ pub(super) async fn each(engine: &Engine, ids: &[String], action: &str, body: &V
         match done {
             Ok(response) => {
                 if n > 0 && !engine.json {
-                    crate::cli::out::line("")?;
+                    helve_terminal::out::line("")?;
                 }
                 engine.show(&response)?;
             }

@@ -3,6 +3,9 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use helve_client::{Http, Response};
+use helve_domain::clock::Clock;
+use helve_terminal::out;
 use hyper::Method;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
@@ -10,9 +13,6 @@ use super::failure::{Exit, Failure, Result};
 use super::object::{Object, readable};
 use super::target::Target;
 use super::{Common, time};
-use crate::cli::out;
-use crate::client::{Http, Response};
-use crate::clock::Clock;
 
 /// What may stand in a path or a query as it is.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Subcommand;
+use helve_terminal::out;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
@@ -13,7 +14,6 @@ use super::input;
 use super::list::{Created, Paging};
 use super::object::Object;
 use super::trigger::encode;
-use crate::cli::out;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {

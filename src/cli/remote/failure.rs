@@ -2,9 +2,9 @@
 
 use std::process::ExitCode;
 
-use crate::cli::out;
-use crate::client::Response;
-use crate::error::Error;
+use helve_client::Response;
+use helve_domain::error::Error;
+use helve_terminal::out;
 
 use super::object::Object;
 

@@ -2,11 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use helve_client::Response;
+use helve_terminal::out;
+
 use super::engine::{Engine, escape};
 use super::failure::{Exit, Failure, Result};
 use super::object::Object;
-use crate::cli::out;
-use crate::client::Response;
 
 /// Between two looks: short after a change, then longer.
 const FIRST: Duration = Duration::from_millis(100);

@@ -59,13 +59,13 @@ pub(super) fn confirmed(question: &str, yes: bool) -> Result<bool> {
             "{question} Nobody can answer without a terminal: give --yes. Nothing was done"
         )));
     }
-    crate::cli::out::ask(&format!("{question} [y/N] "));
+    helve_terminal::out::ask(&format!("{question} [y/N] "));
     let mut answer = String::new();
     let asked = std::io::stdin().read_line(&mut answer);
     asked.map_err(|e| Failure::usage(format!("standard input: {e}")))?;
     let yes = matches!(answer.trim(), "y" | "Y" | "yes");
     if !yes {
-        crate::cli::out::note("nothing was done");
+        helve_terminal::out::note("nothing was done");
     }
     Ok(yes)
 }

@@ -1,5 +1,6 @@
 //! Lists: pages, filters, and one table.
 
+use helve_terminal::out;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
@@ -9,7 +10,6 @@ use super::failure::{Exit, Failure, Result};
 use super::input;
 use super::object::Object;
 use super::time;
-use crate::cli::out;
 
 /// How much of a list.
 #[derive(Debug, clap::Args)]

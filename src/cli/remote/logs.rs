@@ -2,11 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use helve_terminal::out;
+
 use super::engine::{Engine, escape, query};
 use super::failure::{Exit, Result};
 use super::follow::is_final;
 use super::object::Object;
-use crate::cli::out;
 
 /// Lines of one request.
 const PAGE: u32 = 1_000;

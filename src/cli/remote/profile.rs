@@ -4,13 +4,13 @@ use std::io::{IsTerminal, Read};
 use std::process::ExitCode;
 
 use clap::Subcommand;
+use helve_client::Http;
+use helve_terminal::out;
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 
 use super::failure::{Failure, Result};
 use super::finish;
 use super::target::{Profile, Profiles, file};
-use crate::cli::out;
-use crate::client::Http;
 
 /// No token is longer.
 const MAX_TOKEN: u64 = 4096;

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Subcommand, ValueEnum};
+use helve_terminal::out;
 
 use super::Common;
 use super::bulk::{self, Manner};
@@ -15,7 +16,6 @@ use super::logs::Logs;
 use super::object::Object;
 use super::time;
 use super::trigger::Trigger;
-use crate::cli::{out, settings};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -77,7 +77,7 @@ enum Command {
         /// Its id
         id: String,
         /// Look no longer
-        #[arg(long, value_name = "DURATION", value_parser = settings::span)]
+        #[arg(long, value_name = "DURATION", value_parser = helve_terminal::args::span)]
         timeout: Option<Duration>,
     },
 }
@@ -189,7 +189,7 @@ async fn why(engine: &Engine, id: &str) -> Result<()> {
 async fn watch(engine: &Engine, id: &str, timeout: Option<Duration>) -> Result<Option<Exit>> {
     let until = timeout.map(|timeout| engine.clock.instant() + timeout);
     let path = format!("/v1/runs/{}", escape(id));
-    let changed = |response: &crate::client::Response, run: &Object| {
+    let changed = |response: &helve_client::Response, run: &Object| {
         if engine.json { engine.show(response) } else { Ok(out::line(&standing(run))?) }
     };
     let (_, run) = engine.follow(&path, until, is_final, changed).await?;

@@ -59,7 +59,10 @@ impl Profiles {
         };
         let mode = fs::metadata(&file).map_or(0, |meta| meta.permissions().mode());
         if mode & 0o077 != 0 {
-            crate::cli::out::note(&format!("helve: others can read the tokens in {0}: chmod 600 {0}", file.display()));
+            helve_terminal::out::note(&format!(
+                "helve: others can read the tokens in {0}: chmod 600 {0}",
+                file.display()
+            ));
         }
         // Where it is wrong, and not what stands there: that may be a token.
         serde_json::from_str(&text).map_err(|e| {

@@ -1,10 +1,10 @@
 //! Times as people read them.
 
 use chrono::{DateTime, SecondsFormat, Utc};
+use helve_domain::clock::{Clock, Timestamp};
+use helve_domain::duration;
 
 use super::failure::{Failure, Result};
-use crate::clock::{Clock, Timestamp};
-use crate::domain::duration;
 
 /// A time of the interface in microseconds.
 pub(super) fn micros(text: &str) -> Option<i64> {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use helve_domain::duration;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
@@ -11,8 +12,6 @@ use super::engine::{Engine, query};
 use super::failure::{Exit, Failure, Result};
 use super::follow::{exit_of, is_final, standing};
 use super::input;
-use crate::cli::settings;
-use crate::domain::duration;
 
 /// The engine holds a request no longer.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
@@ -43,7 +42,7 @@ pub(super) struct Trigger {
     #[arg(long)]
     key: Option<String>,
     /// Wait so long for the result; a run that failed ends the command with 1
-    #[arg(long, value_name = "DURATION", value_parser = settings::span)]
+    #[arg(long, value_name = "DURATION", value_parser = helve_terminal::args::span)]
     wait: Option<Duration>,
 }
 
@@ -94,7 +93,7 @@ impl Trigger {
             engine.show(&response)?;
             return Ok(exit_of(&run));
         }
-        crate::cli::out::note(&standing(&run));
+        helve_terminal::out::note(&standing(&run));
         let (response, run) = engine.follow_run(&run.cell("id"), Some(until)).await?;
         engine.show(&response)?;
         Ok(exit_of(&run))

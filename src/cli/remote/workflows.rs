@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Subcommand;
+use helve_terminal::out;
 
 use super::Common;
 use super::engine::{Engine, escape};
@@ -10,7 +11,6 @@ use super::failure::{Exit, Result};
 use super::input;
 use super::list::Paging;
 use super::object::Object;
-use crate::cli::out;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {

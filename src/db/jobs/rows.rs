@@ -3,14 +3,14 @@
 use chrono::{DateTime, Utc};
 use diesel::QueryableByName;
 use diesel::sql_types::{Array, BigInt, Binary, Bool, Double, Nullable, SmallInt, Text, Timestamptz, Uuid as SqlUuid};
+use helve_domain::clock::Timestamp;
+use helve_domain::error::{Error, Result};
+use helve_domain::id::{JobId, RunId, TenantId};
+use helve_domain::job::{JobKind, JobStatus};
 use uuid::Uuid;
 
 use super::Job;
-use crate::clock::Timestamp;
 use crate::db::statement::statement;
-use crate::domain::job::{JobKind, JobStatus};
-use crate::error::{Error, Result};
-use crate::id::{JobId, RunId, TenantId};
 
 statement! {
     /// A new job.

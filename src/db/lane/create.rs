@@ -7,12 +7,12 @@ use diesel::pg::Pg;
 use diesel::query_builder::AstPass;
 use diesel::result::QueryResult;
 use diesel::sql_types::{Array, BigInt, Binary, Integer, Nullable, SmallInt, Text as SqlText, Timestamptz};
+use helve_domain::change::{CreateKey, InsertRow, NewEventRow};
+use helve_domain::clock::Timestamp;
 use uuid::Uuid;
 
 use super::INLINE;
 use super::text::{Binds, Statement, Text, bind, unbound};
-use crate::clock::Timestamp;
-use crate::domain::change::{CreateKey, InsertRow, NewEventRow};
 
 type SqlUuid = diesel::sql_types::Uuid;
 
@@ -180,7 +180,7 @@ impl<'a> CreateRows<'a> {
 }
 
 /// The empty object is not stored.
-fn metadata(body: &crate::domain::change::Body) -> Option<&[u8]> {
+fn metadata(body: &helve_domain::change::Body) -> Option<&[u8]> {
     let bytes = body.metadata.bytes();
     (&bytes[..] != b"{}").then_some(bytes)
 }

@@ -9,14 +9,14 @@ use diesel::pg::Pg;
 use diesel::query_builder::AstPass;
 use diesel::result::QueryResult;
 use diesel::sql_types::{Array, BigInt, Binary, Bool, Integer, Nullable, SmallInt, Text as SqlText, Timestamptz};
+use helve_domain::change::{Body, EndRow, Guard, Mark, MoveRow};
+use helve_domain::clock::Timestamp;
+use helve_domain::id::RunId;
+use helve_domain::json::Payload;
 use uuid::Uuid;
 
 use super::INLINE;
 use super::text::{Binds, Statement, Text, bind, unbound};
-use crate::clock::Timestamp;
-use crate::domain::change::{Body, EndRow, Guard, Mark, MoveRow};
-use crate::domain::json::Payload;
-use crate::id::RunId;
 
 type SqlUuid = diesel::sql_types::Uuid;
 type FoundRow = (Option<Uuid>, bool, Option<Vec<u8>>, Option<Vec<u8>>, Option<String>);

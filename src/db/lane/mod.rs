@@ -153,7 +153,7 @@ impl LaneConnection {
     ///
     /// # Errors
     /// See [`LaneError`].
-    pub async fn pause(&mut self, row: &crate::domain::change::PauseRow) -> Result<(), LaneError> {
+    pub async fn pause(&mut self, row: &helve_domain::change::PauseRow) -> Result<(), LaneError> {
         use crate::db::pauses::{Drop, Fence, Put};
         let (node, epoch, Driven { conn, driver, last_error }) = (self.node, self.epoch, &mut self.driven);
         let found: Vec<Fence> = match &row.pause {
@@ -170,8 +170,8 @@ impl LaneConnection {
     /// See [`LaneError`].
     pub async fn workers(
         &mut self,
-        put: &[&crate::domain::change::WorkerRow],
-        gone: &[crate::id::WorkerId],
+        put: &[&helve_domain::change::WorkerRow],
+        gone: &[helve_domain::id::WorkerId],
     ) -> Result<(), LaneError> {
         let (node, epoch, Driven { conn, driver, last_error }) = (self.node, self.epoch, &mut self.driven);
         let statement = workers::Workers::new(node, epoch, put, gone);

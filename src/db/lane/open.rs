@@ -8,14 +8,14 @@ use diesel::pg::Pg;
 use diesel::query_builder::{BoxedSqlQuery, SqlQuery};
 use diesel::sql_types::{BigInt, Text as SqlText, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
+use helve_domain::id::NodeId;
+use helve_postgres::Database;
 use tracing::info;
 
 use super::{LaneConnection, LaneError, LaneName, Refusal, classify};
-use crate::config::Database;
 use crate::db::connect::connect_driven;
 use crate::db::driven::Driven;
 use crate::db::failure;
-use crate::id::NodeId;
 
 /// Plans of a table that is nearly empty yet churns must not change with its statistics: see
 /// docs/decisions/0002. The rest keeps a statement from hanging for ever on either side.

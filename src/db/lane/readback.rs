@@ -6,14 +6,14 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use diesel::sql_types::{Array, Binary, Integer, Nullable, SmallInt, Text as SqlText, Timestamptz};
 use diesel_async::RunQueryDsl;
+use helve_domain::change::{Body, EndRow, Mark, MoveRow};
+use helve_domain::clock::Timestamp;
+use helve_domain::id::{EventId, RunId};
+use helve_domain::status::RunStatus;
 use uuid::Uuid;
 
 use super::{LaneConnection, LaneError, classify, finish};
-use crate::clock::Timestamp;
 use crate::db::driven::Driven;
-use crate::domain::change::{Body, EndRow, Mark, MoveRow};
-use crate::domain::status::RunStatus;
-use crate::id::{EventId, RunId};
 
 type SqlUuid = diesel::sql_types::Uuid;
 

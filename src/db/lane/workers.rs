@@ -5,11 +5,11 @@ use diesel::pg::Pg;
 use diesel::query_builder::AstPass;
 use diesel::result::QueryResult;
 use diesel::sql_types::{Array, BigInt, Binary, Nullable, SmallInt, Text as SqlText, Timestamptz};
+use helve_domain::change::WorkerRow;
+use helve_domain::id::WorkerId;
 use uuid::Uuid;
 
 use super::text::{Binds, Statement, Text, bind, unbound};
-use crate::domain::change::WorkerRow;
-use crate::id::WorkerId;
 
 type SqlUuid = diesel::sql_types::Uuid;
 

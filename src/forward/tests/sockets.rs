@@ -1,11 +1,11 @@
 //! Worker sockets at engines that a test plays.
 
+use helve_domain::error::Result;
 use hyper::Uri;
 use hyper::header::HeaderValue;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{Bench, CLIENT, LIMIT, accept, headers, peer, read, reply};
-use crate::error::Result;
 use crate::forward::Opened;
 
 const SWITCH: &str = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\

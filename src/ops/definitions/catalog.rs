@@ -3,15 +3,16 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::clock::Timestamp;
+use helve_domain::clock::Timestamp;
+use helve_domain::definition::{Spec, WorkflowDefinition};
+use helve_domain::error::{Error, Result};
+use helve_domain::event::Pattern;
+use helve_domain::id::TenantId;
+use helve_domain::json::Payload;
+use helve_domain::limits::Limits;
+use helve_domain::schema::InputSchema;
+
 use crate::db::workflows::Workflow;
-use crate::domain::definition::{Spec, WorkflowDefinition};
-use crate::domain::event::Pattern;
-use crate::domain::json::Payload;
-use crate::domain::limits::Limits;
-use crate::domain::schema::InputSchema;
-use crate::error::{Error, Result};
-use crate::id::TenantId;
 
 /// Versions that are kept compiled for runs that were loaded from rows.
 const MAX_VERSIONS: usize = 50_000;
@@ -200,10 +201,10 @@ impl Catalog {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use helve_domain::schema::Input;
     use serde_json::json;
 
     use super::*;
-    use crate::domain::schema::Input;
 
     fn entry(version: i32) -> Entry {
         let definition = json!({"tasks": [{"name": "t"}], "input_schema": {"maxLength": version}});

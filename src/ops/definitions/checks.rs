@@ -7,10 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use helve_domain::error::{Error, Result};
+use helve_domain::id::TenantId;
 use tokio::sync::oneshot;
-
-use crate::error::{Error, Result};
-use crate::id::TenantId;
 
 /// A tenant has one at most: so one tenant leaves the other to all others.
 const THREADS: usize = 2;
@@ -178,9 +177,10 @@ impl Queue {
 mod tests {
     use std::sync::mpsc;
 
+    use helve_domain::clock::Clock;
+    use helve_domain::error::Code;
+
     use super::*;
-    use crate::clock::Clock;
-    use crate::error::Code;
 
     fn tenant() -> TenantId {
         TenantId::generate(Clock::system().now())

@@ -4,8 +4,8 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use crate::domain::schema::InputSchema;
-use crate::id::TenantId;
+use helve_domain::id::TenantId;
+use helve_domain::schema::InputSchema;
 
 /// Bytes of one tenant's compiled schemas, and of all. One that is larger by itself stays until the next.
 const OF_TENANT: usize = 32 << 20;
@@ -53,12 +53,12 @@ fn forget_first(schemas: &mut VecDeque<Weak<InputSchema>>) {
 mod tests {
     use std::sync::atomic::AtomicBool;
 
+    use helve_domain::clock::Clock;
+    use helve_domain::json::Payload;
+    use helve_domain::schema::Input;
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::clock::Clock;
-    use crate::domain::json::Payload;
-    use crate::domain::schema::Input;
 
     fn compiled(kept: &Compiled, tenant: TenantId, schema: &Value) -> Arc<InputSchema> {
         InputSchema::validate("", schema).unwrap();

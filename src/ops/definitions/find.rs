@@ -3,12 +3,13 @@
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use helve_domain::clock::Timestamp;
+use helve_domain::definition::Spec;
+use helve_domain::error::Result;
+use helve_domain::id::TenantId;
+
 use super::catalog::{Catalog, Entry};
 use super::{Shared, workflows};
-use crate::clock::Timestamp;
-use crate::domain::definition::Spec;
-use crate::error::Result;
-use crate::id::TenantId;
 
 /// How long it counts that the database had no such workflow: another engine may have registered it since.
 const REFRESH: Duration = Duration::from_secs(5);

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
+use helve_domain::definition::WorkflowDefinition;
+use helve_domain::error::{Code, Error, Result};
+use helve_domain::id::TenantId;
 use sha2::{Digest, Sha256};
 
 use super::catalog::Entry;
 use super::{Registered, Shared, not_found};
 use crate::db::workflows::{self, Deleted, Registration};
-use crate::domain::definition::WorkflowDefinition;
-use crate::error::{Code, Error, Result};
-use crate::id::TenantId;
 
 /// How often a registration is sent again: its answer was lost, or another engine was faster.
 const ATTEMPTS: u32 = 4;

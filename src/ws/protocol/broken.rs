@@ -2,13 +2,13 @@
 //! say is plain, and one of them must not take a session and its other work with it.
 
 use bytes::Bytes;
+use helve_domain::delivery::{Attempt, Outcome};
+use helve_domain::id::RunId;
+use helve_domain::limits::Limits;
 
 use super::incoming::{Decoded, Incoming, decode_json};
 use super::results::bad_result;
 use super::{Fault, shown};
-use crate::domain::delivery::{Attempt, Outcome};
-use crate::domain::limits::Limits;
-use crate::id::RunId;
 
 /// A place where a frame was not JSON, and what stands there now: `null` for a word such as `NaN`, an escape for a
 /// character that must have one.

@@ -2,12 +2,12 @@
 
 use std::fmt;
 
+use helve_domain::error::Code;
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::{Fault, loose};
-use crate::error::Code;
 
 /// The raw values of an object's known fields, in the order of `names`; unknown fields are skipped.
 pub(super) struct Fields<'a, const N: usize> {

@@ -3,18 +3,18 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use helve_domain::definition::{DEFAULT_SLOT_KIND, NamedDefinition, WorkflowDefinition};
+use helve_domain::delivery::WorkerInfo;
+use helve_domain::error::{Code, Error, Result};
+use helve_domain::limits::Limits;
+use helve_domain::name;
+use helve_domain::offer;
+use helve_domain::secret::Secret;
 use serde_json::value::RawValue;
 
 use super::fields::Fields;
 use super::incoming::{Top, attempts};
 use super::{Fault, PROTOCOL, loose};
-use crate::config::Secret;
-use crate::domain::definition::{DEFAULT_SLOT_KIND, NamedDefinition, WorkflowDefinition};
-use crate::domain::delivery::WorkerInfo;
-use crate::domain::limits::Limits;
-use crate::domain::name;
-use crate::domain::offer;
-use crate::error::{Code, Error, Result};
 use crate::sched::Resume;
 
 /// A `hello` of the right form, not yet checked against the limits.

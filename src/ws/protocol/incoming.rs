@@ -6,6 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use helve_domain::delivery::{Attempt, Outcome};
+use helve_domain::error::Code;
+use helve_domain::id::RunId;
+use helve_domain::limits::{Limits, MAX_DURATION};
+use helve_domain::offer;
 use serde_json::value::RawValue;
 
 use super::broken::{self, Mend};
@@ -14,11 +19,6 @@ use super::hello::{self, HelloFrame};
 use super::live::{self, SaidLines, SaidProgress};
 use super::results::{self, Source};
 use super::{Fault, Faults, shown};
-use crate::domain::delivery::{Attempt, Outcome};
-use crate::domain::limits::{Limits, MAX_DURATION};
-use crate::domain::offer;
-use crate::error::Code;
-use crate::id::RunId;
 
 /// One frame of a worker.
 #[derive(Debug)]

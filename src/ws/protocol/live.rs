@@ -3,16 +3,16 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use helve_domain::delivery::Attempt;
+use helve_domain::json::Payload;
+use helve_domain::limits::Limits;
+use helve_domain::live::LogLevel;
 use serde_json::value::RawValue;
 
 use super::fields::Fields;
 use super::incoming::{Top, attempt, list};
 use super::results::kept;
 use super::{Fault, Faults, loose, shown};
-use crate::domain::delivery::Attempt;
-use crate::domain::json::Payload;
-use crate::domain::limits::Limits;
-use crate::domain::live::LogLevel;
 
 /// How long ago a line may have been written; an older one counts as this old.
 const OLDEST: Duration = Duration::from_secs(24 * 3_600);
@@ -134,9 +134,10 @@ fn data(text: &Bytes, item: &Fields<'_, 6>, limits: &Limits) -> Result<Option<Pa
 
 #[cfg(test)]
 mod tests {
+    use helve_domain::error::Code;
+
     use super::super::incoming::{Decoded, Incoming, decode};
     use super::*;
-    use crate::error::Code;
 
     const RUN: &str = "run_01890a5d96427774b3dc9d8e5f1a2b3c";
 

@@ -3,10 +3,9 @@
 
 use std::fmt;
 
+use helve_domain::limits::MAX_DURATION;
 use serde::de::{Deserializer as _, Visitor};
 use serde_json::value::RawValue;
-
-use crate::domain::limits::MAX_DURATION;
 
 /// Whole floats up to here are exactly what was meant.
 const EXACT: f64 = 9_007_199_254_740_992.0;

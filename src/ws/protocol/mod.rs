@@ -22,7 +22,7 @@ pub(super) use live::SaidLine;
 pub(super) use live::{SaidLines, SaidProgress};
 pub(super) use outgoing::{assign, encode, fault, pong, welcome};
 
-use crate::error::{Code, Error};
+use helve_domain::error::{Code, Error};
 
 /// The version of the protocol that this engine speaks.
 pub(super) const PROTOCOL: u32 = 1;

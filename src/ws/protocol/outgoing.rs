@@ -3,17 +3,17 @@
 use std::fmt::{Display, Write as _};
 use std::time::Duration;
 
+use helve_domain::delivery::{Assignment, Attempt, Outgoing, Reason, Welcome};
+use helve_domain::id::{NodeId, SessionId, WorkerId};
+use helve_domain::json::Payload;
+use helve_domain::limits::Limits;
+use helve_domain::run::MAX_ERROR_MESSAGE;
+use helve_domain::status::RunStatus;
 use serde::Serialize;
 use tracing::error;
 
 use super::{Fault, PROTOCOL};
 use crate::config::Scheduling;
-use crate::domain::delivery::{Assignment, Attempt, Outgoing, Reason, Welcome};
-use crate::domain::json::Payload;
-use crate::domain::limits::Limits;
-use crate::domain::run::MAX_ERROR_MESSAGE;
-use crate::domain::status::RunStatus;
-use crate::id::{NodeId, SessionId, WorkerId};
 
 /// The answer to `ping`.
 pub(in crate::ws) const fn pong() -> &'static str {
@@ -179,7 +179,7 @@ struct WelcomeLimits {
 
 #[derive(Serialize)]
 struct SupersededItem {
-    task_run: crate::id::RunId,
+    task_run: helve_domain::id::RunId,
     attempt: i32,
     reason: &'static str,
 }
@@ -221,11 +221,11 @@ pub(in crate::ws) fn welcome(welcome: &Welcome, node: NodeId, scheduling: &Sched
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use helve_domain::clock::Timestamp;
+    use helve_domain::id::RunId;
     use serde_json::Value;
 
     use super::*;
-    use crate::clock::Timestamp;
-    use crate::id::RunId;
 
     fn task(input: &str) -> Assignment {
         Assignment {

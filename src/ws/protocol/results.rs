@@ -1,18 +1,18 @@
 //! How attempts ended. Who sends a result has finished its attempt: one that names it ends it, whatever else is wrong.
 
 use bytes::Bytes;
+use helve_domain::delivery::{Attempt, Outcome};
+use helve_domain::error::Error;
+use helve_domain::json::Payload;
+use helve_domain::limits::Limits;
+use helve_domain::name;
+use helve_domain::run::{MAX_ERROR_MESSAGE, RunError};
 use serde_json::value::RawValue;
 
 use super::broken::{self, Mend};
 use super::fields::Fields;
 use super::incoming::{Item, attempt, item};
 use super::{Fault, Faults, loose, shown};
-use crate::domain::delivery::{Attempt, Outcome};
-use crate::domain::json::Payload;
-use crate::domain::limits::Limits;
-use crate::domain::name;
-use crate::domain::run::{MAX_ERROR_MESSAGE, RunError};
-use crate::error::Error;
 
 /// The code of an attempt whose result cannot be used.
 const BAD_RESULT: &str = "bad_result";

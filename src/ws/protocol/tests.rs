@@ -1,12 +1,12 @@
 //! Frames that are wrong in one way or another: what is read of them, and what is told.
 
 use bytes::Bytes;
+use helve_domain::delivery::Outcome;
+use helve_domain::json::{Payload, SMALL};
+use helve_domain::limits::Limits;
+use helve_domain::run::{MAX_ERROR_MESSAGE, RunError};
 
 use super::*;
-use crate::domain::delivery::Outcome;
-use crate::domain::json::{Payload, SMALL};
-use crate::domain::limits::Limits;
-use crate::domain::run::{MAX_ERROR_MESSAGE, RunError};
 
 const RUN: &str = "run_01890a5d96427774b3dc9d8e5f1a2b3c";
 

@@ -5,16 +5,16 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
+use helve_domain::delivery::{Assignment, Attempt, Outcome, Outgoing, Reason, Welcome};
+use helve_domain::id::RunId;
+use helve_domain::json::Payload;
+use helve_domain::limits::Limits;
+use helve_domain::run::RunError;
+use helve_domain::status::RunStatus;
 use serde_json::Value;
 
 use super::*;
 use crate::config::Scheduling;
-use crate::domain::delivery::{Assignment, Attempt, Outcome, Outgoing, Reason, Welcome};
-use crate::domain::json::Payload;
-use crate::domain::limits::Limits;
-use crate::domain::run::RunError;
-use crate::domain::status::RunStatus;
-use crate::id::RunId;
 
 fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("openapi/worker/vectors")

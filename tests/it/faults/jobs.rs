@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use helve::config::Database;
 use helve::db::Pool;
+use helve_postgres::Database;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 

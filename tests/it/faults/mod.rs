@@ -15,4 +15,4 @@ mod rig;
 mod sweep;
 mod workers;
 
-use helve::oracle::{ledger, load, proxy, verdict as oracle, wire, worker};
+use helve_bench::oracle::{ledger, load, proxy, verdict as oracle, wire, worker};

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use helve::clock::Timestamp;
-use helve::oracle::ledger::plays::{Labels, PAUSING, Play, Required, Topic};
+use helve_bench::oracle::ledger::plays::{Labels, PAUSING, Play, Required, Topic};
+use helve_domain::clock::Timestamp;
 use serde_json::json;
 
 use super::ledger::{Fate, Kind, Ledger, Nonce, Plan, Sent};

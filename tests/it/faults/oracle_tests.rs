@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use helve::clock::Timestamp;
+use helve_domain::clock::Timestamp;
 use serde_json::json;
 
 use super::ledger::{CancelFate, Fate, Kind, Ledger, Plan, Sent};

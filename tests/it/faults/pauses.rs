@@ -1,9 +1,8 @@
 //! The engine dies while something is paused, and while a pause is being written.
 
-use serde_json::{Value, json};
-
-use helve::config::Database;
 use helve::db::Pool;
+use helve_postgres::Database;
+use serde_json::{Value, json};
 
 use crate::support::process::EngineProcess;
 use crate::support::{Http, Worker, fresh_database, hello, provision, until};

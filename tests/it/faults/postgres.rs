@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use helve::db::embedded::Cluster;
+use helve_postgres::cluster::Cluster;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 

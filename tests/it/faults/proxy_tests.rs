@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use helve::supervisor::Supervisor;
+use helve_supervisor::Supervisor;
 
 use super::proxy::{Fate, First, Mode, Proxy, Way};
 use super::wire::Lane;

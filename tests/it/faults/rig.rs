@@ -2,12 +2,12 @@
 
 use std::ops::{Deref, DerefMut};
 
-use helve::config::Database;
 use helve::db::Pool;
-use helve::oracle::rig::{self, Target};
-pub use helve::oracle::rig::{GRACE, SILENCE, Size};
-use helve::oracle::verdict::Report;
-use helve::supervisor::Supervisor;
+use helve_bench::oracle::rig::{self, Target};
+pub use helve_bench::oracle::rig::{GRACE, SILENCE, Size};
+use helve_bench::oracle::verdict::Report;
+use helve_postgres::Database;
+use helve_supervisor::Supervisor;
 
 use crate::support::process::EngineProcess;
 use crate::support::provision;

@@ -5,8 +5,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use helve::clock::Timestamp;
 use helve::failpoint::Point;
+use helve_domain::clock::Timestamp;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 

@@ -1,10 +1,10 @@
 //! Two changes of one run that both expect it as it was: the second finds it changed, and does nothing.
 
-use helve::clock::Clock;
 use helve::db::lane::{LaneError, LaneName};
-use helve::domain::change::Placement;
-use helve::domain::status::RunStatus;
-use helve::id::TenantId;
+use helve_domain::change::Placement;
+use helve_domain::clock::Clock;
+use helve_domain::id::TenantId;
+use helve_domain::status::RunStatus;
 
 use super::rows::{Change, Known, create, holder, large, new_run, place, running};
 use super::{Fate, Standing, World};

@@ -1,10 +1,10 @@
 //! Two creates with one idempotency key, from the lanes of two nodes: one run.
 
-use helve::clock::Clock;
 use helve::db::lane::{LaneError, LaneName};
-use helve::domain::change::CreateKey;
-use helve::domain::status::RunStatus;
-use helve::id::TenantId;
+use helve_domain::change::CreateKey;
+use helve_domain::clock::Clock;
+use helve_domain::id::TenantId;
+use helve_domain::status::RunStatus;
 
 use super::rows::{create, large, new_run, place};
 use super::{Fate, Standing, World};

@@ -9,13 +9,14 @@ mod keys;
 mod rows;
 mod takeover;
 
-use helve::clock::Clock;
-use helve::config::Database;
+use std::time::Duration;
+
 use helve::db::lane::{LaneConnection, LaneName};
 use helve::db::lease::LeaseConnection;
 use helve::db::{Pool, partitions};
-use helve::id::{NodeId, RunId};
-use std::time::Duration;
+use helve_domain::clock::Clock;
+use helve_domain::id::{NodeId, RunId};
+use helve_postgres::Database;
 use tokio::sync::oneshot;
 use tokio_postgres::Client;
 
@@ -82,7 +83,7 @@ impl World {
     async fn node_at(database: &Database) -> Node {
         let id = NodeId::generate(Clock::system().now());
         let mut lease = LeaseConnection::open(database, id, Duration::from_secs(600)).await.unwrap();
-        lease.register("test", "", &helve::config::Secret::new("")).await.unwrap();
+        lease.register("test", "", &helve_domain::secret::Secret::new("")).await.unwrap();
         Node { id, lease }
     }
 

@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use helve::clock::{Clock, Timestamp};
 use helve::db::lane::{CreateRows, FinishRows, LaneConnection, LaneError};
-use helve::domain::change::{Body, CreateKey, EndRow, Guard, InsertRow, Mark, MoveRow, NewRunRow, Placement};
-use helve::domain::definition::WorkflowDefinition;
-use helve::domain::json::Payload;
-use helve::domain::run::{Priority, RunError};
-use helve::domain::status::RunStatus;
-use helve::id::{RunId, SessionId, TenantId, WorkerId};
+use helve_domain::change::{Body, CreateKey, EndRow, Guard, InsertRow, Mark, MoveRow, NewRunRow, Placement};
+use helve_domain::clock::{Clock, Timestamp};
+use helve_domain::definition::WorkflowDefinition;
+use helve_domain::id::{RunId, SessionId, TenantId, WorkerId};
+use helve_domain::json::Payload;
+use helve_domain::run::{Priority, RunError};
+use helve_domain::status::RunStatus;
 
 /// Larger than what stands in a row: it must come and go with its row.
 pub fn large() -> Payload {

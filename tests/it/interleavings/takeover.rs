@@ -1,11 +1,11 @@
 //! A statement of a node and the fence of another that takes over from it: the statement is committed before the
 //! fence returns, or it is never written.
 
-use helve::clock::Clock;
 use helve::db::lane::{LaneConnection, LaneError, LaneName};
-use helve::domain::change::InsertRow;
-use helve::domain::status::RunStatus;
-use helve::id::TenantId;
+use helve_domain::change::InsertRow;
+use helve_domain::clock::Clock;
+use helve_domain::id::TenantId;
+use helve_domain::status::RunStatus;
 
 use super::rows::{Known, create, holder, large, new_run, place, running};
 use super::{Fate, Node, Standing, World};

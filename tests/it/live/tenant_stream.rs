@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use helve::id::RunId;
+use helve_domain::id::RunId;
 use serde_json::{Value, json};
 
 use super::sse::{Event, Stream, open, open_with};

@@ -2,12 +2,12 @@
 
 use std::process::Output;
 
-use helve::config::Database;
 use helve::db::migrate;
+use helve_postgres::Database;
+use helve_postgres::cluster::Cluster;
 use serde_json::Value;
 
 use crate::support::{self, fresh_database, options};
-use helve::db::embedded::Cluster;
 
 fn helve(database: &str, args: &[&str]) -> Output {
     support::helve().args(args).env("DATABASE_URL", database).output().unwrap()

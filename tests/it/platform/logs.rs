@@ -3,8 +3,8 @@
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
-use helve::config::Database;
 use helve::db::Pool;
+use helve_postgres::Database;
 use serde_json::{Value, json};
 
 use crate::support::process::EngineProcess;

@@ -3,10 +3,10 @@
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
-use helve::clock::Clock;
-use helve::config::Database;
 use helve::db::{Pool, home, migrate, partitions};
-use helve::id::{RunId, TenantId};
+use helve_domain::clock::Clock;
+use helve_domain::id::{RunId, TenantId};
+use helve_postgres::Database;
 use serde_json::json;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio_postgres::Client;
@@ -45,7 +45,7 @@ async fn weeks(sql: &Client, table: &str) -> i64 {
     number(sql, &format!("select count(*) from pg_inherits where inhparent = '{table}'::regclass")).await
 }
 
-fn day(at: helve::clock::Timestamp) -> String {
+fn day(at: helve_domain::clock::Timestamp) -> String {
     let monday = chrono::Datelike::weekday(&at.to_utc()).num_days_from_monday();
     (at.to_utc() - chrono::Days::new(monday.into())).format("%Y%m%d").to_string()
 }

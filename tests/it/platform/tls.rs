@@ -5,9 +5,9 @@ use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
-use helve::config::Database;
 use helve::db::connect::connect;
-use helve::db::embedded::{Cluster, Options};
+use helve_postgres::Database;
+use helve_postgres::cluster::{Cluster, Options};
 use nix::unistd::{User, geteuid};
 
 use crate::support::options;

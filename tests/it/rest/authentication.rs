@@ -1,7 +1,7 @@
 //! Tokens: form, expiry, revocation.
 
-use helve::clock::Clock;
 use helve::ops::tokens;
+use helve_domain::clock::Clock;
 use serde_json::json;
 
 use super::problem;

@@ -262,7 +262,7 @@ async fn old_jobs_are_deleted() {
     sql.batch_execute("update job set finished_at = finished_at - interval '8 days'").await.unwrap();
     let kept = create(&engine, json!({"kind": "cancel", "filter": {"workflow": "work"}})).await;
     ended(&engine, &kept, "finished").await;
-    let before = helve::clock::Clock::system().now().minus(engine.config.retention.jobs);
+    let before = helve_domain::clock::Clock::system().now().minus(engine.config.retention.jobs);
     assert!(!helve::db::jobs::expire(&engine.pool, before).await.unwrap());
     assert_eq!(ids(&pages(&engine, "/v1/jobs", 10).await, "id"), [kept["id"].clone()]);
     let items: i64 = sql.query_one("select count(*) from job_item", &[]).await.unwrap().get(0);

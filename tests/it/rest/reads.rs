@@ -2,11 +2,11 @@
 
 use std::sync::atomic::{AtomicU16, Ordering};
 
-use helve::clock::{Clock, Timestamp};
 use helve::db::Pool;
 use helve::db::runs::{self, RunFilter};
-use helve::domain::status::RunStatus;
-use helve::id::{EventId, RunId, TenantId};
+use helve_domain::clock::{Clock, Timestamp};
+use helve_domain::id::{EventId, RunId, TenantId};
+use helve_domain::status::RunStatus;
 use tokio_postgres::Client;
 
 use crate::support;
@@ -36,7 +36,7 @@ impl Store {
             sql.batch_execute(&ddl).await.unwrap();
         }
         let start = Timestamp::from_micros(Clock::system().now().micros() / 1_000 * 1_000);
-        let pool = Pool::new(&helve::config::Database { pool_size: 2, ..helve::config::Database::at(&database) });
+        let pool = Pool::new(&helve_postgres::Database { pool_size: 2, ..helve_postgres::Database::at(&database) });
         Self { pool: pool.unwrap(), sql, tenant: TenantId::generate(start), start, count: AtomicU16::new(0) }
     }
 
@@ -143,7 +143,7 @@ async fn a_payload_is_found_wherever_it_stands() {
     );
     store.sql.batch_execute(&insert).await.unwrap();
 
-    let text = |payload: &helve::domain::json::Payload| String::from_utf8(payload.bytes().to_vec()).unwrap();
+    let text = |payload: &helve_domain::json::Payload| String::from_utf8(payload.bytes().to_vec()).unwrap();
     let listed = runs::list(&store.pool, store.tenant, &RunFilter::default(), 10).await.unwrap().items;
     for run in [runs::get(&store.pool, store.tenant, apart).await.unwrap().unwrap(), listed[1].clone()] {
         assert_eq!(

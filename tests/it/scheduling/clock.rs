@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use helve::clock::Clock;
+use helve_domain::clock::Clock;
 use serde_json::{Value, json};
 
 use crate::both_ways;

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use helve::clock::Clock;
 use helve::ops::retention::Sweep;
 use helve::ops::tenants;
+use helve_domain::clock::Clock;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 

@@ -127,7 +127,7 @@ async fn wrong_labels_are_refused() {
 /// Killed with a run that has labels of its own in the queue: the successor keeps to them, and so does its retry.
 async fn survives_a_kill(optimistic: bool) {
     let database = fresh_database().await;
-    let pool = helve::db::Pool::new(&helve::config::Database::at(&database)).unwrap();
+    let pool = helve::db::Pool::new(&helve_postgres::Database::at(&database)).unwrap();
     let (_, token) = provision(&pool, "labels").await;
     let on = if optimistic { "on" } else { "off" };
     let mut engine = EngineProcess::start(&database, &[("HELVE_SCHEDULING_OPTIMISTIC", on)]).await;

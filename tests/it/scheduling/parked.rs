@@ -144,7 +144,7 @@ async fn a_policy_with_a_wrong_end_is_refused() {
 /// The process is killed with a parked run in the rows, and again right after an unpark was answered.
 async fn survives_kills(optimistic: bool) {
     let database = fresh_database().await;
-    let pool = helve::db::Pool::new(&helve::config::Database::at(&database)).unwrap();
+    let pool = helve::db::Pool::new(&helve_postgres::Database::at(&database)).unwrap();
     let (_, token) = provision(&pool, "parked").await;
     let on = if optimistic { "on" } else { "off" };
     let mut engine = EngineProcess::start(&database, &[("HELVE_SCHEDULING_OPTIMISTIC", on)]).await;

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::support::{Builder, create_migrated, options, worker};
 
 /// The server writes the plan of every statement to its log.
-fn explaining() -> helve::db::embedded::Options {
+fn explaining() -> helve_postgres::cluster::Options {
     let mut options = options(false);
     for (name, value) in [
         ("session_preload_libraries", "auto_explain"),
@@ -41,7 +41,7 @@ fn plans(log: &str) -> Vec<Value> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn open_runs_are_found_by_their_key_whatever_the_statistics_say() {
-    let cluster = helve::db::embedded::Cluster::start(explaining()).await.unwrap();
+    let cluster = helve_postgres::cluster::Cluster::start(explaining()).await.unwrap();
     let database = create_migrated(&cluster, "plans").await;
     let engine = Builder::new().on(&database).await;
     engine.workflow("work").await;
@@ -100,7 +100,7 @@ async fn open_runs_are_found_by_their_key_whatever_the_statistics_say() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_head_of_a_deep_queue_is_read_in_the_order_of_its_index() {
-    let cluster = helve::db::embedded::Cluster::start(explaining()).await.unwrap();
+    let cluster = helve_postgres::cluster::Cluster::start(explaining()).await.unwrap();
     let database = create_migrated(&cluster, "deep").await;
     let engine = Builder::new().on(&database).await;
     engine.workflow("work").await;

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use helve::clock::Timestamp;
 use helve::db::partitions;
-use helve::id::RunId;
+use helve_domain::clock::Timestamp;
+use helve_domain::id::RunId;
 use serde_json::json;
 
 use crate::support::{engine, worker};
@@ -25,7 +25,7 @@ async fn old_weeks_go_and_what_is_open_keeps_its_payload() {
     let key = [("idempotency-key", "k")];
     engine.post_with("/v1/runs", &key, json!({"workflow": "waits"})).await;
 
-    let now = helve::clock::Clock::system().now();
+    let now = helve_domain::clock::Clock::system().now();
     let later = |weeks: u32| -> Timestamp { now.plus(WEEK * weeks) };
     partitions::make_ahead(&engine.pool, later(3)).await.unwrap();
     // Within the retention nothing goes.
@@ -48,7 +48,7 @@ async fn an_old_open_run_keeps_only_its_own_weeks() {
     let engine = engine().await;
     engine.workflow("waits").await;
     let open = engine.trigger("waits", json!({})).await;
-    let now = helve::clock::Clock::system().now();
+    let now = helve_domain::clock::Clock::system().now();
     let weeks = [0, 1, 2, 3].map(|n: u32| now.plus(WEEK * n));
     partitions::make_for(&engine.pool, weeks).await.unwrap();
     let sql = engine.sql().await;

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use helve::clock::Clock;
-use helve::config::Database;
 use helve::db::Pool;
+use helve_domain::clock::Clock;
+use helve_postgres::Database;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 

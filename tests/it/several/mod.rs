@@ -15,8 +15,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use helve::config::Http;
-use helve::id::SHARDS;
 use helve::sched::{Peer, Place};
+use helve_domain::id::SHARDS;
 
 use crate::support::{Builder, Engine, until_within};
 

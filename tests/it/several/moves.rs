@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use helve::clock::Clock;
-use helve::config::Database;
 use helve::db::Pool;
-use helve::id::TenantId;
+use helve_domain::clock::Clock;
+use helve_domain::id::TenantId;
+use helve_postgres::Database;
 use serde_json::{Value, json};
 
 use crate::support::process::EngineProcess;

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use helve::api::openapi_text;
-use helve::clock::Clock;
 use helve::sched::Place;
+use helve_domain::clock::Clock;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use helve::config::Database;
 use helve::db::{Pool, migrate};
+use helve_postgres::Database;
 use nix::sys::signal::Signal;
 use serde_json::json;
 use tokio_postgres::Client;

@@ -78,9 +78,9 @@ async fn what_was_held_goes_out_when_nobody_has_taken_over() {
         .await;
         processes.owner.signal(Signal::SIGSTOP);
         client.batch_execute("update node set expires_at = expires_at + interval '60 s'").await.unwrap();
-        let since = helve::clock::Clock::system().instant();
+        let since = helve_domain::clock::Clock::system().instant();
         until_within("it has stood still for longer than it trusts its lease", PATIENCE, || async {
-            (helve::clock::Clock::system().instant() - since > Duration::from_secs(4)).then_some(())
+            (helve_domain::clock::Clock::system().instant() - since > Duration::from_secs(4)).then_some(())
         })
         .await;
         processes.owner.signal(Signal::SIGCONT);

@@ -112,7 +112,7 @@ both_ways! {
         crate::support::until("more than the first timeout has passed", || async {
             let run = engine.run(&extended["id"]).await;
             let started = run["started_at"].as_str()?.parse::<chrono::DateTime<chrono::Utc>>().ok()?;
-            let now = helve::clock::Clock::system().now().to_utc();
+            let now = helve_domain::clock::Clock::system().now().to_utc();
             (now - started > chrono::Duration::milliseconds(700)).then_some(())
         })
         .await;

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use helve::clock::Clock;
 use helve::ops::tokens;
+use helve_domain::clock::Clock;
 use serde_json::json;
 
 use super::ready;

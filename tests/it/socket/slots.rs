@@ -100,7 +100,7 @@ both_ways! {
 /// Killed right after `freed`: the successor does not count the slot as held.
 async fn survives_a_kill(optimistic: bool) {
     let database = fresh_database().await;
-    let pool = helve::db::Pool::new(&helve::config::Database::at(&database)).unwrap();
+    let pool = helve::db::Pool::new(&helve_postgres::Database::at(&database)).unwrap();
     let (_, token) = provision(&pool, "slots").await;
     let on = if optimistic { "on" } else { "off" };
     let mut engine = EngineProcess::start(&database, &[("HELVE_SCHEDULING_OPTIMISTIC", on)]).await;

@@ -3,8 +3,8 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use helve::config::Database;
-use helve::db::embedded::{Cluster, Options};
+use helve_postgres::Database;
+use helve_postgres::cluster::{Cluster, Options};
 use tokio::sync::{Mutex, OnceCell, oneshot};
 use tokio_postgres::NoTls;
 

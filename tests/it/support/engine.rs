@@ -6,15 +6,16 @@ use std::sync::Once;
 use std::time::Duration;
 
 use helve::app::App;
-use helve::clock::Clock;
-use helve::config::{Config, Database, Http as HttpConfig, Retention, Scheduling, Traces};
+use helve::config::{Config, Http as HttpConfig, Retention, Scheduling, Traces};
 use helve::db::Pool;
-use helve::domain::limits::Limits;
-use helve::domain::scope::Scopes;
-use helve::id::TenantId;
 use helve::ops::tokens::NewToken;
 use helve::ops::{tenants, tokens};
 use helve::sched::Scheduler;
+use helve_domain::clock::Clock;
+use helve_domain::id::TenantId;
+use helve_domain::limits::Limits;
+use helve_domain::scope::Scopes;
+use helve_postgres::Database;
 use serde_json::{Value, json};
 
 use super::cluster::{fresh_database, sql};
@@ -291,7 +292,7 @@ impl Drop for Engine {
     /// A broken promise fails the test that is closest to it.
     fn drop(&mut self) {
         if !std::thread::panicking() {
-            assert_eq!(helve::error::broken_invariants(), 0, "soft invariants were broken: see the log");
+            assert_eq!(helve_domain::error::broken_invariants(), 0, "soft invariants were broken: see the log");
         }
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::ExitStatus;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use helve::oracle::process::{self, Setup};
+use helve_bench::oracle::process::{self, Setup};
 use nix::sys::signal::Signal;
 
 /// `helve serve` on a fixed port. Killed when dropped; its log must say nothing bad.

@@ -12,5 +12,5 @@ pub async fn until<T, F: Future<Output = Option<T>>>(what: &str, ask: impl FnMut
 
 /// As [`until`], with another limit.
 pub async fn until_within<T, F: Future<Output = Option<T>>>(what: &str, limit: Duration, ask: impl FnMut() -> F) -> T {
-    helve::oracle::until(what, limit, ask).await.unwrap_or_else(|e| panic!("{e}"))
+    helve_bench::oracle::until(what, limit, ask).await.unwrap_or_else(|e| panic!("{e}"))
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use helve::config::Secret;
+use helve_domain::secret::Secret;
 use serde_json::json;
 
 use super::{SENT, TRACE, to, trigger};

@@ -2,8 +2,8 @@
 
 use std::process::Output;
 
-use helve::config::Database;
 use helve::db::Pool;
+use helve_postgres::Database;
 use serde_json::{Value, json};
 
 use super::{SENT, TRACE};

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use helve::config::{Database, Scheduling};
+use helve::config::Scheduling;
 use helve::db::Pool;
 use helve::sched::Place;
+use helve_postgres::Database;
 use serde_json::{Value, json};
 
 use super::{CLIENT, SENT, TRACE, one, parts, to, traced, trigger};

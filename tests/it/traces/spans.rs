@@ -175,7 +175,7 @@ async fn what_is_not_sampled_is_not_exported_and_says_so_to_the_worker() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_sampled_when_the_sampler_says_so() {
-    use helve::domain::trace::{Sampler, Share};
+    use helve_domain::trace::{Sampler, Share};
     let collector = Collector::start().await;
     let off = Sampler { parent_based: true, root: Share::None };
     let engine = Builder::new().traces(to(&collector)).traces(|traces| traces.sampler = off).start().await;

@@ -1,0 +1,233 @@
+//! The trigger path: a free slot and nothing ahead means that the run is created already assigned.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use helve_domain::delivery::Attempt;
+use helve_domain::error::Error;
+use helve_domain::id::{RunId, TenantId};
+use helve_domain::run::Run;
+use helve_domain::status::RunStatus;
+use uuid::Uuid;
+
+use super::flight::{Assigned, Start, Step};
+use super::state::{Shard, refuse};
+use super::task::{Phase, Task};
+use super::types::{
+    Command, Context, CreateKey, Effect, InsertRow, Lane, NewEventRow, NewRunRow, Placement, QueueKey, Row, Ticket,
+};
+
+/// Creates that may wait behind one create key.
+const MAX_BEHIND_KEY: usize = 1_000;
+
+impl Shard {
+    pub(super) fn create(&mut self, run: NewRunRow, ticket: Option<Ticket>, cx: Context, out: &mut Vec<Effect>) {
+        if let Some(key) = &run.key
+            && self.keys.contains_key(&key.identity())
+        {
+            let identity = key.identity();
+            return self.wait_for_key(&identity, Command::Create(Box::new(run), ticket), ticket, out);
+        }
+        if !self.may_create(run.tenant, cx) {
+            return refuse(ticket, too_many_creates(), out);
+        }
+        let gate = run.key.as_ref().map(|_| run.id.uuid());
+        self.lock_key(run.key.as_ref());
+        let tenant = run.tenant;
+        let (row, step) = self.admit(run, ticket, gate, cx);
+        self.write(Lane::Create, tenant, vec![row], vec![step], out);
+    }
+
+    pub(super) fn create_event(&mut self, event: NewEventRow, ticket: Ticket, cx: Context, out: &mut Vec<Effect>) {
+        if let Some(key) = &event.create_key
+            && self.keys.contains_key(&key.identity())
+        {
+            let identity = key.identity();
+            return self.wait_for_key(&identity, Command::CreateEvent(Box::new(event), ticket), Some(ticket), out);
+        }
+        if !self.may_create(event.tenant, cx) {
+            return refuse(Some(ticket), too_many_creates(), out);
+        }
+        self.lock_key(event.create_key.as_ref());
+        let tenant = event.tenant;
+        let gate = event.create_key.as_ref().map(|_| event.id.uuid());
+        let ids = event.runs.iter().map(|r| r.id).collect();
+        let (key, of) = (event.create_key.clone(), (tenant, event.key.as_str().into()));
+        let mut steps = vec![Step::Event { event: event.id, runs: ids, ticket, key, of }];
+        let runs = event.runs.clone();
+        let mut rows = vec![Row::InsertEvent(Box::new(event))];
+        for run in runs {
+            let (row, step) = self.admit(run, None, gate, cx);
+            rows.push(row);
+            steps.push(step);
+        }
+        self.write(Lane::Create, tenant, rows, steps, out);
+    }
+
+    /// Whether there is room for one more create. One tenant may have half of it: when the database is slow, a
+    /// tenant that floods the engine must not have everybody refused.
+    fn may_create(&self, tenant: TenantId, cx: Context) -> bool {
+        let own = self.creating_of.get(&tenant).copied().unwrap_or(0);
+        cx.creating < self.settings.pending && own < self.settings.pending.div_ceil(2)
+    }
+
+    /// A create is committed or refused.
+    pub(super) fn end_create(&mut self, run: RunId) {
+        self.creating -= 1;
+        let Some(tenant) = self.tasks.get(&run).map(|t| t.tenant) else { return };
+        if let Some(own) = self.creating_of.get_mut(&tenant) {
+            *own -= 1;
+            if *own == 0 {
+                self.creating_of.remove(&tenant);
+            }
+        }
+    }
+
+    /// Decides where a new run starts, reserves what it takes, and says what to write.
+    fn admit(&mut self, run: NewRunRow, ticket: Option<Ticket>, gate: Option<Uuid>, cx: Context) -> (Row, Step) {
+        let later = run.run_at.filter(|at| *at > cx.now);
+        let rank = run.priority.rank(later.unwrap_or(cx.now));
+        let key = self.pauses.queue_of(run.tenant, &run.spec);
+        let to = match later {
+            None if cx.optimistic_room > 0 => self.free_session(&key, &run, cx),
+            None | Some(_) => None,
+        };
+        let start = match (later, to) {
+            (Some(due), _) => Start::Scheduled { due },
+            (None, None) => Start::Queued { expires: run.spec.schedule_timeout.map(|d| cx.now.plus(d)) },
+            (None, Some(to)) => Start::Assigned(to),
+        };
+        let place = placement(start);
+        if let Some(to) = to {
+            self.optimistic += 1;
+            if let Some(s) = self.sessions.get_mut(&to.session) {
+                s.hold(Attempt { run: run.id, number: 1 }, &run.spec);
+            }
+            self.spend(run.tenant, &run.spec, to, cx);
+        } else if later.is_none()
+            && let Some(queue) = self.queues.get_mut(&key)
+        {
+            queue.uncommitted.insert((rank, run.id));
+        }
+        self.creating += 1;
+        *self.creating_of.entry(run.tenant).or_default() += 1;
+        let task = Task {
+            tenant: run.tenant,
+            spec: run.spec.clone(),
+            priority: run.priority.number(),
+            rank,
+            retries: 0,
+            attempt: place.attempt,
+            unparked: 0,
+            event: run.event,
+            replay_of: run.replay_of,
+            trace: run.trace,
+            body: Some(run.body.clone()),
+            phase: Phase::New,
+            flight: None,
+            deferred: VecDeque::new(),
+            timer: None,
+        };
+        self.tasks.insert(run.id, task);
+        let step = Step::Create { run: run.id, ticket, start, key: run.key.clone() };
+        (Row::Insert(Box::new(InsertRow { run, place, rank, gate })), step)
+    }
+
+    /// The session that takes the new run at once: only if nothing that could run is ahead of it.
+    fn free_session(&mut self, key: &QueueKey, run: &NewRunRow, cx: Context) -> Option<Assigned> {
+        if !self.settings.optimistic || self.draining {
+            return None;
+        }
+        if !self.is_clear(key, &run.spec) {
+            return None;
+        }
+        let session = self.pick(key, &run.spec)?;
+        self.sessions.get(&session).map(|s| Assigned { session, worker: s.worker, at: cx.now })
+    }
+
+    fn wait_for_key(
+        &mut self,
+        key: &(helve_domain::id::TenantId, std::sync::Arc<str>, std::sync::Arc<str>),
+        command: Command,
+        ticket: Option<Ticket>,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(waiting) = self.keys.get_mut(key) else { return };
+        if waiting.len() >= MAX_BEHIND_KEY {
+            return refuse(ticket, limited("too many requests with this idempotency key at once"), out);
+        }
+        waiting.push_back(command);
+    }
+
+    fn lock_key(&mut self, key: Option<&CreateKey>) {
+        if let Some(key) = key {
+            self.keys.insert(key.identity(), VecDeque::new());
+        }
+    }
+
+    /// The create under a key is decided: who waited behind it goes on and meets the committed row.
+    pub(super) fn unlock_key(&mut self, key: Option<&CreateKey>, cx: Context, out: &mut Vec<Effect>) {
+        let Some(waiting) = key.and_then(|k| self.keys.remove(&k.identity())) else { return };
+        for command in waiting {
+            self.step(command, cx, out);
+        }
+    }
+
+    /// A run as the interface shows it, from memory; `None` when memory lacks its payloads.
+    pub(super) fn view(&self, run: RunId) -> Option<Box<Run>> {
+        let task = self.tasks.get(&run)?;
+        let body = task.body.as_ref()?;
+        let (status, due, held) = match &task.phase {
+            Phase::New => return None,
+            Phase::Scheduled { due } => (RunStatus::Scheduled, Some(*due), None),
+            Phase::Queued { .. } => (RunStatus::Queued, None, None),
+            Phase::Running(held) => (RunStatus::Running, None, Some(held)),
+            Phase::Parked => (RunStatus::Parked, None, None),
+        };
+        Some(Box::new(Run {
+            id: run,
+            tenant: task.tenant,
+            workflow: task.spec.workflow.clone(),
+            version: task.spec.version,
+            status,
+            attempt: task.attempt,
+            retries: task.retries,
+            priority: task.priority,
+            input: body.input.clone(),
+            output: None,
+            error: None,
+            metadata: body.metadata.clone(),
+            worker: held.map(|h| h.worker),
+            event: task.event,
+            replay_of: task.replay_of,
+            due,
+            started_at: held.map(|h| h.started_at),
+            finished_at: None,
+            traceparent: body.traceparent.clone(),
+            progress: None,
+        }))
+    }
+}
+
+const fn placement(start: Start) -> Placement {
+    let (state, due) = match start {
+        Start::Scheduled { due } => (RunStatus::Scheduled, Some(due)),
+        Start::Queued { expires } => (RunStatus::Queued, expires),
+        Start::Assigned(_) => (RunStatus::Running, None),
+    };
+    let place = Placement { state, attempt: 0, retries: 0, due, worker: None, started_at: None, error: None };
+    match start {
+        Start::Assigned(to) => {
+            Placement { attempt: 1, worker: Some((to.worker, to.session)), started_at: Some(to.at), ..place }
+        }
+        Start::Scheduled { .. } | Start::Queued { .. } => place,
+    }
+}
+
+fn too_many_creates() -> Error {
+    limited("too many triggers wait for their commit")
+}
+
+fn limited(message: &str) -> Error {
+    Error::Limited { message: message.to_owned(), retry_after: Duration::from_secs(1) }
+}

@@ -1,0 +1,88 @@
+//! Slots that a worker gives back before their attempt has ended.
+
+use helve_domain::delivery::{Attempt, Outgoing, Reason};
+use helve_domain::id::{RunId, SessionId};
+use helve_domain::status::RunStatus;
+
+use super::flight::{Farewell, Note, Step};
+use super::state::Shard;
+use super::task::Deferred;
+use super::types::{Context, Effect, Mark, MoveRow, Placement, Row};
+
+impl Shard {
+    /// A worker gives back the slots of an attempt that goes on. Said twice, it is answered twice and done once.
+    pub(super) fn wants_free(&mut self, id: SessionId, attempt: Attempt, cx: Context, out: &mut Vec<Effect>) {
+        let hold = self.sessions.get(&id).and_then(|s| s.holds.get(&attempt));
+        match hold.map(|hold| (hold.until, hold.freed)) {
+            None => self.push(id, Outgoing::Superseded(vec![(attempt, Reason::Unknown)]), out),
+            // Told to stop: the worker lets go of the slot, and the attempt is over anyway.
+            Some((Some((_, reason)), _)) => {
+                self.push(id, Outgoing::Superseded(vec![(attempt, reason)]), out);
+                self.let_go(id, attempt, cx, out);
+            }
+            Some((None, true)) => self.push(id, Outgoing::Freed(attempt), out),
+            Some((None, false)) => self.on_run(attempt.run, Deferred::FreeSlot { session: id, attempt }, cx, out),
+        }
+    }
+
+    /// Writes that an attempt holds no slot any more, since a takeover must know, together with the claims that use
+    /// what it held.
+    pub(super) fn free_slot(&mut self, session: SessionId, attempt: Attempt, cx: Context, out: &mut Vec<Effect>) {
+        if !self.tasks.get(&attempt.run).is_some_and(|t| t.is_held_by(session, attempt.number)) {
+            return self.push(session, Outgoing::Superseded(vec![(attempt, Reason::Reassigned)]), out);
+        }
+        if self.sessions.get(&session).and_then(|s| s.holds.get(&attempt)).is_some_and(|hold| hold.freed) {
+            return self.push(session, Outgoing::Freed(attempt), out);
+        }
+        // What it speaks of has arrived.
+        self.confirm(session, attempt, cx);
+        let Some(task) = self.tasks.get(&attempt.run) else { return };
+        let Some(held) = task.held() else { return };
+        let place = Placement {
+            state: RunStatus::Running,
+            attempt: task.attempt,
+            retries: task.retries,
+            due: held.deadline,
+            worker: Some((held.worker, session)),
+            started_at: Some(held.started_at),
+            error: None,
+        };
+        let row = MoveRow {
+            run: attempt.run,
+            tenant: task.tenant,
+            guard: task.guard(),
+            place,
+            mark: Mark::Freed,
+            worker: None,
+            want_body: false,
+            reason: None,
+        };
+        let (tenant, note) = (task.tenant, Note { holder: Some((session, attempt, Farewell::Stored)), ticket: None });
+        let step = Step::FreeSlot { run: attempt.run, session, attempt };
+        self.ride(tenant, Row::Move(Box::new(row)), step, &note, cx, out);
+    }
+
+    /// It is committed: what the claims did not take is free for everyone.
+    pub(super) fn freed(
+        &mut self,
+        run: RunId,
+        session: SessionId,
+        attempt: Attempt,
+        applied: bool,
+        cx: Context,
+        out: &mut Vec<Effect>,
+    ) {
+        if !applied {
+            // The row was not as memory had it: the attempt is not this worker's.
+            self.forget(run, out);
+            self.push(session, Outgoing::Superseded(vec![(attempt, Reason::Reassigned)]), out);
+            return self.let_go(session, attempt, cx, out);
+        }
+        if let Some(s) = self.sessions.get_mut(&session) {
+            s.free_early(attempt);
+        }
+        self.push(session, Outgoing::Freed(attempt), out);
+        self.offers_refresh(session);
+        self.offer_room(session, cx, out);
+    }
+}

@@ -1,0 +1,309 @@
+//! How attempts and runs end: results, failures and retries, cancels, timeouts, and work taken back.
+
+use std::time::Duration;
+
+use helve_domain::clock::Timestamp;
+use helve_domain::delivery::{Attempt, Outcome, Outgoing, Reason};
+use helve_domain::error::{Code, Error};
+use helve_domain::id::{RunId, SessionId, TenantId};
+use helve_domain::run::RunError;
+use helve_domain::status::RunStatus;
+
+use super::flight::{Farewell, Note, Placed, Step};
+use super::state::{Shard, engine_error, jitter, refuse};
+use super::types::{Context, Effect, EndRow, Lane, Mark, MoveRow, Placement, Row, Ticket};
+
+impl Shard {
+    /// A worker reports how an attempt ended.
+    pub(super) fn result(
+        &mut self,
+        session: SessionId,
+        attempt: Attempt,
+        outcome: Outcome,
+        cx: Context,
+        out: &mut Vec<Effect>,
+    ) {
+        let ours = self.tasks.get(&attempt.run).is_some_and(|t| t.is_held_by(session, attempt.number));
+        #[cfg(test)]
+        let ours = ours || (self.unfenced && self.tasks.get(&attempt.run).is_some_and(|t| t.held().is_some()));
+        if !ours {
+            return self.stale_result(session, attempt, cx, out);
+        }
+        let holder = Some((session, attempt, Farewell::Stored));
+        let note = Note { holder, ticket: None };
+        match outcome {
+            Outcome::Succeeded(output) => {
+                self.end(attempt.run, RunStatus::Succeeded, Some(output), None, None, note, cx, out);
+            }
+            Outcome::Failed(error) => self.fail(attempt, error, "retry", note, cx, out),
+            Outcome::Released => self.give_back(attempt.run, "released", note, cx, out),
+        }
+    }
+
+    /// A result for an attempt that is not the running one: it frees its slot and counts for nothing.
+    fn stale_result(&mut self, session: SessionId, attempt: Attempt, cx: Context, out: &mut Vec<Effect>) {
+        let reason = self
+            .sessions
+            .get(&session)
+            .and_then(|s| s.holds.get(&attempt))
+            .map(|hold| hold.until.map_or(Reason::Reassigned, |(_, reason)| reason));
+        // A run of another tenant is none at all: not even its existence shows.
+        let both = self.tasks.get(&attempt.run).zip(self.sessions.get(&session));
+        let foreign = both.is_some_and(|(task, session)| task.tenant != session.tenant);
+        let reason = reason.unwrap_or(if foreign { Reason::Unknown } else { Reason::Reassigned });
+        self.let_go(session, attempt, cx, out);
+        self.push(session, Outgoing::Superseded(vec![(attempt, reason)]), out);
+    }
+
+    /// A slot that was kept for an attempt told to stop is free again.
+    pub(super) fn let_go(&mut self, session: SessionId, attempt: Attempt, cx: Context, out: &mut Vec<Effect>) {
+        self.release(session, attempt);
+        self.reset_session_timer(session);
+        self.offer_room(session, cx, out);
+    }
+
+    /// A session has room: what waits for it is claimed.
+    pub(super) fn offer_room(&mut self, session: SessionId, cx: Context, out: &mut Vec<Effect>) {
+        let Some(s) = self.sessions.get(&session) else { return };
+        let (tenant, actions) = (s.tenant, s.info.actions.clone());
+        let (mut rows, mut steps) = (Vec::new(), Vec::new());
+        self.fill_session(session, cx, &mut rows, &mut steps);
+        for (row, step) in rows.into_iter().zip(steps) {
+            self.write(Lane::Finish, tenant, vec![row], vec![step], out);
+        }
+        for action in actions {
+            self.refill_action(tenant, action, out);
+        }
+    }
+
+    /// An attempt failed: again later, or the run is over.
+    pub(super) fn fail(
+        &mut self,
+        attempt: Attempt,
+        error: RunError,
+        reason: &'static str,
+        note: Note,
+        cx: Context,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(task) = self.tasks.get(&attempt.run) else { return };
+        let spent = u32::try_from(task.retries).unwrap_or(0);
+        let retries = task.retries + 1;
+        match task.spec.retry.next_wait(spent, &error, jitter(attempt)) {
+            None => {
+                let why = (reason != "retry").then_some(reason);
+                self.give_up(attempt.run, error, why, note, cx, out);
+            }
+            Some(wait) if wait.is_zero() => {
+                let expires = task.spec.schedule_timeout.map(|d| cx.now.plus(d));
+                let place = Placed::Queued { expires, retries };
+                self.place(attempt.run, place, Some(error), reason, note, cx, out);
+            }
+            Some(wait) => {
+                let place = Placed::Scheduled { due: cx.now.plus(wait), retries };
+                self.place(attempt.run, place, Some(error), reason, note, cx, out);
+            }
+        }
+    }
+
+    /// Someone wants the run to end.
+    pub(super) fn cancel(&mut self, run: RunId, tenant: TenantId, ticket: Ticket, cx: Context, out: &mut Vec<Effect>) {
+        let Some(task) = self.tasks.get(&run).filter(|t| t.tenant == tenant) else {
+            return refuse(Some(ticket), Error::not_found("run", run), out);
+        };
+        let holder = task
+            .held()
+            .map(|held| (held.session, Attempt { run, number: task.attempt }, Farewell::Stop(Reason::Requested)));
+        let note = Note { holder, ticket: Some((tenant, ticket)) };
+        let error = engine_error("cancelled", "cancelled on request");
+        self.end(run, RunStatus::Cancelled, None, Some(error), Some("cancelled"), note, cx, out);
+    }
+
+    /// The execution timeout passed.
+    pub(super) fn timed_out(&mut self, run: RunId, cx: Context, out: &mut Vec<Effect>) {
+        let Some(task) = self.tasks.get(&run) else { return };
+        let Some(held) = task.held() else { return };
+        let attempt = Attempt { run, number: task.attempt };
+        let timeout = helve_domain::duration::format(task.spec.execution_timeout);
+        let error = engine_error("timeout", format!("the attempt took longer than its execution timeout of {timeout}"));
+        let note = Note { holder: Some((held.session, attempt, Farewell::Stop(Reason::Timeout))), ticket: None };
+        self.fail(attempt, error, "timeout", note, cx, out);
+    }
+
+    /// The run waited too long in the queue.
+    pub(super) fn expired(&mut self, run: RunId, cx: Context, out: &mut Vec<Effect>) {
+        let Some(task) = self.tasks.get(&run) else { return };
+        let timeout = task.spec.schedule_timeout.map(helve_domain::duration::format).unwrap_or_default();
+        let error =
+            engine_error("schedule_timeout", format!("no slot was free within the schedule timeout of {timeout}"));
+        self.end(run, RunStatus::Cancelled, None, Some(error), Some("schedule_timeout"), Note::default(), cx, out);
+    }
+
+    /// Gives an attempt more time; written, since a takeover must know.
+    pub(super) fn extend(
+        &mut self,
+        session: SessionId,
+        attempt: Attempt,
+        by: Duration,
+        cx: Context,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(task) = self.tasks.get(&attempt.run).filter(|t| t.is_held_by(session, attempt.number)) else {
+            return self.push(session, Outgoing::Superseded(vec![(attempt, Reason::Reassigned)]), out);
+        };
+        let Some(held) = task.held() else { return };
+        let deadline = cx.now.plus(by);
+        let place = Placement {
+            state: RunStatus::Running,
+            attempt: task.attempt,
+            retries: task.retries,
+            due: Some(deadline),
+            worker: Some((held.worker, session)),
+            started_at: Some(held.started_at),
+            error: None,
+        };
+        let (tenant, guard) = (task.tenant, task.guard());
+        let row = MoveRow {
+            run: attempt.run,
+            tenant,
+            guard,
+            place,
+            mark: Mark::None,
+            worker: None,
+            want_body: false,
+            reason: None,
+        };
+        let step = Step::Extend { run: attempt.run, attempt, deadline, by };
+        self.write(Lane::Finish, tenant, vec![Row::Move(Box::new(row))], vec![step], out);
+    }
+
+    /// Writes that a run rests again: queued or scheduled. What its slot can do at once rides along.
+    #[expect(clippy::too_many_arguments, reason = "a transition has that many independent parts")]
+    pub(super) fn place(
+        &mut self,
+        run: RunId,
+        place: Placed,
+        error: Option<RunError>,
+        reason: &'static str,
+        note: Note,
+        cx: Context,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(task) = self.tasks.get(&run) else { return };
+        let (state, due, retries) = match place {
+            Placed::Queued { expires, retries } => (RunStatus::Queued, expires, retries),
+            Placed::Scheduled { due, retries } => (RunStatus::Scheduled, Some(due), retries),
+            Placed::Parked { retries } => (RunStatus::Parked, None, retries),
+        };
+        let code = task.code_for_trace(error.as_ref());
+        let row = MoveRow {
+            run,
+            tenant: task.tenant,
+            guard: task.guard(),
+            place: Placement { state, attempt: task.attempt, retries, due, worker: None, started_at: None, error },
+            mark: Mark::None,
+            worker: task.held().map(|h| (h.worker, h.started_at)),
+            want_body: false,
+            reason: Some(reason),
+        };
+        let (tenant, key, entry) = (task.tenant, self.pauses.queue_of(task.tenant, &task.spec), (task.rank, run));
+        if state == RunStatus::Queued
+            && let Some(queue) = self.queues.get_mut(&key)
+        {
+            queue.uncommitted.insert(entry);
+        }
+        self.set_timer(run, None);
+        let step = Step::Place { run, place, note: note.clone(), reason: Some(reason), code };
+        self.ride(tenant, Row::Move(Box::new(row)), step, &note, cx, out);
+    }
+
+    /// Writes that a run is over.
+    #[expect(clippy::too_many_arguments, reason = "a transition has that many independent parts")]
+    pub(super) fn end(
+        &mut self,
+        run: RunId,
+        state: RunStatus,
+        output: Option<helve_domain::json::Payload>,
+        error: Option<RunError>,
+        reason: Option<&'static str>,
+        note: Note,
+        cx: Context,
+        out: &mut Vec<Effect>,
+    ) {
+        self.dequeue(run);
+        let Some(task) = self.tasks.get(&run) else { return };
+        let tenant = task.tenant;
+        let finished_at = not_before(run, task.held().map(|h| h.started_at), cx.now);
+        let row = EndRow { run, tenant, guard: task.guard(), state, output, error, finished_at, reason };
+        self.set_timer(run, None);
+        let step = Step::End { run, row: Box::new(row.clone()), note: note.clone() };
+        self.ride(tenant, Row::End(Box::new(row)), step, &note, cx, out);
+    }
+
+    /// Writes a change together with the claims that use the slot which it frees. The slot itself is
+    /// free for everyone else only after the commit.
+    pub(super) fn ride(
+        &mut self,
+        tenant: TenantId,
+        row: Row,
+        step: Step,
+        note: &Note,
+        cx: Context,
+        out: &mut Vec<Effect>,
+    ) {
+        let (mut rows, mut steps) = (vec![row], vec![step]);
+        let mut actions = Vec::new();
+        if let Some((session, attempt, farewell)) = note.holder
+            && farewell != Farewell::Silent
+            && !matches!(farewell, Farewell::Stop(_))
+        {
+            let freed = self.sessions.get_mut(&session).and_then(|s| s.lend(attempt));
+            self.fill_session(session, cx, &mut rows, &mut steps);
+            if let (Some(freed), Some(s)) = (freed, self.sessions.get_mut(&session)) {
+                s.take_rest(attempt, freed);
+                actions.clone_from(&s.info.actions);
+            }
+        }
+        self.write(Lane::Finish, tenant, rows, steps, out);
+        for action in actions {
+            self.refill_action(tenant, action, out);
+        }
+    }
+
+    /// Undoes [`Shard::ride`]'s loan when the transition was refused.
+    pub(super) fn restore_hold(&mut self, run: RunId, session: SessionId, attempt: Attempt) {
+        let Some(spec) = self.tasks.get(&run).map(|t| t.spec.clone()) else { return };
+        if let Some(s) = self.sessions.get_mut(&session) {
+            let freed = s.holds.get(&attempt).is_some_and(|hold| hold.freed);
+            s.release(attempt);
+            s.hold(attempt, &spec);
+            if freed {
+                s.free_early(attempt);
+            }
+        }
+    }
+
+    /// A conflict answer for a cancel of what has ended already.
+    pub(super) fn already_finished(run: RunId, state: RunStatus) -> Error {
+        Error::Conflict {
+            code: Code::AlreadyFinished,
+            message: format!("the run has already {}; what is final stays final", past(state)),
+            existing: Some(run.to_string()),
+        }
+    }
+}
+
+/// When a run ends: an engine whose clock is behind that of its predecessor must not let it end before its id says
+/// that it was created. Reads by id leave out the weeks of the history before that.
+fn not_before(run: RunId, started_at: Option<Timestamp>, now: Timestamp) -> Timestamp {
+    now.max(run.created_at()).max(started_at.unwrap_or_default())
+}
+
+const fn past(state: RunStatus) -> &'static str {
+    match state {
+        RunStatus::Succeeded => "succeeded",
+        RunStatus::Failed => "failed",
+        RunStatus::Cancelled => "been cancelled",
+        RunStatus::Scheduled | RunStatus::Queued | RunStatus::Running | RunStatus::Parked => "ended",
+    }
+}

@@ -1,0 +1,83 @@
+//! Runs that are kept for a person after their last failure, and how they come back.
+
+use helve_domain::error::{Code, Error};
+use helve_domain::id::{RunId, TenantId};
+use helve_domain::retry::OnExhausted;
+use helve_domain::run::{Priority, RunError};
+use helve_domain::status::RunStatus;
+
+use super::flight::{Note, Placed, Step};
+use super::state::{Shard, refuse};
+use super::task::Phase;
+use super::types::{Context, Effect, Mark, MoveRow, Placement, Row, Ticket};
+
+impl Shard {
+    /// An attempt failed and there will be no other: the run has failed, or a person is to decide.
+    pub(super) fn give_up(
+        &mut self,
+        run: RunId,
+        error: RunError,
+        reason: Option<&'static str>,
+        note: Note,
+        cx: Context,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(task) = self.tasks.get(&run) else { return };
+        let retries = task.retries;
+        match task.spec.retry.after_last(&error) {
+            OnExhausted::Fail => self.end(run, RunStatus::Failed, None, Some(error), reason, note, cx, out),
+            OnExhausted::Park => self.place(run, Placed::Parked { retries }, Some(error), "parked", note, cx, out),
+        }
+    }
+
+    /// Someone sends a parked run to its queue again, with nothing spent. It waits for its turn like a new run: a
+    /// thousand that are unparked at once do not push aside what waits already.
+    pub(super) fn unpark(&mut self, run: RunId, tenant: TenantId, ticket: Ticket, cx: Context, out: &mut Vec<Effect>) {
+        let Some(task) = self.tasks.get_mut(&run).filter(|t| t.tenant == tenant) else {
+            return refuse(Some(ticket), Error::not_found("run", run), out);
+        };
+        if task.phase != Phase::Parked {
+            let state = task.guard().state;
+            return refuse(Some(ticket), Self::not_parked(run, state), out);
+        }
+        // If the write fails, memory forgets the run, and with it this rank.
+        let rank = Priority::new(task.priority.into()).unwrap_or(Priority::DEFAULT).rank(cx.now);
+        task.rank = rank;
+        let expires = task.spec.schedule_timeout.map(|d| cx.now.plus(d));
+        let row = MoveRow {
+            run,
+            tenant,
+            guard: task.guard(),
+            place: Placement {
+                state: RunStatus::Queued,
+                attempt: task.attempt,
+                retries: 0,
+                due: expires,
+                worker: None,
+                started_at: None,
+                error: None,
+            },
+            mark: Mark::Unparked { rank },
+            worker: None,
+            want_body: false,
+            reason: Some("unparked"),
+        };
+        let key = self.pauses.queue_of(task.tenant, &task.spec);
+        if let Some(queue) = self.queues.get_mut(&key) {
+            queue.uncommitted.insert((rank, run));
+        }
+        let note = Note { holder: None, ticket: Some((tenant, ticket)) };
+        let place = Placed::Queued { expires, retries: 0 };
+        let step = Step::Place { run, place, note: note.clone(), reason: Some("unparked"), code: None };
+        self.ride(tenant, Row::Move(Box::new(row)), step, &note, cx, out);
+    }
+
+    /// A conflict answer for an unpark of what is not parked.
+    pub(super) fn not_parked(run: RunId, state: RunStatus) -> Error {
+        Error::Conflict {
+            code: Code::NotParked,
+            message: format!("only a parked run can be unparked; this one is {}", state.as_str()),
+            existing: Some(run.to_string()),
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! A transition that the database refuses for what it contains: undone, and nothing is left hanging.
+
+use helve_domain::delivery::{Outcome, Outgoing};
+use helve_domain::error::{Code, Error};
+use helve_domain::id::RunId;
+use helve_domain::run::RunError;
+
+use super::flight::{Farewell, InFlight, Note, Start, Step};
+use super::state::{Shard, engine_error, refuse};
+use super::task::{Deferred, Phase, TakeBack};
+use super::types::{Context, Effect, EndRow, Flight};
+
+/// How long after a refusal by the database something is tried again.
+const RETRY_REFUSED: std::time::Duration = std::time::Duration::from_secs(5);
+
+impl Shard {
+    /// The database refuses a transition for what it contains: undo it, and let nothing hang.
+    pub(super) fn rejected(&mut self, flight: Flight, why: &str, cx: Context, out: &mut Vec<Effect>) {
+        let Some(InFlight { steps }) = self.flights.remove(&flight) else { return };
+        let mut touched = Vec::new();
+        // Backwards: the claims that used a freed slot before the change that freed it.
+        for step in steps.into_iter().rev() {
+            if let Some(run) = step.run() {
+                touched.push(run);
+                if let Some(task) = self.tasks.get_mut(&run) {
+                    task.flight = None;
+                }
+            }
+            self.reject_step(step, why, cx, out);
+        }
+        for run in touched {
+            self.settle(run, cx, out);
+        }
+        if !self.pauses.unanswered.is_empty() {
+            self.pauses_landed(flight, out);
+        }
+    }
+
+    fn reject_step(&mut self, step: Step, why: &str, cx: Context, out: &mut Vec<Effect>) {
+        let internal = || Error::Internal(format!("the database refused the write: {why}"));
+        match step {
+            Step::Create { run, ticket, start, key } => {
+                self.end_create(run);
+                if let Start::Assigned(_) = start {
+                    self.optimistic -= 1;
+                }
+                self.uncreate(run, start);
+                refuse(ticket, internal(), out);
+                self.unlock_key(key.as_ref(), cx, out);
+            }
+            Step::Event { ticket, key, .. } => {
+                refuse(Some(ticket), internal(), out);
+                self.unlock_key(key.as_ref(), cx, out);
+            }
+            Step::Assign { run, to } => {
+                self.unclaim(run, to.session, out);
+                self.set_timer(run, Some(cx.now.plus(RETRY_REFUSED)));
+            }
+            Step::Place { run, note, .. } => self.unplace(run, &note, cx, out),
+            Step::End { run, row, note } => self.unend(run, &row, &note, cx, out),
+            Step::Extend { attempt, .. } => {
+                if let Some(session) = self.tasks.get(&attempt.run).and_then(|t| t.held()).map(|h| h.session) {
+                    self.push(session, Outgoing::Error(Code::Internal, "the extension was not stored".into()), out);
+                }
+            }
+            Step::FreeSlot { run, session, attempt } => {
+                self.restore_hold(run, session, attempt);
+                self.push(session, Outgoing::Error(Code::Internal, "the slot was not given back".into()), out);
+            }
+            Step::Worker { session, ticket, .. } => {
+                refuse(ticket, internal(), out);
+                self.unwritten(session, cx, out);
+            }
+            Step::Gone => {}
+            Step::Pause { tenant, target, ticket, .. } => {
+                refuse(ticket, internal(), out);
+                self.pause_refused(tenant, &target, ticket.is_some(), cx, out);
+            }
+        }
+    }
+
+    fn unplace(&mut self, run: RunId, note: &Note, cx: Context, out: &mut Vec<Effect>) {
+        self.dequeue(run);
+        self.reopen(run, note, cx, out);
+        if let Some((_, ticket)) = note.ticket {
+            refuse(Some(ticket), Error::Internal("the database refused to unpark the run".into()), out);
+        }
+        if let Some((session, _, _)) = note.holder {
+            self.push(session, Outgoing::Error(Code::Internal, "a result was not stored".into()), out);
+        }
+    }
+
+    /// A result that cannot be stored must not leave its run hanging: it fails without the payload.
+    fn unend(&mut self, run: RunId, row: &EndRow, note: &Note, cx: Context, out: &mut Vec<Effect>) {
+        self.reopen(run, note, cx, out);
+        if let Some((_, ticket)) = note.ticket {
+            refuse(Some(ticket), Error::Internal("the database refused the cancel".into()), out);
+        }
+        if let Some((session, attempt, Farewell::Stored)) = note.holder
+            && (row.output.is_some()
+                || row.error.as_ref().is_some_and(|e| e.code.as_deref() != Some("result_rejected")))
+        {
+            let error = RunError {
+                retryable: Some(false),
+                ..engine_error("result_rejected", "the database refused to store the result")
+            };
+            self.on_run(run, Deferred::Result { session, attempt, outcome: Outcome::Failed(error) }, cx, out);
+        }
+    }
+
+    /// Memory is as before the refused change; a timer tries again what nobody else will.
+    fn reopen(&mut self, run: RunId, note: &Note, cx: Context, out: &mut Vec<Effect>) {
+        if let Some((session, attempt, farewell)) = note.holder
+            && farewell != Farewell::Silent
+        {
+            self.restore_hold(run, session, attempt);
+        }
+        let again = cx.now.plus(RETRY_REFUSED);
+        if let Some(task) = self.tasks.get_mut(&run)
+            && let Phase::Running(held) = &mut task.phase
+        {
+            held.deadline = Some(again);
+            held.delivery = super::task::Delivery::Received;
+            if !self.sessions.contains_key(&held.session) {
+                let session = held.session;
+                task.deferred.push_back(Deferred::TakeBack { session, reason: TakeBack::Lost });
+            }
+        }
+        self.set_timer(run, Some(again));
+        if self.tasks.get(&run).is_some_and(|t| matches!(t.phase, Phase::Queued { .. })) {
+            self.enqueue(run, out);
+        }
+    }
+}

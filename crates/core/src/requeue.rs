@@ -1,0 +1,144 @@
+//! Work that goes back: given back by its worker, taken back from it, or due again.
+
+use std::time::Duration;
+
+use helve_domain::clock::Timestamp;
+use helve_domain::delivery::{Attempt, Reason};
+use helve_domain::id::{RunId, SessionId};
+use helve_domain::status::RunStatus;
+
+use super::flight::{Farewell, Note, Placed, Step};
+use super::state::{Shard, engine_error};
+use super::task::{Deferred, Delivery, Phase, TakeBack};
+use super::types::{Context, Effect, Lane, Mark, MoveRow, Placement, Row};
+
+/// The longest wait before a run that is given back again and again is queued anew.
+const MAX_RELEASE_WAIT: Duration = Duration::from_secs(5);
+
+impl Shard {
+    /// Back into the queue without spending a retry. A run that comes back again and again waits longer
+    /// each time, so that one worker that refuses it does not spin.
+    pub(super) fn give_back(
+        &mut self,
+        run: RunId,
+        reason: &'static str,
+        note: Note,
+        cx: Context,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(task) = self.tasks.get(&run) else { return };
+        let retries = task.retries;
+        let again = u32::try_from(task.redeliveries()).unwrap_or(0);
+        let place = if again == 0 {
+            Placed::Queued { expires: task.spec.schedule_timeout.map(|d| cx.now.plus(d)), retries }
+        } else {
+            let wait = Duration::from_millis(10) * 2_u32.saturating_pow(again.min(16));
+            Placed::Scheduled { due: cx.now.plus(wait.min(MAX_RELEASE_WAIT)), retries }
+        };
+        self.place(run, place, None, reason, note, cx, out);
+    }
+
+    /// The attempt of a session that is over, or that never got it, goes to another.
+    pub(super) fn take_back(
+        &mut self,
+        run: RunId,
+        session: SessionId,
+        why: TakeBack,
+        cx: Context,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(task) = self.tasks.get(&run) else { return };
+        let Some(held) = task.held().filter(|h| h.session == session) else { return };
+        if why == TakeBack::Undelivered && held.delivery == Delivery::Received {
+            return;
+        }
+        let attempt = Attempt { run, number: task.attempt };
+        let (retries, lost) = (task.retries, task.redeliveries() >= self.settings.redeliveries);
+        let expires = task.spec.schedule_timeout.map(|d| cx.now.plus(d));
+        self.counters.taken_back += 1;
+        let note = |farewell| Note { holder: Some((session, attempt, farewell)), ticket: None };
+        match why {
+            TakeBack::Released => self.give_back(run, "released", note(Farewell::Silent), cx, out),
+            TakeBack::Lost if lost => {
+                let message = format!("its worker was lost {} times", self.settings.redeliveries + 1);
+                let error = engine_error("worker_lost", message);
+                self.give_up(run, error, Some("worker_lost"), note(Farewell::Silent), cx, out);
+            }
+            TakeBack::Lost | TakeBack::Undelivered => {
+                let reason = if why == TakeBack::Lost { "worker_lost" } else { "reassigned" };
+                let note = note(Farewell::Superseded(Reason::Reassigned));
+                self.place(run, Placed::Queued { expires, retries }, None, reason, note, cx, out);
+            }
+        }
+    }
+
+    /// The timer of a run has fired.
+    pub(super) fn fire(&mut self, run: RunId, cx: Context, out: &mut Vec<Effect>) {
+        let Some(task) = self.tasks.get(&run) else { return };
+        match &task.phase {
+            Phase::New => {}
+            Phase::Scheduled { due } if *due <= cx.now => self.due(run, cx, out),
+            Phase::Queued { expires: Some(at) } if *at <= cx.now => self.expired(run, cx, out),
+            Phase::Running(held) => match held.delivery {
+                Delivery::Sent { .. } => self.unconfirmed(run, cx, out),
+                Delivery::Received if held.deadline.is_some_and(|at| at <= cx.now) => self.timed_out(run, cx, out),
+                Delivery::Received => {}
+            },
+            Phase::Queued { .. } => {
+                let key = self.pauses.queue_of(task.tenant, &task.spec);
+                self.fill_queue(&key, cx, out);
+            }
+            Phase::Scheduled { .. } | Phase::Parked => {}
+        }
+    }
+
+    /// A scheduled run's time has come: straight to a free slot if nothing is ahead, else into the queue.
+    fn due(&mut self, run: RunId, cx: Context, out: &mut Vec<Effect>) {
+        let Some(task) = self.tasks.get(&run) else { return };
+        let (key, spec) = (self.pauses.queue_of(task.tenant, &task.spec), task.spec.clone());
+        let (entry, tenant, retries) = ((task.rank, run), task.tenant, task.retries);
+        if self.is_clear(&key, &spec)
+            && let Some(session) = self.pick(&key, &spec)
+        {
+            let (row, step) = self.claim(run, session, cx);
+            self.set_timer(run, None);
+            return self.write(Lane::Finish, tenant, vec![row], vec![step], out);
+        }
+        if let Some(queue) = self.queues.get_mut(&key) {
+            queue.uncommitted.insert(entry);
+        }
+        let expires = spec.schedule_timeout.map(|d| cx.now.plus(d));
+        self.place_due(run, expires, retries, cx, out);
+    }
+
+    fn place_due(&mut self, run: RunId, expires: Option<Timestamp>, retries: i32, cx: Context, out: &mut Vec<Effect>) {
+        let Some(task) = self.tasks.get(&run) else { return };
+        let place = Placement {
+            state: RunStatus::Queued,
+            attempt: task.attempt,
+            retries,
+            due: expires,
+            worker: None,
+            started_at: None,
+            error: None,
+        };
+        let (tenant, guard) = (task.tenant, task.guard());
+        let row = MoveRow { run, tenant, guard, place, mark: Mark::None, worker: None, want_body: false, reason: None };
+        self.set_timer(run, None);
+        let place = Placed::Queued { expires, retries };
+        let step = Step::Place { run, place, note: Note::default(), reason: None, code: None };
+        self.ride(tenant, Row::Move(Box::new(row)), step, &Note::default(), cx, out);
+    }
+
+    /// Everything that a session holds is taken back.
+    pub(super) fn take_all_back(&mut self, session: SessionId, why: TakeBack, cx: Context, out: &mut Vec<Effect>) {
+        let Some(s) = self.sessions.get(&session) else { return };
+        let mut held: Vec<RunId> = s.holds.keys().map(|a| a.run).collect();
+        held.sort_unstable();
+        for run in held {
+            if self.tasks.contains_key(&run) {
+                self.on_run(run, Deferred::TakeBack { session, reason: why }, cx, out);
+            }
+        }
+    }
+}

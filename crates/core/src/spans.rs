@@ -1,0 +1,104 @@
+//! Spans of runs whose trace is recorded. For every other run this is a look at a flag.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use helve_domain::clock::Timestamp;
+use helve_domain::id::RunId;
+use helve_domain::run::RunError;
+use helve_domain::span::{Span, SpanOf, SpanRun};
+use helve_domain::status::RunStatus;
+use helve_domain::trace::{Part, RunTrace, span_of};
+
+use super::flight::Step;
+use super::state::Shard;
+use super::task::Task;
+use super::types::{Body, Context, Effect};
+
+/// An id says to the millisecond when it was made.
+const RESOLUTION: Duration = Duration::from_millis(1);
+
+impl Task {
+    /// The context that its worker gets: that of the attempt's span, or, if the trace is not recorded, what came along.
+    pub(super) fn traceparent(&self, run: RunId, body: &Body) -> Option<String> {
+        match self.trace {
+            Some(trace) => Some(trace.context(run, Part::Attempt(self.attempt)).to_string()),
+            None => body.traceparent.clone(),
+        }
+    }
+
+    /// The first assignment is pushed.
+    pub(super) fn wait_over(&self, run: RunId, optimistic: bool, cx: Context, out: &mut Vec<Effect>) {
+        let Some(trace) = self.trace else { return };
+        let of = SpanOf::Wait { run: self.span_run(run), optimistic };
+        out.push(child(trace, run, Part::Wait, (self.ready_at(), cx.now), of));
+    }
+
+    /// The code of an error, for the span of the attempt that it ends.
+    pub(super) fn code_for_trace(&self, error: Option<&RunError>) -> Option<Box<str>> {
+        self.trace?;
+        error?.code.as_deref().map(Box::from)
+    }
+
+    fn span_run(&self, id: RunId) -> SpanRun {
+        let (tenant, spec) = (self.tenant, Arc::clone(&self.spec));
+        SpanRun { id, tenant, spec, event: self.event, replay_of: self.replay_of }
+    }
+
+    /// The attempt that it holds is over.
+    fn attempt_over(
+        &self,
+        (run, trace): (RunId, RunTrace),
+        (outcome, failed, code): (&'static str, bool, Option<Box<str>>),
+        end: Timestamp,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(held) = self.held() else { return };
+        let (number, worker, times) = (self.attempt, held.worker, (held.pushed_at, end));
+        let of = SpanOf::Attempt { run: self.span_run(run), number, worker, outcome, code, failed };
+        out.push(child(trace, run, Part::Attempt(number), times, of));
+    }
+
+    /// When it was created. Its place in the queue knows that better than its id, unless it was delayed.
+    fn created_at(&self, run: RunId) -> Timestamp {
+        let (created, ready) = (run.created_at(), self.ready_at());
+        if ready.since(created) < RESOLUTION { ready.max(created) } else { created }
+    }
+}
+
+impl Shard {
+    /// A step is committed and not yet applied: what it ends is told.
+    pub(super) fn spans_over(&self, step: &Step, cx: Context, out: &mut Vec<Effect>) {
+        let (Step::Place { run, .. } | Step::End { run, .. }) = step else { return };
+        let run = *run;
+        let Some((task, trace)) = self.tasks.get(&run).and_then(|task| Some((task, task.trace?))) else { return };
+        match step {
+            Step::Place { reason: Some(reason), code, .. } => {
+                let how = match *reason {
+                    // Whether there is another attempt is the run's affair.
+                    "retry" | "parked" => ("failed", true, code.clone()),
+                    "released" => ("released", false, None),
+                    other => (other, true, code.clone().or_else(|| Some(Box::from(other)))),
+                };
+                task.attempt_over((run, trace), how, cx.now, out);
+            }
+            Step::End { row, .. } => {
+                let code: Option<Box<str>> = row.error.as_ref().and_then(|e| e.code.as_deref()).map(Box::from);
+                let how = (row.reason.unwrap_or(row.state.as_str()), row.state == RunStatus::Failed, code.clone());
+                task.attempt_over((run, trace), how, row.finished_at, out);
+                let (status, attempts, retries) = (row.state, task.attempt, task.retries);
+                let of = SpanOf::Run { run: task.span_run(run), status, attempts, retries, code };
+                let context = trace.context(run, Part::Whole);
+                let (parent, start, end) = (trace.parent, task.created_at(run), row.finished_at);
+                out.push(Effect::Span(Box::new(Span { context, parent, start, end, of })));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// A span below that of the whole run.
+fn child(trace: RunTrace, run: RunId, part: Part, (start, end): (Timestamp, Timestamp), of: SpanOf) -> Effect {
+    let (context, parent) = (trace.context(run, part), Some(span_of(run, Part::Whole)));
+    Effect::Span(Box::new(Span { context, parent, start, end, of }))
+}

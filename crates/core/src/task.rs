@@ -1,0 +1,188 @@
+//! A run in memory: where it stands, and what waits for it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use helve_domain::clock::Timestamp;
+use helve_domain::definition::Spec;
+use helve_domain::delivery::{Attempt, Outcome};
+use helve_domain::id::{EventId, RunId, SessionId, TenantId, WorkerId};
+use helve_domain::status::RunStatus;
+use helve_domain::trace::RunTrace;
+
+use super::types::{Body, Flight, Guard, OpenRow, Ticket};
+
+/// A run in memory.
+#[cfg_attr(test, derive(Clone))]
+pub(super) struct Task {
+    pub tenant: TenantId,
+    pub spec: Arc<Spec>,
+    pub priority: i16,
+    pub rank: i64,
+    pub retries: i32,
+    pub attempt: i32,
+    /// The attempt after which it was last unparked: what it has spent counts from there.
+    pub unparked: i32,
+    pub event: Option<EventId>,
+    pub replay_of: Option<RunId>,
+    /// Its trace, if that is recorded.
+    pub trace: Option<RunTrace>,
+    /// Known while the run is created or held by a worker.
+    pub body: Option<Arc<Body>>,
+    pub phase: Phase,
+    /// The transition that changes it now; further commands wait.
+    pub flight: Option<Flight>,
+    pub deferred: VecDeque<Deferred>,
+    /// Its entry in `timers`.
+    pub timer: Option<Timestamp>,
+}
+
+/// Where a task stands, as committed; while it flies, the phase before the flight.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Phase {
+    /// Not committed yet.
+    New,
+    Scheduled {
+        due: Timestamp,
+    },
+    Queued {
+        expires: Option<Timestamp>,
+    },
+    Running(Held),
+    /// Kept for a person; memory holds it only while something happens to it.
+    Parked,
+}
+
+/// A running attempt.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Held {
+    pub session: SessionId,
+    pub worker: WorkerId,
+    pub started_at: Timestamp,
+    /// When it was pushed; after a takeover that is not known, and it is when it was assigned.
+    pub pushed_at: Timestamp,
+    pub delivery: Delivery,
+    /// The end of its time: set when it was received.
+    pub deadline: Option<Timestamp>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Delivery {
+    /// Sent so many times, first at `first`; not confirmed.
+    Sent { first: Timestamp, times: u32 },
+    /// The worker has it.
+    Received,
+}
+
+/// A command that waits until the run's transition is committed or its row is read.
+#[cfg_attr(test, derive(Clone, Debug))]
+pub(super) enum Deferred {
+    Cancel {
+        tenant: TenantId,
+        ticket: Ticket,
+    },
+    Unpark {
+        tenant: TenantId,
+        ticket: Ticket,
+    },
+    Result {
+        session: SessionId,
+        attempt: Attempt,
+        outcome: Outcome,
+    },
+    Extend {
+        session: SessionId,
+        attempt: Attempt,
+        by: Duration,
+    },
+    FreeSlot {
+        session: SessionId,
+        attempt: Attempt,
+    },
+    /// The session that holds it is over.
+    TakeBack {
+        session: SessionId,
+        reason: TakeBack,
+    },
+    Timer,
+}
+
+impl Deferred {
+    /// The session whose worker sent it, and may send it a million times.
+    pub const fn of_worker(&self) -> Option<SessionId> {
+        match self {
+            Self::Result { session, .. } | Self::Extend { session, .. } | Self::FreeSlot { session, .. } => {
+                Some(*session)
+            }
+            Self::Cancel { .. } | Self::Unpark { .. } | Self::TakeBack { .. } | Self::Timer => None,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum TakeBack {
+    /// The worker gave it back, or left.
+    Released,
+    /// Never confirmed, or not held after a reconnect.
+    Undelivered,
+    /// The grace of a lost worker ended.
+    Lost,
+}
+
+impl Task {
+    pub fn from_row(row: &OpenRow, phase: Phase) -> Self {
+        Self {
+            tenant: row.tenant,
+            spec: Arc::clone(&row.spec),
+            priority: row.priority,
+            rank: row.rank,
+            retries: row.retries,
+            attempt: row.attempt,
+            unparked: row.unparked,
+            event: row.event,
+            replay_of: row.replay_of,
+            trace: row.trace,
+            body: None,
+            phase,
+            flight: None,
+            deferred: VecDeque::new(),
+            timer: None,
+        }
+    }
+
+    /// Lets go of a large body: small ones stay, so that a claim need not read them.
+    pub fn trim(&mut self) {
+        if self.body.as_ref().is_some_and(|b| b.input.len() + b.metadata.len() > helve_domain::json::SMALL) {
+            self.body = None;
+        }
+    }
+
+    /// What the row must look like for a change of this task to apply.
+    pub fn guard(&self) -> Guard {
+        let (state, session) = match &self.phase {
+            Phase::New | Phase::Queued { .. } => (RunStatus::Queued, None),
+            Phase::Scheduled { .. } => (RunStatus::Scheduled, None),
+            Phase::Running(held) => (RunStatus::Running, Some(held.session)),
+            Phase::Parked => (RunStatus::Parked, None),
+        };
+        Guard { state, attempt: self.attempt, session }
+    }
+
+    pub fn held(&self) -> Option<&Held> {
+        match &self.phase {
+            Phase::Running(held) => Some(held),
+            Phase::New | Phase::Scheduled { .. } | Phase::Queued { .. } | Phase::Parked => None,
+        }
+    }
+
+    /// Whether this attempt of this session is the running one.
+    pub fn is_held_by(&self, session: SessionId, attempt: i32) -> bool {
+        self.attempt == attempt && self.held().is_some_and(|h| h.session == session)
+    }
+
+    /// How often it was delivered without spending a retry.
+    pub const fn redeliveries(&self) -> i32 {
+        self.attempt - self.unparked - 1 - self.retries
+    }
+}

@@ -1,0 +1,225 @@
+//! The database of the model: rows with guards, create keys, an epoch for each lane, and the fence.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use helve_domain::clock::Timestamp;
+use helve_domain::id::{RunId, SessionId, WorkerId};
+use helve_domain::pause::Pause;
+use helve_domain::status::RunStatus;
+
+use super::Protection;
+use crate::{
+    Body, EndRow, EndedRun, Found, Guard, InsertRow, Mark, MoveRow, OpenRow, Row, RowOutcome, WorkerRow, Write,
+};
+
+/// How a run ended, and how often.
+#[derive(Clone, Debug)]
+pub struct Ended {
+    pub state: RunStatus,
+    pub attempt: i32,
+    pub session: Option<SessionId>,
+    /// What the worker wrote into its result.
+    pub output: Option<String>,
+    pub times: u32,
+}
+
+#[derive(Clone, Default)]
+pub struct Store {
+    pub open: BTreeMap<RunId, (OpenRow, Arc<Body>)>,
+    pub ended: BTreeMap<RunId, Ended>,
+    pub keys: BTreeMap<String, RunId>,
+    /// Runs that were created under each key.
+    pub under_key: BTreeMap<String, u32>,
+    pub workers: BTreeMap<WorkerId, WorkerRow>,
+    /// Of the one workflow.
+    pub pause: Option<Pause>,
+    pub epochs: [[u32; 2]; 2],
+    /// The first node may write nothing more.
+    pub fenced: bool,
+}
+
+impl Store {
+    /// What one statement does; whether it may run at all is decided before.
+    pub fn execute(&mut self, write: &Write, off: &[Protection]) -> Vec<RowOutcome> {
+        write.rows.iter().map(|row| self.apply(row, off)).collect()
+    }
+
+    fn apply(&mut self, row: &Row, off: &[Protection]) -> RowOutcome {
+        match row {
+            Row::Insert(row) => self.insert(row, off),
+            Row::Move(row) => self.relocate(row, off),
+            Row::End(row) => self.end(row, off),
+            Row::PutWorker(row) => {
+                self.workers.insert(row.worker, (**row).clone());
+                RowOutcome::Applied(None)
+            }
+            Row::DropWorker(worker) => {
+                self.workers.remove(worker);
+                RowOutcome::Applied(None)
+            }
+            Row::Pause(row) => {
+                self.pause = row.pause.clone();
+                RowOutcome::Applied(None)
+            }
+            Row::InsertEvent(_) => unreachable!("the model has no events"),
+        }
+    }
+
+    fn insert(&mut self, row: &InsertRow, off: &[Protection]) -> RowOutcome {
+        let run = row.run.id;
+        if let Some(key) = &row.run.key {
+            let taken = self.keys.contains_key(&*key.key);
+            if taken && !off.contains(&Protection::IdempotentCreate) {
+                return RowOutcome::KeyTaken;
+            }
+            self.keys.insert(key.key.to_string(), run);
+            *self.under_key.entry(key.key.to_string()).or_default() += 1;
+        }
+        if self.knows(run) {
+            // The primary key: in the product this statement fails.
+            return RowOutcome::KeyTaken;
+        }
+        let open = OpenRow {
+            run,
+            tenant: row.run.tenant,
+            spec: Arc::clone(&row.run.spec),
+            state: row.place.state,
+            attempt: row.place.attempt,
+            retries: 0,
+            unparked: 0,
+            freed: false,
+            priority: row.run.priority.number(),
+            rank: row.rank,
+            due: row.place.due,
+            holder: row.place.worker,
+            started_at: row.place.started_at,
+            event: None,
+            replay_of: row.run.replay_of,
+            trace: row.run.trace,
+        };
+        self.open.insert(run, (open, Arc::clone(&row.run.body)));
+        RowOutcome::Applied(None)
+    }
+
+    fn relocate(&mut self, row: &MoveRow, off: &[Protection]) -> RowOutcome {
+        let Some((r, body)) = self.open.get_mut(&row.run).filter(|(r, _)| matches(r, &row.guard, off)) else {
+            return RowOutcome::Missed;
+        };
+        r.freed &= row.place.attempt == r.attempt;
+        (r.state, r.attempt, r.retries, r.due) = (row.place.state, row.place.attempt, row.place.retries, row.place.due);
+        (r.holder, r.started_at) = (row.place.worker, row.place.started_at);
+        match row.mark {
+            Mark::None => {}
+            Mark::Freed => r.freed = true,
+            Mark::Unparked { rank } => (r.rank, r.unparked) = (rank, row.place.attempt),
+        }
+        RowOutcome::Applied(row.want_body.then(|| Arc::clone(body)))
+    }
+
+    fn end(&mut self, row: &EndRow, off: &[Protection]) -> RowOutcome {
+        if !self.open.get(&row.run).is_some_and(|(r, _)| matches(r, &row.guard, off)) {
+            return RowOutcome::Missed;
+        }
+        self.open.remove(&row.run);
+        let output = row.output.as_ref().map(|p| String::from_utf8_lossy(p.bytes()).into_owned());
+        let times = self.ended.get(&row.run).map_or(0, |e| e.times) + 1;
+        let (state, attempt, session) = (row.state, row.guard.attempt, row.guard.session);
+        self.ended.insert(row.run, Ended { state, attempt, session, output, times });
+        RowOutcome::Applied(None)
+    }
+
+    pub fn knows(&self, run: RunId) -> bool {
+        self.open.contains_key(&run) || self.ended.contains_key(&run)
+    }
+
+    /// What a lane reads back of a statement whose answer was lost. `None`: it left no trace.
+    pub fn traces(&self, write: &Write) -> Option<Vec<RowOutcome>> {
+        let outcomes: Vec<_> = write.rows.iter().map(|row| self.trace(row)).collect();
+        outcomes.iter().any(|o| matches!(o, RowOutcome::Applied(_))).then_some(outcomes)
+    }
+
+    fn trace(&self, row: &Row) -> RowOutcome {
+        match row {
+            Row::Insert(row) if self.knows(row.run.id) => RowOutcome::Applied(None),
+            Row::Insert(_) => RowOutcome::KeyTaken,
+            Row::Move(row) => {
+                let place = &row.place;
+                let there = |r: &OpenRow| {
+                    (r.state, r.attempt, r.holder, r.due) == (place.state, place.attempt, place.worker, place.due)
+                };
+                match self.open.get(&row.run).filter(|(r, _)| there(r)) {
+                    Some((_, body)) => RowOutcome::Applied(row.want_body.then(|| Arc::clone(body))),
+                    None => RowOutcome::Missed,
+                }
+            }
+            Row::End(row) if self.ended.get(&row.run).is_some_and(|e| e.attempt == row.guard.attempt) => {
+                RowOutcome::Applied(None)
+            }
+            Row::End(_) | Row::InsertEvent(_) | Row::PutWorker(_) | Row::DropWorker(_) | Row::Pause(_) => {
+                RowOutcome::Missed
+            }
+        }
+    }
+
+    /// Queued rows from a place in the queue, in order; whether these are all.
+    pub fn queue(
+        &self,
+        from: Option<(i64, RunId)>,
+        limit: usize,
+        gone: impl Fn(&Arc<str>) -> bool,
+    ) -> (Vec<OpenRow>, bool) {
+        let queued = |r: &&OpenRow| {
+            let from = from.is_none_or(|f| (r.rank, r.run) >= f);
+            r.state == RunStatus::Queued && from && !gone(&r.spec.workflow)
+        };
+        let mut rows: Vec<OpenRow> = self.open.values().map(|(r, _)| r).filter(queued).cloned().collect();
+        rows.sort_by_key(|r| (r.rank, r.run));
+        rows.truncate(limit);
+        let all = rows.len() < limit;
+        (rows, all)
+    }
+
+    pub fn find(&self, run: RunId) -> Found {
+        match (self.open.get(&run), self.ended.get(&run)) {
+            (Some((row, _)), _) => Found::Open(Box::new(row.clone())),
+            (None, Some(e)) => Found::Ended(EndedRun {
+                run,
+                tenant: super::system::tenant(),
+                state: e.state,
+                attempt: e.attempt,
+                session: e.session,
+            }),
+            (None, None) => Found::Nothing,
+        }
+    }
+
+    /// What a new owner reads: workers, what they hold, and what has a timer before a time.
+    pub fn left_behind(&self, until: Timestamp) -> (Vec<WorkerRow>, Vec<OpenRow>, Vec<OpenRow>) {
+        let rows = |of: &dyn Fn(&OpenRow) -> bool| -> Vec<OpenRow> {
+            self.open.values().map(|(r, _)| r).filter(|r| of(r)).cloned().collect()
+        };
+        let held = rows(&|r| r.state == RunStatus::Running);
+        let mut due = rows(&|r| r.state != RunStatus::Running && r.due.is_some_and(|d| d <= until));
+        due.sort_by_key(|r| r.due);
+        (self.workers.values().cloned().collect(), held, due)
+    }
+
+    /// Runs that each session holds by the rows.
+    pub fn held(&self) -> BTreeMap<SessionId, usize> {
+        let mut held = BTreeMap::new();
+        for (_, session) in self.open.values().filter_map(|(r, _)| r.holder) {
+            *held.entry(session).or_default() += 1;
+        }
+        held
+    }
+}
+
+fn matches(r: &OpenRow, guard: &Guard, off: &[Protection]) -> bool {
+    if off.contains(&Protection::Guard) {
+        return r.state == guard.state;
+    }
+    r.state == guard.state
+        && r.attempt == guard.attempt
+        && guard.session.is_none_or(|s| r.holder.is_some_and(|h| h.1 == s))
+}

@@ -1,0 +1,101 @@
+//! Timers: the near future is in memory and fires on time; the rest waits in the rows.
+
+use std::collections::hash_map::Entry;
+use std::time::Duration;
+
+use helve_domain::clock::Timestamp;
+use helve_domain::status::RunStatus;
+
+use super::state::Shard;
+use super::task::{Deferred, Phase, Task};
+use super::types::{Context, Effect, OpenRow};
+
+/// Timers of runs that one step fires: whoever steps decides when the next piece has its turn.
+const FIRED: usize = 64;
+/// Timers that memory holds of one shard. Past it the latest ones wait in the database again, and are read in time.
+const MAX_TIMERS: usize = 50_000;
+
+impl Shard {
+    /// Whether a timer at this time belongs in memory. When there are too many, the horizon comes nearer: what lies
+    /// beyond it is read again.
+    pub(super) fn keeps_timer(&mut self, at: Timestamp) -> bool {
+        if at > self.timer_horizon.max(self.timer_asked) {
+            return false;
+        }
+        let last = self.timers.last().map(|t| t.0);
+        if self.timers.len() < MAX_TIMERS || last.is_some_and(|last| at <= last) {
+            return true;
+        }
+        self.timer_horizon = self.timer_horizon.min(at.minus(Duration::from_micros(1)));
+        self.timer_asked = self.timer_horizon;
+        false
+    }
+
+    /// Fires what is due, of runs only the first piece.
+    pub(super) fn tick(&mut self, cx: Context, out: &mut Vec<Effect>) {
+        for _ in 0..FIRED {
+            let Some((at, run)) = self.timers.first().copied().filter(|t| t.0 <= cx.now) else { break };
+            self.timers.remove(&(at, run));
+            if let Some(task) = self.tasks.get_mut(&run) {
+                task.timer = None;
+            }
+            self.on_run(run, Deferred::Timer, cx, out);
+            self.settle(run, cx, out);
+        }
+        while let Some((at, session)) = self.session_timers.first().copied().filter(|t| t.0 <= cx.now) {
+            self.session_timers.remove(&(at, session));
+            if let Some(s) = self.sessions.get_mut(&session) {
+                s.timer = None;
+            }
+            self.session_due(session, cx, out);
+        }
+        if !self.pauses.is_empty() {
+            self.pauses_due(cx, out);
+        }
+    }
+
+    /// Rows whose timers lie before `until` have been read; if not all of them, the horizon is the last.
+    pub(super) fn timers_loaded(
+        &mut self,
+        rows: Vec<OpenRow>,
+        until: Timestamp,
+        all: bool,
+        cx: Context,
+        out: &mut Vec<Effect>,
+    ) {
+        let reached = if all { Some(until) } else { rows.last().and_then(|r| r.due) };
+        self.timer_horizon = reached.unwrap_or(until);
+        for row in rows {
+            if self.loading.contains_key(&row.run) {
+                continue;
+            }
+            let run = row.run;
+            if let Entry::Vacant(place) = self.tasks.entry(run) {
+                let Some(phase) = resting_phase(&row) else { continue };
+                place.insert(Task::from_row(&row, phase));
+            }
+            let at = self.tasks.get(&run).and_then(|t| match &t.phase {
+                Phase::Scheduled { due } => Some(*due),
+                Phase::Queued { expires } => *expires,
+                Phase::New | Phase::Running(_) | Phase::Parked => None,
+            });
+            if at.is_some() {
+                self.set_timer(run, at);
+            }
+        }
+        self.tick(cx, out);
+    }
+}
+
+/// The phase of a row that no worker holds.
+pub(super) const fn resting_phase(row: &OpenRow) -> Option<Phase> {
+    match row.state {
+        RunStatus::Scheduled => match row.due {
+            Some(due) => Some(Phase::Scheduled { due }),
+            None => Some(Phase::Scheduled { due: Timestamp::from_micros(0) }),
+        },
+        RunStatus::Queued => Some(Phase::Queued { expires: row.due }),
+        RunStatus::Parked => Some(Phase::Parked),
+        RunStatus::Running | RunStatus::Succeeded | RunStatus::Failed | RunStatus::Cancelled => None,
+    }
+}

@@ -1,0 +1,321 @@
+//! Changes of rows, as the scheduler decides them and the database writes them.
+
+use std::sync::Arc;
+
+use crate::clock::Timestamp;
+use crate::definition::Spec;
+use crate::delivery::WorkerInfo;
+use crate::id::{EventId, RunId, SessionId, TenantId, WorkerId};
+use crate::json::Payload;
+use crate::pause::{Pause, Target};
+use crate::run::{Priority, RunError};
+use crate::status::RunStatus;
+use crate::trace::RunTrace;
+
+/// A create key: (scope, key) of a tenant.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct CreateKey {
+    /// Whose.
+    pub tenant: TenantId,
+    /// The workflow, or the source of an event.
+    pub scope: Arc<str>,
+    /// The client's key.
+    pub key: Arc<str>,
+    /// SHA-256 of the body.
+    pub body_hash: [u8; 32],
+}
+
+impl CreateKey {
+    /// What makes it unique.
+    pub fn identity(&self) -> (TenantId, Arc<str>, Arc<str>) {
+        (self.tenant, Arc::clone(&self.scope), Arc::clone(&self.key))
+    }
+}
+
+/// What travels with a run and is not needed to decide.
+#[derive(Debug, Clone)]
+pub struct Body {
+    /// As given.
+    pub input: Payload,
+    /// As given.
+    pub metadata: Payload,
+    /// W3C trace context.
+    pub traceparent: Option<String>,
+}
+
+/// A trigger on its way in.
+#[derive(Debug, Clone)]
+pub struct NewRunRow {
+    /// Made before the statement: by it the outcome of a lost answer is found.
+    pub id: RunId,
+    /// Whose.
+    pub tenant: TenantId,
+    /// What to run.
+    pub spec: Arc<Spec>,
+    /// Payloads.
+    pub body: Arc<Body>,
+    /// Class in the queue.
+    pub priority: Priority,
+    /// Not before.
+    pub run_at: Option<Timestamp>,
+    /// Happens once.
+    pub key: Option<CreateKey>,
+    /// The event that starts it.
+    pub event: Option<EventId>,
+    /// The run that it repeats.
+    pub replay_of: Option<RunId>,
+    /// Its trace, if that is recorded.
+    pub trace: Option<RunTrace>,
+}
+
+/// An event on its way in.
+#[derive(Debug, Clone)]
+pub struct NewEventRow {
+    /// Its id.
+    pub id: EventId,
+    /// Whose.
+    pub tenant: TenantId,
+    /// Its key.
+    pub key: String,
+    /// Where it comes from, with its id there.
+    pub source: Option<(String, String)>,
+    /// Happens once.
+    pub create_key: Option<CreateKey>,
+    /// As given.
+    pub body: Arc<Body>,
+    /// The event that it repeats.
+    pub replay_of: Option<EventId>,
+    /// The matching workflows that it does not start, as the interface shows them: a JSON list.
+    pub skipped: Option<Payload>,
+    /// The runs that it starts.
+    pub runs: Vec<NewRunRow>,
+}
+
+/// What must be true of an open row for a change to apply. Values, never literals: see docs/decisions/0002.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Guard {
+    /// The state.
+    pub state: RunStatus,
+    /// The fencing number.
+    pub attempt: i32,
+    /// The session, for a running one.
+    pub session: Option<SessionId>,
+}
+
+/// Where an open row goes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Placement {
+    /// The new state.
+    pub state: RunStatus,
+    /// The new fencing number.
+    pub attempt: i32,
+    /// Retries spent.
+    pub retries: i32,
+    /// The next timer.
+    pub due: Option<Timestamp>,
+    /// Who works on it.
+    pub worker: Option<(WorkerId, SessionId)>,
+    /// Since when.
+    pub started_at: Option<Timestamp>,
+    /// The last error; `None` leaves what is there.
+    pub error: Option<RunError>,
+}
+
+/// What a move changes besides the place; an ordinary one changes nothing more.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Mark {
+    /// Nothing.
+    #[default]
+    None,
+    /// The slots of the running attempt are given back although it goes on.
+    Freed,
+    /// A parked run enters its queue again, at this rank; what it has spent counts from here.
+    Unparked {
+        /// Its new place in the queue.
+        rank: i64,
+    },
+}
+
+/// One row of a transition.
+#[derive(Debug, Clone)]
+pub enum Row {
+    /// A new open run; `None` placement fields as in the row itself.
+    Insert(Box<InsertRow>),
+    /// A new event.
+    InsertEvent(Box<NewEventRow>),
+    /// An open run moves on.
+    Move(Box<MoveRow>),
+    /// An open run ends.
+    End(Box<EndRow>),
+    /// A worker as it is now.
+    PutWorker(Box<WorkerRow>),
+    /// A worker is gone.
+    DropWorker(WorkerId),
+    /// A pause as it is now, or that it is over.
+    Pause(Box<PauseRow>),
+}
+
+/// A new open run.
+#[derive(Debug, Clone)]
+pub struct InsertRow {
+    /// What was asked for.
+    pub run: NewRunRow,
+    /// Where it starts.
+    pub place: Placement,
+    /// Its place in the queue.
+    pub rank: i64,
+    /// Inserted only if this target won its create key.
+    pub gate: Option<uuid::Uuid>,
+}
+
+/// A change of an open run.
+#[derive(Debug, Clone)]
+pub struct MoveRow {
+    /// Which.
+    pub run: RunId,
+    /// Whose.
+    pub tenant: TenantId,
+    /// Only if.
+    pub guard: Guard,
+    /// Where to.
+    pub place: Placement,
+    /// What else.
+    pub mark: Mark,
+    /// Whose attempt this ends, and since when that ran: for the transition table.
+    pub worker: Option<(WorkerId, Timestamp)>,
+    /// Bring the payloads back: they are to be sent to a worker.
+    pub want_body: bool,
+    /// Why, if it is unusual: written to the transition table.
+    pub reason: Option<&'static str>,
+}
+
+/// The end of an open run.
+#[derive(Debug, Clone)]
+pub struct EndRow {
+    /// Which.
+    pub run: RunId,
+    /// Whose.
+    pub tenant: TenantId,
+    /// Only if.
+    pub guard: Guard,
+    /// The final state.
+    pub state: RunStatus,
+    /// The worker's result.
+    pub output: Option<Payload>,
+    /// Why it did not succeed.
+    pub error: Option<RunError>,
+    /// When.
+    pub finished_at: Timestamp,
+    /// Why, if it is unusual.
+    pub reason: Option<&'static str>,
+}
+
+/// A worker's row.
+#[derive(Debug, Clone)]
+pub struct WorkerRow {
+    /// Its id.
+    pub worker: WorkerId,
+    /// Its session.
+    pub session: SessionId,
+    /// Whose.
+    pub tenant: TenantId,
+    /// SHA-256 of the session's secret.
+    pub secret: [u8; 32],
+    /// How it describes itself.
+    pub info: WorkerInfo,
+}
+
+/// A pause's row.
+#[derive(Debug, Clone)]
+pub struct PauseRow {
+    /// Whose.
+    pub tenant: TenantId,
+    /// What is paused.
+    pub target: Target,
+    /// How; `None`: it is over.
+    pub pause: Option<Pause>,
+}
+
+/// What a committed statement did with a row.
+#[derive(Debug, Clone)]
+pub enum RowOutcome {
+    /// As asked.
+    Applied(Option<Arc<Body>>),
+    /// The guard did not match: nothing was changed.
+    Missed,
+    /// The create key belongs to an earlier create.
+    KeyTaken,
+}
+
+/// An open row as the database has it.
+#[derive(Debug, Clone)]
+pub struct StoredRun {
+    /// Its id.
+    pub run: RunId,
+    /// Whose.
+    pub tenant: TenantId,
+    /// The workflow's name.
+    pub workflow: String,
+    /// The version that it keeps.
+    pub version: i32,
+    /// State, one of the open ones.
+    pub state: RunStatus,
+    /// Fencing number.
+    pub attempt: i32,
+    /// Retries spent.
+    pub retries: i32,
+    /// The attempt after which it was last unparked; 0: never.
+    pub unparked: i32,
+    /// Its worker gave back the slots of this attempt early.
+    pub freed: bool,
+    /// What it asks of the labels of its worker, if not what its version does.
+    pub labels: Option<String>,
+    /// Class in the queue.
+    pub priority: i16,
+    /// Place in the queue.
+    pub rank: i64,
+    /// The next timer.
+    pub due: Option<Timestamp>,
+    /// Who holds it.
+    pub holder: Option<(WorkerId, SessionId)>,
+    /// Since when.
+    pub started_at: Option<Timestamp>,
+    /// The event that started it.
+    pub event: Option<EventId>,
+    /// The run that it repeats.
+    pub replay_of: Option<RunId>,
+    /// W3C trace context of its trigger.
+    pub traceparent: Option<String>,
+}
+
+/// What the database knows of an id.
+#[derive(Debug, Clone)]
+pub enum Stored {
+    /// Not final.
+    Open(StoredRun),
+    /// Final.
+    Ended(EndedRun),
+}
+
+/// The end of a run, as far as a late command needs it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EndedRun {
+    /// Which.
+    pub run: RunId,
+    /// Whose.
+    pub tenant: TenantId,
+    /// How it ended.
+    pub state: RunStatus,
+    /// The attempt that ended it.
+    pub attempt: i32,
+    /// The session of that attempt.
+    pub session: Option<SessionId>,
+}
+
+impl EndedRun {
+    /// Whether the run ended by the result of this attempt of this session.
+    pub fn is_result_of(&self, session: SessionId, attempt: crate::delivery::Attempt) -> bool {
+        let by_result = matches!(self.state, RunStatus::Succeeded | RunStatus::Failed);
+        by_result && self.attempt == attempt.number && self.session == Some(session)
+    }
+}

@@ -1,0 +1,189 @@
+//! What travels between the engine and a worker, before it becomes frames.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::id::{RunId, SessionId, WorkerId};
+use crate::json::Payload;
+use crate::run::RunError;
+use crate::status::RunStatus;
+
+/// One delivery of a task run to a worker: the run and its fencing number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Attempt {
+    /// The task run.
+    pub run: RunId,
+    /// Its fencing number; counts up with every assignment.
+    pub number: i32,
+}
+
+/// A task given to a worker.
+#[derive(Debug, Clone)]
+pub struct Assignment {
+    /// Which delivery it is.
+    pub attempt: Attempt,
+    /// The workflow's name.
+    pub workflow: Arc<str>,
+    /// What the worker is asked to do.
+    pub action: Arc<str>,
+    /// The run's input.
+    pub input: Payload,
+    /// The run's metadata.
+    pub metadata: Payload,
+    /// How long the attempt may take from the worker's `received`.
+    pub timeout: Duration,
+    /// W3C trace context.
+    pub traceparent: Option<String>,
+}
+
+/// How an attempt ended, in the worker's words.
+#[derive(Debug, Clone)]
+pub enum Outcome {
+    /// It worked.
+    Succeeded(Payload),
+    /// It did not.
+    Failed(RunError),
+    /// Given back unharmed; spends no retry.
+    Released,
+}
+
+/// Why an attempt is over although the worker did not end it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// Someone asked for it.
+    Requested,
+    /// The execution timeout passed.
+    Timeout,
+    /// The attempt was taken back, or another one took its place.
+    Reassigned,
+    /// The run has ended.
+    Finished,
+    /// The engine knows no such attempt of this tenant.
+    Unknown,
+}
+
+impl Reason {
+    /// Its name in frames.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Requested => "requested",
+            Self::Timeout => "timeout",
+            Self::Reassigned => "reassigned",
+            Self::Finished => "finished",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// How a worker describes itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkerInfo {
+    /// A name for people; need not be unique.
+    pub name: Arc<str>,
+    /// The client library's name.
+    pub sdk: Arc<str>,
+    /// What it can do.
+    pub actions: Vec<Arc<str>>,
+    /// Its capacity by kind.
+    pub slots: BTreeMap<Arc<str>, u32>,
+    /// Free labels.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// What the engine says to one worker, in the order in which it must arrive.
+#[derive(Debug, Clone)]
+pub enum Outgoing {
+    /// New work.
+    Assign(Vec<Assignment>),
+    /// These results are committed.
+    Stored(Vec<(Attempt, RunStatus)>),
+    /// These attempts are over; their results do not count.
+    Superseded(Vec<(Attempt, Reason)>),
+    /// Stop these attempts within the grace.
+    Cancel(Vec<(Attempt, Reason)>, Duration),
+    /// A deadline was moved; the new rest of the time.
+    Extended(Attempt, Duration),
+    /// The attempt holds no slot any more, and goes on.
+    Freed(Attempt),
+    /// Open a new socket, then leave this one, within the time.
+    Reconnect(Duration),
+    /// An error about a frame; the socket goes on.
+    Error(crate::error::Code, String),
+    /// End the socket with a public close code.
+    Close(Close),
+}
+
+/// Public close codes of the worker socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Close {
+    /// The worker said goodbye.
+    Normal,
+    /// Not a frame. Fix the worker.
+    BadFrame,
+    /// The token is no longer valid. Authenticate again.
+    Auth,
+    /// The token may not do this. Stop.
+    NotAllowed,
+    /// No `hello` in time. Reconnect.
+    NoHello,
+    /// A newer socket of the session took over. Do not reconnect.
+    Replaced,
+    /// Frames were not read in time. Reconnect.
+    TooSlow,
+    /// A frame over the limit. Fix the worker.
+    TooLarge,
+    /// Too many sockets or frames. Reconnect later.
+    TooMany,
+    /// The engine stops. Reconnect.
+    Draining,
+}
+
+impl Close {
+    /// The WebSocket close code.
+    pub const fn code(self) -> u16 {
+        match self {
+            Self::Normal => 1000,
+            Self::BadFrame => 4400,
+            Self::Auth => 4401,
+            Self::NotAllowed => 4403,
+            Self::NoHello => 4408,
+            Self::Replaced => 4409,
+            Self::TooSlow => 4410,
+            Self::TooLarge => 4413,
+            Self::TooMany => 4429,
+            Self::Draining => 4503,
+        }
+    }
+
+    /// What the worker should do, in the close reason.
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::Normal => "goodbye",
+            Self::BadFrame => "bad frame: fix the client",
+            Self::Auth => "token no longer valid: authenticate again",
+            Self::NotAllowed => "not allowed: stop",
+            Self::NoHello => "no hello in time: reconnect",
+            Self::Replaced => "replaced by a newer socket: do not reconnect",
+            Self::TooSlow => "frames were not read in time: reconnect",
+            Self::TooLarge => "frame too large: fix the client",
+            Self::TooMany => "too many: reconnect later",
+            Self::Draining => "engine is stopping: reconnect",
+        }
+    }
+}
+
+/// What a worker gets in answer to its `hello`.
+#[derive(Debug, Clone)]
+pub struct Welcome {
+    /// The worker's id.
+    pub worker: WorkerId,
+    /// Its session.
+    pub session: SessionId,
+    /// Proves the session on the next socket; 256 random bits, hexadecimal.
+    pub secret: String,
+    /// Whether the session of `resume` goes on.
+    pub resumed: bool,
+    /// Attempts of `holding` that are no longer the worker's.
+    pub superseded: Vec<(Attempt, Reason)>,
+}

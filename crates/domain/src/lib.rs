@@ -1,0 +1,29 @@
+//! What Helve's words mean: ids, times, errors, definitions, states, limits. Pure: no tokio, no axum, no SQL.
+
+pub mod change;
+pub mod clock;
+pub mod definition;
+pub mod delivery;
+pub mod duration;
+pub mod error;
+pub mod event;
+pub mod id;
+pub mod job;
+pub mod json;
+pub mod labels;
+pub mod limits;
+pub mod live;
+pub mod name;
+pub mod offer;
+pub mod pause;
+pub mod retention;
+pub mod retry;
+pub mod run;
+pub mod schema;
+pub mod scope;
+pub mod secret;
+pub mod span;
+pub mod status;
+pub mod ticket;
+pub mod trace;
+pub mod why;
