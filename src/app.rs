@@ -18,11 +18,11 @@ use crate::api::{self, ApiState, Observed, Readiness};
 use crate::config::Config;
 use crate::db::{Pool, home, migrate};
 use crate::forward::{self, Forwarder};
-use crate::jobs;
+use crate::housekeeping;
 use crate::metrics::Metrics;
 use crate::ops::auth::Authenticator;
 use crate::ops::definitions::Definitions;
-use crate::ops::retention::{self, Retention};
+use crate::ops::retention::Retention;
 use crate::ops::tickets::Tickets;
 use crate::sched::{self, Scheduler};
 use crate::share::Shares;
@@ -62,8 +62,6 @@ impl App {
         check_schema(&base.pool).await?;
         let (listener, address) = listen(base.config.http.listen)?;
         let scheduler = base.start_scheduler(address)?;
-        let owner = scheduler.clone();
-        retention::start(base.pool.clone(), base.clock.clone(), &base.supervisor, move || owner.owned_shards());
         let http = &base.config.http;
         let parts = forward::Parts::of(&scheduler, base.limits.wait, base.closing.clone(), http.drain);
         let forwarder = Forwarder::new(parts, &base.supervisor);
@@ -200,16 +198,15 @@ impl Base {
         })
     }
 
-    /// What the handlers use; starts the bulk jobs.
+    /// What the handlers use; starts what goes on in the background.
     fn api(&self, scheduler: &Scheduler, forwarder: Forwarder, tickets: Tickets) -> ApiState {
         let config = &self.config;
         let (owner, metrics, clock) = (scheduler.clone(), Arc::clone(&self.metrics), self.clock.clone());
-        let jobs = jobs::start(jobs::Parts {
+        let jobs = housekeeping::start(housekeeping::Parts {
             pool: self.pool.clone(),
             scheduler: scheduler.clone(),
             definitions: self.definitions.clone(),
-            key_lifetime: config.retention.idempotency,
-            keep: config.retention.jobs,
+            retention: config.retention.clone(),
             clock: self.clock.clone(),
             supervisor: self.supervisor.clone(),
         });

@@ -3,12 +3,14 @@
 pub mod api;
 pub mod app;
 pub mod cli;
+pub mod cluster;
 pub mod config;
 pub mod db;
 pub mod failpoint;
 pub mod forward;
+pub mod housekeeping;
 pub mod hub;
-pub mod jobs;
+pub mod live;
 pub mod metrics;
 pub mod ops;
 pub mod sched;

@@ -41,7 +41,7 @@ use utoipa_axum::routes;
 
 use crate::db::Pool;
 use crate::forward::Forwarder;
-use crate::jobs::Jobs;
+use crate::housekeeping::jobs::Jobs;
 use crate::ops::auth::Authenticator;
 use crate::ops::definitions::Definitions;
 use crate::ops::retention::Retention;

@@ -20,8 +20,8 @@ use tracing::debug;
 use super::body::Passed;
 use super::headers::{self, NOT_OWNER};
 use super::{Parts, Patience, Tried, uri};
+use crate::cluster::Peer;
 use crate::failpoint::{self, Point};
-use crate::sched::Peer;
 
 /// How long a connection may take to be opened: engines are near each other.
 const CONNECT: Duration = Duration::from_secs(1);

@@ -22,7 +22,8 @@ use hyper::header::HeaderMap;
 use hyper::{Response, Uri};
 use tokio_util::sync::CancellationToken;
 
-use crate::sched::{Directory, Peer, Place, Scheduler};
+use crate::cluster::{Directory, Peer, Place};
+use crate::sched::Scheduler;
 use client::Client;
 
 pub use body::Passed;

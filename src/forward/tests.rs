@@ -20,7 +20,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 use super::{Forwarder, Outgoing, Parts, Passed, Patience, Sender};
-use crate::sched::{Directory, Peer, Place};
+use crate::cluster::{Directory, Peer, Place};
 
 const CLIENT: Sender = Sender::Client { hops: 0 };
 const LIMIT: Duration = Duration::from_secs(5);

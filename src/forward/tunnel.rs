@@ -19,8 +19,8 @@ use tracing::debug;
 
 use super::headers::{self, NOT_OWNER, Sender};
 use super::{Forwarder, Tried, client, next_hop, uri};
+use crate::cluster::Peer;
 use crate::failpoint::{self, Point};
-use crate::sched::Peer;
 
 /// How long the owner may take to answer an upgrade.
 const ANSWER: Duration = Duration::from_secs(10);

@@ -11,7 +11,7 @@ use helve_domain::error::{Error, Result};
 use helve_domain::id::{TenantId, TokenId};
 use helve_domain::scope::{Scope, Scopes};
 use helve_supervisor::{Schedule, Supervisor};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::db::tokens::TokenHash;
@@ -128,7 +128,7 @@ impl Authenticator {
             watched: Mutex::default(),
             refusals: Mutex::default(),
         });
-        let schedule = Schedule { name: "tokens", period: RECHECK, wake: Arc::new(Notify::new()) };
+        let schedule = Schedule::of("tokens", RECHECK);
         let pass = Arc::clone(&shared);
         supervisor.every(schedule, move || recheck(Arc::clone(&pass)));
         Self(shared)

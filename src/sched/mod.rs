@@ -1,37 +1,14 @@
 //! The scheduler's handle: what the entries call. Everything behind it is one owner of state.
 
-mod answers;
-mod aside;
-mod batch;
-mod bulks;
-mod chores;
-mod cluster;
-mod directory;
-pub mod gauges;
-mod hellos;
-mod holdings;
-mod intake;
-mod lane;
-mod lane_slot;
-mod lease;
-pub mod live;
-mod logs;
-mod moves;
-mod owner;
+mod lanes;
+pub mod owner;
 mod pausing;
-mod reads;
 mod request;
-mod rows;
-mod said;
-mod shards;
-mod share;
 mod start;
 mod stats;
 
-pub use directory::{Directory, Peer, Place};
 pub use helve_core::{PauseChange, PauseOrder, WhyQuery, WorkerState};
-pub use lane::LATEST_COMMIT;
-pub(crate) use lease::Standing;
+pub use lanes::writer::LATEST_COMMIT;
 pub(crate) use request::Request;
 pub use start::{Parts, start};
 pub use stats::Stats;
@@ -53,8 +30,9 @@ use helve_domain::secret::Secret;
 use tokio::sync::mpsc::error::SendTimeoutError;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::cluster::{Directory, Leave, Standing};
+use crate::live::Live;
 use crate::share::Held;
-use cluster::Leave;
 
 /// How long a caller waits for a commit before it is told that the outcome is unknown.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -75,7 +53,7 @@ pub struct Scheduler {
     directory: Directory,
     secret: Arc<Secret>,
     leaves: mpsc::Sender<Leave>,
-    live: live::Live,
+    live: Live,
 }
 
 /// A trigger, checked.
@@ -230,6 +208,11 @@ pub enum FromWorker {
 }
 
 impl Scheduler {
+    /// Those who watch, and what workers say.
+    pub const fn live(&self) -> &Live {
+        &self.live
+    }
+
     async fn ask<T>(&self, request: Request, answer: oneshot::Receiver<T>) -> Result<T> {
         if !self.is_ready() {
             return Err(Error::unavailable("this engine does not know yet who owns the shards"));
@@ -385,8 +368,8 @@ impl Scheduler {
     pub(crate) fn played(clock: Clock, node: NodeId) -> (Self, mpsc::Receiver<Request>) {
         let (intake, requests) = mpsc::channel(INTAKE);
         let (ready, secret) = (Arc::new(AtomicBool::new(true)), Arc::new(Secret::new("played")));
-        let (directory, leaves) = (Directory::everywhere(&Place::Here), mpsc::channel(1).0);
-        let live = live::Live::new(clock.clone(), node, logs::Desk::new());
+        let (directory, leaves) = (Directory::everywhere(&crate::cluster::Place::Here), mpsc::channel(1).0);
+        let live = Live::new(clock.clone(), node, crate::live::Desk::new());
         let (transports, standing) = (Arc::new(AtomicU64::new(1)), Standing::new(clock.clone()));
         standing.trust(standing.elapsed(), Duration::from_secs(3_600));
         (Self { intake, transports, standing, clock, node, ready, directory, secret, leaves, live }, requests)

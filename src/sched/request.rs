@@ -80,7 +80,7 @@ pub(crate) enum Request {
     Stats {
         reply: oneshot::Sender<Stats>,
     },
-    Measure(super::gauges::Question),
+    Measure(crate::sched::owner::gauges::Question),
     Drain {
         within: Duration,
     },

@@ -10,30 +10,27 @@ use helve_domain::id::NodeId;
 use helve_domain::limits::Limits;
 use helve_domain::secret::Secret;
 use helve_postgres::Database;
-use helve_supervisor::{Schedule, Supervisor};
-use tokio::sync::{Notify, mpsc};
+use helve_supervisor::Supervisor;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::cluster::{self, Cluster, Order, Report};
-use super::directory::Directory;
-use super::intake::fresh_secret;
-use super::lane::{LaneWriter, WriterParts};
-use super::lease::Standing;
-use super::live::Live;
-use super::logs::{Desk, LogWriter};
-use super::owner::{Owner, OwnerParts};
-use super::reads::Reads;
 use super::{INTAKE, Request, Scheduler};
+use crate::cluster::Directory;
+use crate::cluster::Standing;
+use crate::cluster::{self, Cluster, Order, Report};
 use crate::config::{Retention, Scheduling};
 use crate::db::lane::LaneName;
-use crate::db::{Pool, partitions, tickets};
+use crate::db::{Pool, partitions};
+use crate::live::Live;
+use crate::live::{Desk, LogWriter};
 use crate::metrics::Metrics;
 use crate::ops::definitions::Definitions;
+use crate::sched::lanes::writer::{LaneWriter, WriterParts};
+use crate::sched::owner::intake::fresh_secret;
+use crate::sched::owner::reads::Reads;
+use crate::sched::owner::{Owner, OwnerParts};
 use crate::traces::Tracer;
-
-/// How often old partitions are dropped and new ones made.
-const MAINTAIN: Duration = Duration::from_secs(3_600);
 
 /// What the scheduler is made of.
 pub struct Parts {
@@ -141,7 +138,6 @@ async fn serve(parts: Parts, node: NodeId, standing: Standing, mut cluster: Clus
     let work = async {
         let Ends { requests, orders, reports } = ends;
         if let Some((create, finish)) = open_lanes(&parts, node, &standing, &stopping).await {
-            maintain(&parts);
             // The cluster hears of it before anything else that the owner says.
             let _ = reports.send(Report::Open).await;
             let owner = Owner::new(OwnerParts {
@@ -226,19 +222,4 @@ async fn try_open(parts: &Parts, node: NodeId, standing: &Standing) -> Result<(L
         }
     }
     Ok((create, finish))
-}
-
-fn maintain(parts: &Parts) {
-    let (pool, clock, keep) = (parts.pool.clone(), parts.clock.clone(), parts.retention.history);
-    let schedule = Schedule { name: "partitions", period: MAINTAIN, wake: Arc::new(Notify::new()) };
-    parts.supervisor.every(schedule, move || {
-        let (pool, clock) = (pool.clone(), clock.clone());
-        async move {
-            let made = partitions::make_ahead(&pool, clock.now()).await;
-            let expired = tickets::expire(&pool, clock.now()).await;
-            let dropped = partitions::drop_old(&pool, clock.now(), keep).await;
-            // Where one of them cannot be done, the others are all the same.
-            made.and(expired).and(dropped)
-        }
-    });
 }

@@ -25,9 +25,10 @@ use tokio_util::sync::CancellationToken;
 use super::guest::{Caller, Guest, Who};
 use super::refusals::Refusals;
 use super::{Context, session};
+use crate::cluster::Standing;
 use crate::config::Scheduling;
 use crate::hub::{Outbox, Room};
-use crate::sched::{Connection, FromWorker, Request, Scheduler, Standing};
+use crate::sched::{Connection, FromWorker, Request, Scheduler};
 use crate::share::Shares;
 
 const WAIT: Duration = Duration::from_secs(5);

@@ -16,7 +16,7 @@ use tokio_tungstenite::tungstenite::error::{Error, ProtocolError};
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
-use crate::sched::Standing;
+use crate::cluster::Standing;
 
 /// Read and write buffers of one socket: ten thousand idle ones must stay cheap.
 const BUFFER: usize = 8 << 10;

@@ -47,6 +47,13 @@ pub struct Schedule {
     pub wake: Arc<Notify>,
 }
 
+impl Schedule {
+    /// A pass every `period`, which nothing brings forward.
+    pub fn of(name: &'static str, period: Duration) -> Self {
+        Self { name, period, wake: Arc::new(Notify::new()) }
+    }
+}
+
 impl Supervisor {
     /// Runs `pass` on `schedule` until shutdown.
     ///

@@ -23,7 +23,7 @@ use crate::api::problem::{ApiError, Problem};
 use crate::api::query::Query;
 use crate::api::runs::header_key;
 use crate::api::{ApiState, time};
-use crate::jobs::Accepted;
+use crate::housekeeping::jobs::Accepted;
 
 /// A job to create.
 #[derive(Debug, Deserialize, ToSchema)]

@@ -10,7 +10,7 @@ use crate::api::ApiState;
 use crate::metrics::process::Process;
 use crate::metrics::text::{Kind, Page};
 use crate::metrics::{LaneMetrics, Metrics};
-use crate::sched::gauges::Load;
+use crate::sched::owner::gauges::Load;
 
 /// What the engine's memory and its queues say.
 #[derive(Default)]

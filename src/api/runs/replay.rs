@@ -16,7 +16,7 @@ use crate::api::path::Id;
 use crate::api::problem::{ApiError, Problem};
 use crate::api::query::Query;
 use crate::api::{ApiState, trace};
-use crate::jobs::replay;
+use crate::housekeeping::jobs::replay;
 use crate::sched::Created;
 
 /// How a run is replayed. No body means `{}`.

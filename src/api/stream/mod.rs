@@ -22,9 +22,9 @@ use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
 
 use super::ApiState;
+use crate::cluster::{Directory, Place};
+use crate::live::{Notice, Watch};
 use crate::ops::auth::TenantScope;
-use crate::sched::live::{Notice, Watch};
-use crate::sched::{Directory, Place};
 
 /// A comment comes after so much silence: proxies must not take it for death.
 const QUIET: Duration = Duration::from_secs(15);

@@ -23,7 +23,7 @@ use crate::api::runs::logs::LogLineView;
 use crate::api::runs::view::RunView;
 use crate::db::live::Transition;
 use crate::db::{self, Pool};
-use crate::sched::live::{Live, Notice};
+use crate::live::{Live, Notice};
 
 /// Log lines that one read brings.
 const PAGE: usize = 200;

@@ -18,8 +18,8 @@ use crate::api::problem::ApiError;
 use crate::api::query::Query;
 use crate::api::runs::list::statuses;
 use crate::db;
+use crate::live::Notice;
 use crate::sched::LATEST_COMMIT;
-use crate::sched::live::Notice;
 
 /// What is read from the rows for a reader who missed something: so much of what was made since its last id, and of what
 /// was made shortly before that.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use helve::ops::retention::Sweep;
+use helve::housekeeping::history::Sweep;
 use helve::ops::tenants;
 use helve_domain::clock::Clock;
 use serde_json::{Value, json};

@@ -14,8 +14,8 @@ mod zombies;
 use std::sync::Arc;
 use std::time::Duration;
 
+use helve::cluster::{Peer, Place};
 use helve::config::Http;
-use helve::sched::{Peer, Place};
 use helve_domain::id::SHARDS;
 
 use crate::support::{Builder, Engine, until_within};

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use helve::api::openapi_text;
-use helve::sched::Place;
+use helve::cluster::Place;
 use helve_domain::clock::Clock;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use helve::cluster::Place;
 use helve::config::Scheduling;
 use helve::db::Pool;
-use helve::sched::Place;
 use helve_postgres::Database;
 use serde_json::{Value, json};
 

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use tracing::warn;
 
+use super::balance::looks_gone;
 use super::{Cluster, Leave, PATIENCE};
-use crate::sched::share::looks_gone;
 
 impl Cluster {
     /// The process stops: everything goes to others, if there are any.
-    pub(super) async fn leave(&mut self, reply: Leave) {
+    pub(crate) async fn leave(&mut self, reply: Leave) {
         let others = self.nodes.iter().any(|n| n.id != self.parts.node && n.joined && !n.leaving && !looks_gone(n));
         if !others {
             // Who asked may have given up.
@@ -23,7 +23,7 @@ impl Cluster {
         }
     }
 
-    pub(super) fn finish_leaving(&mut self) {
+    pub(crate) fn finish_leaving(&mut self) {
         if self.holdings.are_empty()
             && let Some(reply) = self.leaving.take()
         {

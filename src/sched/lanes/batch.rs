@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use helve_core::Row;
 use helve_domain::id::TenantId;
 
-use super::lane::Job;
 use super::rows::{About, about};
+use super::writer::Job;
 
 /// Rows of one statement: past this a batch only adds latency.
 const MAX_ROWS: usize = 250;
@@ -32,7 +32,7 @@ const DUE_AHEAD: usize = 256;
 
 /// Where a transition comes from: whose turn it is follows from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Class {
+pub(in crate::sched) enum Class {
     /// Something single: a trigger, a result, a cancel.
     Single,
     /// An item of a bulk request.
@@ -46,7 +46,7 @@ type Source = (TenantId, Class);
 
 /// Transitions that wait for their lane, round robin over tenants.
 #[derive(Default)]
-pub(super) struct Waiting {
+pub(in crate::sched) struct Waiting {
     queues: HashMap<Source, VecDeque<Job>>,
     turns: VecDeque<Source>,
     /// Transitions of each class.

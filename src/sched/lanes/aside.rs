@@ -7,8 +7,8 @@ use helve_core::Row;
 use helve_domain::id::{TenantId, WorkerId};
 use helve_domain::pause::Target;
 
-use super::lane::Job;
 use super::rows::{About, about};
+use super::writer::Job;
 
 /// How long they wait before the first try, and before each that follows one without success. A try takes up to 0.2 s of
 /// the lane's time.
@@ -19,7 +19,7 @@ const TOGETHER: usize = 250;
 
 /// What was set aside, in the order in which it came.
 #[derive(Default)]
-pub(super) struct Aside {
+pub(in crate::sched) struct Aside {
     jobs: Vec<Job>,
     next: Option<Instant>,
     pause: Duration,

@@ -7,11 +7,11 @@ use std::time::Duration;
 use helve_core::Command;
 use helve_domain::clock::Timestamp;
 
-use super::batch::Class;
-use super::owner::Owner;
+use super::Owner;
 use super::reads::ReadJob;
 use super::shards::Tenure;
 use crate::failpoint::{self, Point};
+use crate::sched::lanes::batch::Class;
 
 /// How long one turn of the owner works on chores.
 const BUDGET: Duration = Duration::from_millis(1);
@@ -25,7 +25,7 @@ const READ_MORE: Duration = Duration::from_millis(250);
 const READ_BEFORE: Duration = Duration::from_secs(5);
 
 /// Chores that wait.
-pub(super) struct Chores {
+pub(in crate::sched) struct Chores {
     /// Timers that were read, in pieces.
     loaded: VecDeque<(Tenure, Command)>,
     /// When timers are read next.

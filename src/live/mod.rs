@@ -1,5 +1,10 @@
 //! Those who watch: what was committed, said and logged goes to them from memory, and costs nothing without them.
 
+mod logs;
+
+pub(crate) use logs::Desk;
+pub(crate) use logs::LogWriter;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,8 +15,6 @@ use helve_domain::error::{Error, Result};
 use helve_domain::id::{NodeId, RunId, TenantId};
 use helve_domain::live::{Change, ChangeFilter, Changed, Progress};
 use tokio::sync::Notify;
-
-use super::logs::Desk;
 
 /// Changes that may wait for one reader.
 const INBOX: usize = 1_024;
@@ -188,16 +191,9 @@ impl Drop for Watch {
     }
 }
 
-impl super::Scheduler {
-    /// Those who watch, and what workers say.
-    pub const fn live(&self) -> &Live {
-        &self.live
-    }
-}
-
 impl Live {
     /// Nobody watches yet.
-    pub(super) fn new(clock: Clock, node: NodeId, desk: Desk) -> Self {
+    pub(crate) fn new(clock: Clock, node: NodeId, desk: Desk) -> Self {
         let id = node.uuid().as_u128();
         // The last bits of an id are random.
         let epoch = u32::try_from(id & u128::from(u32::MAX)).unwrap_or_default();
@@ -216,7 +212,7 @@ impl Live {
     }
 
     /// What waits to be stored.
-    pub(super) fn desk(&self) -> &Desk {
+    pub(crate) fn desk(&self) -> &Desk {
         &self.0.desk
     }
 
@@ -289,12 +285,12 @@ impl Live {
     }
 
     /// Whether anybody watches anything.
-    pub(super) fn is_watched(&self) -> bool {
+    pub(crate) fn is_watched(&self) -> bool {
         self.0.watched.load(Ordering::Acquire) > 0
     }
 
     /// A commit is known.
-    pub(super) fn changed(&self, change: Change) {
+    pub(crate) fn changed(&self, change: Change) {
         let mut registry = self.registry();
         let number = self.0.last.fetch_add(1, Ordering::AcqRel) + 1;
         let change = Arc::new(Numbered { number, change });
@@ -322,12 +318,12 @@ impl Live {
     }
 
     /// An attempt has told how far it is.
-    pub(super) fn progressed(&self, progress: &Progress) {
+    pub(crate) fn progressed(&self, progress: &Progress) {
         self.of_run(progress.attempt.run, |waiting| waiting.progress = Some(progress.clone()));
     }
 
     /// Log lines of a run are stored.
-    pub(super) fn logged(&self, run: RunId) {
+    pub(crate) fn logged(&self, run: RunId) {
         self.of_run(run, |waiting| waiting.lines = true);
     }
 
@@ -340,7 +336,7 @@ impl Live {
     }
 
     /// This process does not own its shards any more: nobody here will hear of anything.
-    pub(super) fn close(&self) {
+    pub(crate) fn close(&self) {
         let registry = self.registry();
         let of_tenants = registry.feeds.values().flat_map(|feed| &feed.inboxes);
         for inbox in registry.runs.values().flatten().chain(of_tenants) {

@@ -17,7 +17,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::live::Live;
+use super::Live;
 use crate::db::Pool;
 use crate::db::live::{self as store, Head, NewLines};
 
@@ -38,7 +38,7 @@ const LEAVE: Duration = Duration::from_secs(3);
 const TRIES: u32 = 3;
 
 /// Where the owner leaves what workers say, without waiting.
-pub(super) struct Desk {
+pub(crate) struct Desk {
     waiting: Mutex<Waiting>,
     work: Notify,
 }
@@ -203,7 +203,7 @@ impl Turn {
 }
 
 /// Stores what lies on the desk.
-pub(super) struct LogWriter {
+pub(crate) struct LogWriter {
     pub live: Live,
     pub pool: Pool,
     pub limits: Arc<Limits>,

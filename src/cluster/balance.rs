@@ -9,7 +9,7 @@ use crate::db::lease::NodeView;
 
 /// What one engine does next.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Plan {
+pub(crate) struct Plan {
     /// Engines that are gone: they are fenced, then everything is looked at again.
     pub fence: Vec<NodeId>,
     /// Take at most so many shards that nobody owns.
@@ -40,7 +40,7 @@ fn shards() -> usize {
 }
 
 /// Its lease has run out, or none of its lanes has a backend although the server itself did not just start.
-pub(super) const fn looks_gone(node: &NodeView) -> bool {
+pub(crate) const fn looks_gone(node: &NodeView) -> bool {
     node.remaining.is_none() || (!node.connected && node.settled)
 }
 
@@ -99,7 +99,7 @@ struct Suspect {
 
 /// Engines that look gone, and since when.
 #[derive(Default)]
-pub(super) struct Suspects(Vec<Suspect>);
+pub(crate) struct Suspects(Vec<Suspect>);
 
 impl Suspects {
     /// What `me` does about what it sees at `now`. `judges`: see [`plan`].

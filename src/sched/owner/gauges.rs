@@ -8,9 +8,9 @@ use helve_domain::id::TenantId;
 use helve_domain::status::RunStatus;
 use tokio::sync::oneshot;
 
+use super::Owner;
 use super::intake::shard_of;
-use super::owner::Owner;
-use super::{Request, Scheduler, Stats};
+use crate::sched::{Request, Scheduler, Stats};
 
 /// How long an observer waits for the owner: it has more important things to do.
 const PATIENCE: Duration = Duration::from_secs(1);

@@ -1,7 +1,14 @@
 //! This engine among those on its database: it keeps its lease, looks at the others, takes over from those that are
 //! gone, and moves shards until every engine has as many as the others. The owner does the moving; here it is decided.
 
+mod balance;
+pub mod directory;
+mod holdings;
 mod leaving;
+mod standing;
+
+pub use directory::{Directory, Peer, Place};
+pub(crate) use standing::Standing;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,25 +22,24 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use super::directory::{Directory, Place, reachable};
-use super::holdings::{Holding, Holdings, shards_of};
-use super::lease::Standing;
-use super::share::{Plan, Suspects, looks_gone};
 use crate::db::lease::{LeaseConnection, News, NodeView, View};
 use crate::failpoint::{self, Point};
 use crate::metrics::Metrics;
 use crate::ops::definitions::Definitions;
+use balance::{Plan, Suspects, looks_gone};
+use directory::reachable;
+use holdings::{Holding, Holdings, shards_of};
 
 /// How long one question to the database may take besides the look, which has a third of the lease.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How soon what failed is tried again the first time.
 const AT_ONCE: Duration = Duration::from_millis(10);
 /// Orders that may wait for the owner; each is about shards that no other order is about.
-pub(super) const ORDERS: usize = 256;
+pub(crate) const ORDERS: usize = 256;
 
 /// What the owner is told to do.
 #[derive(Debug)]
-pub(super) enum Order {
+pub(crate) enum Order {
     /// Rebuild these shards and serve them.
     Gain(Vec<usize>),
     /// Finish what is on its way for these shards, and forget them.
@@ -42,7 +48,7 @@ pub(super) enum Order {
 
 /// What the owner says.
 #[derive(Debug)]
-pub(super) enum Report {
+pub(crate) enum Report {
     /// The lanes are open.
     Open,
     /// These shards are served now.
@@ -52,10 +58,10 @@ pub(super) enum Report {
 }
 
 /// Asks the cluster to hand everything over.
-pub(super) type Leave = oneshot::Sender<bool>;
+pub(crate) type Leave = oneshot::Sender<bool>;
 
 /// What a cluster is made of.
-pub(super) struct Parts {
+pub(crate) struct Parts {
     pub database: Database,
     pub node: NodeId,
     /// Host and port at which others reach this process. An unspecified host is replaced by the one that the database
@@ -74,7 +80,7 @@ pub(super) struct Parts {
 }
 
 /// One engine among others.
-pub(super) struct Cluster {
+pub(crate) struct Cluster {
     parts: Parts,
     conn: Option<LeaseConnection>,
     holdings: Holdings,

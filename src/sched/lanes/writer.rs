@@ -13,8 +13,8 @@ use helve_postgres::Database;
 use helve_supervisor::Supervisor;
 use tracing::{error, info, warn};
 
-use super::lease::Standing;
 use super::rows::{self, About, about};
+use crate::cluster::Standing;
 use crate::db::lane::{LOCK, LaneConnection, LaneError, LaneName, Refusal};
 use crate::db::{Pool, partitions};
 use crate::failpoint::{self, Point};
@@ -38,20 +38,20 @@ const ALONE: usize = 3;
 const SHORT_LOCK: Duration = Duration::from_millis(100);
 
 /// A transition in a batch, with the shard that it belongs to.
-pub(super) struct Job {
+pub(in crate::sched) struct Job {
     pub shard: usize,
     pub write: Write,
 }
 
 /// What became of a transition.
-pub(super) enum Done {
+pub(in crate::sched) enum Done {
     Committed(Vec<RowOutcome>),
     Rejected(String),
 }
 
 /// What became of a batch.
 #[derive(Default)]
-pub(super) struct BatchDone {
+pub(in crate::sched) struct BatchDone {
     pub results: Vec<(usize, Flight, Done)>,
     /// Answers that were lost on the way.
     pub unknown: u64,
@@ -106,7 +106,7 @@ fn not_connected() -> LaneError {
 }
 
 /// One of the two writers.
-pub(super) struct LaneWriter {
+pub(in crate::sched) struct LaneWriter {
     name: LaneName,
     database: Database,
     pool: Pool,
@@ -120,7 +120,7 @@ pub(super) struct LaneWriter {
 }
 
 /// What a writer is made of.
-pub(super) struct WriterParts {
+pub(in crate::sched) struct WriterParts {
     pub database: Database,
     /// Makes weeks that are missing.
     pub pool: Pool,

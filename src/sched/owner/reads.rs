@@ -26,7 +26,7 @@ const TIMERS: usize = 10_000;
 const RUNS: usize = 1_000;
 
 /// Something to read.
-pub(super) enum ReadJob {
+pub(in crate::sched) enum ReadJob {
     Queue {
         of: Tenure,
         key: QueueKey,
@@ -50,7 +50,7 @@ pub(super) enum ReadJob {
 }
 
 /// What was read.
-pub(super) enum ReadDone {
+pub(in crate::sched) enum ReadDone {
     /// Commands for shards.
     Commands(Vec<(Tenure, Command)>),
     /// Timers of every shard.
@@ -63,13 +63,13 @@ pub(super) enum ReadDone {
 
 /// Reads that wait.
 #[derive(Default)]
-pub(super) struct ReadQueue {
+pub(in crate::sched) struct ReadQueue {
     jobs: VecDeque<ReadJob>,
     runs: Vec<(Tenure, RunId)>,
 }
 
 /// What one turn reads.
-pub(super) enum Reading {
+pub(in crate::sched) enum Reading {
     One(ReadJob),
     Runs(Vec<(Tenure, RunId)>),
 }
@@ -94,7 +94,7 @@ impl ReadQueue {
 }
 
 /// Reads for the owner.
-pub(super) struct Reads {
+pub(in crate::sched) struct Reads {
     database: Database,
     definitions: Definitions,
     /// Whose trace is recorded.

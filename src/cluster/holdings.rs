@@ -10,7 +10,7 @@ use crate::db::lease::NodeView;
 
 /// Where a shard stands in this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Holding {
+pub(crate) enum Holding {
     /// Not here.
     Elsewhere,
     /// The owner rebuilds it.
@@ -24,7 +24,7 @@ pub(super) enum Holding {
 }
 
 /// One for each shard.
-pub(super) struct Holdings(Vec<Holding>);
+pub(crate) struct Holdings(Vec<Holding>);
 
 impl Default for Holdings {
     fn default() -> Self {
@@ -33,7 +33,7 @@ impl Default for Holdings {
 }
 
 /// What the rows say that a node owns.
-pub(super) fn shards_of(nodes: &[NodeView], node: NodeId) -> BTreeSet<usize> {
+pub(crate) fn shards_of(nodes: &[NodeView], node: NodeId) -> BTreeSet<usize> {
     let rows = nodes.iter().filter(|n| n.id == node);
     rows.flat_map(|n| n.shards.iter().filter_map(|s| usize::try_from(*s).ok())).collect()
 }

@@ -7,13 +7,13 @@ use helve_core::{Counters, Settings, Shard};
 
 /// One time of owning a shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Tenure {
+pub(in crate::sched) struct Tenure {
     pub shard: usize,
     term: u64,
 }
 
 /// An owned shard.
-pub(super) struct Owned {
+pub(in crate::sched) struct Owned {
     term: u64,
     pub state: Shard,
     /// It is handed over: until then it still takes requests.
@@ -21,7 +21,7 @@ pub(super) struct Owned {
 }
 
 /// One place for each shard.
-pub(super) struct Shards {
+pub(in crate::sched) struct Shards {
     places: Vec<Option<Owned>>,
     settings: Settings,
     terms: u64,

@@ -5,8 +5,8 @@ use helve_domain::error::Code;
 use helve_domain::id::TenantId;
 use helve_domain::live::{LogBatch, Progress};
 
-use super::Connection;
-use super::owner::Owner;
+use super::Owner;
+use crate::sched::Connection;
 
 /// Attempts that one message is told of; of the others it hears the number.
 const TOLD: usize = 8;

@@ -7,11 +7,11 @@ use helve_domain::delivery::{Close, Outgoing};
 use helve_domain::error::Error;
 use tracing::{error, info};
 
-use super::batch::Class;
-use super::cluster::{Order, Report};
-use super::owner::Owner;
+use super::Owner;
 use super::reads::ReadJob;
+use crate::cluster::{Order, Report};
 use crate::failpoint::{self, Point};
+use crate::sched::lanes::batch::Class;
 
 /// How long a shard that is handed over still takes requests: those that were sent here before it was known.
 const LAST_CALL: Duration = Duration::from_millis(100);
@@ -21,7 +21,7 @@ const LAST_READS: Duration = Duration::from_secs(1);
 const RECONNECT: Duration = Duration::from_secs(5);
 
 /// The answer for whom it is too late.
-pub(super) fn moved() -> Error {
+pub(in crate::sched) fn moved() -> Error {
     Error::unavailable("the work of this tenant is just moving to another engine; nothing was done")
 }
 

@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 
 use super::aside::Aside;
 use super::batch::Waiting;
-use super::lane::{BatchDone, LaneWriter};
+use super::writer::{BatchDone, LaneWriter};
 
 /// Work that is underway, if any.
-pub(super) type Running<T> = Option<Pin<Box<dyn Future<Output = T> + Send>>>;
+pub(in crate::sched) type Running<T> = Option<Pin<Box<dyn Future<Output = T> + Send>>>;
 
 /// A writer with what waits for it, and the batch that it is writing.
-pub(super) struct LaneSlot {
+pub(in crate::sched) struct LaneSlot {
     pub waiting: Waiting,
     pub aside: Aside,
     pub writer: Option<LaneWriter>,
@@ -83,7 +83,7 @@ impl LaneSlot {
 }
 
 /// The end of what is underway; never when nothing is.
-pub(super) async fn finished<T>(running: &mut Running<T>) -> T {
+pub(in crate::sched) async fn finished<T>(running: &mut Running<T>) -> T {
     match running {
         Some(future) => future.await,
         None => std::future::pending().await,
@@ -93,7 +93,7 @@ pub(super) async fn finished<T>(running: &mut Running<T>) -> T {
 /// The end of the connection of a writer that has nothing to do. A statement finds out by itself; an idle engine would
 /// not, and others would take it for dead. What rests is not polled: the end wakes the owner, once its connection was
 /// looked at (`look`) while it rested.
-pub(super) async fn ended(writer: &mut Option<LaneWriter>, look: &mut bool) {
+pub(in crate::sched) async fn ended(writer: &mut Option<LaneWriter>, look: &mut bool) {
     poll_fn(|cx| match writer {
         Some(writer) => writer.poll_ended(cx, std::mem::take(look)),
         None => Poll::Pending,

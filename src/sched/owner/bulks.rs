@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use helve_domain::id::TenantId;
 
 /// The requests of each tenant, first come first served; the tenants take turns.
-pub(super) struct Bulks<W> {
+pub(in crate::sched) struct Bulks<W> {
     turns: VecDeque<(TenantId, VecDeque<W>)>,
 }
 

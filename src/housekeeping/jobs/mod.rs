@@ -12,16 +12,15 @@ use helve_domain::error::{Code, Error, Result};
 use helve_domain::id::{JobId, TenantId};
 use helve_domain::job::{JobKind, JobRequest, JobStatus};
 use helve_domain::status::RunStatus;
-use helve_supervisor::{Schedule, Supervisor};
+use helve_supervisor::Schedule;
 use tokio::sync::Notify;
 
+use super::Parts;
 use crate::db;
 use crate::db::Pool;
 use crate::db::jobs::{Inserted, Job, Key, NewJob};
 use crate::db::run_pick::{self, Order};
 use crate::db::runs::RunFilter;
-use crate::ops::definitions::Definitions;
-use crate::sched::Scheduler;
 use work::Worker;
 
 /// Open jobs of one tenant; one more is refused.
@@ -42,24 +41,6 @@ pub struct Jobs {
     key_lifetime: Duration,
 }
 
-/// What the work on jobs is made of.
-pub struct Parts {
-    /// For everything but the runs themselves.
-    pub pool: Pool,
-    /// Does the work on runs.
-    pub scheduler: Scheduler,
-    /// Workflows, for replays.
-    pub definitions: Definitions,
-    /// How long idempotency keys are kept.
-    pub key_lifetime: Duration,
-    /// How long jobs are kept after their end.
-    pub keep: Duration,
-    /// Time.
-    pub clock: Clock,
-    /// Owns the tasks.
-    pub supervisor: Supervisor,
-}
-
 /// What became of a request for a job.
 #[derive(Debug)]
 pub enum Accepted {
@@ -76,9 +57,9 @@ pub fn start(parts: Parts) -> Jobs {
         pool: parts.pool.clone(),
         clock: parts.clock.clone(),
         wake: Arc::clone(&wake),
-        key_lifetime: parts.key_lifetime,
+        key_lifetime: parts.retention.idempotency,
     };
-    let (pool, clock, keep) = (parts.pool.clone(), parts.clock.clone(), parts.keep);
+    let (pool, clock, keep) = (parts.pool.clone(), parts.clock.clone(), parts.retention.jobs);
     let supervisor = parts.supervisor.clone();
     let (directory, gained, stopping) = (parts.scheduler.directory().clone(), Arc::clone(&wake), supervisor.stopping());
     supervisor.spawn("jobs.shards", async move {
@@ -96,7 +77,7 @@ pub fn start(parts: Parts) -> Jobs {
         let worker = Arc::clone(&worker);
         async move { worker.pass().await }
     });
-    let expire = Schedule { name: "jobs.expire", period: EXPIRE, wake: Arc::new(Notify::new()) };
+    let expire = Schedule::of("jobs.expire", EXPIRE);
     let stopping = supervisor.stopping();
     supervisor.every(expire, move || {
         let (pool, before, stopping) = (pool.clone(), clock.now().minus(keep), stopping.clone());

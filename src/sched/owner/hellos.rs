@@ -8,12 +8,12 @@ use helve_domain::error::{Error, Result};
 use helve_domain::id::{SessionId, WorkerId};
 use tokio::sync::{mpsc, oneshot};
 
-use super::answers::Reply;
-use super::batch::Class;
 use super::intake::{fresh_secret, hash, shard_of};
-use super::owner::{Owner, Socket};
-use super::{Connection, Hello, Request, Scheduler};
+use super::replies::Reply;
+use super::{Owner, Socket};
 use crate::hub::Outbox;
+use crate::sched::lanes::batch::Class;
+use crate::sched::{Connection, Hello, Request, Scheduler};
 
 /// A hello on its way. Whoever gives up on it, or is cut off, leaves no session behind.
 struct Opening<'s> {

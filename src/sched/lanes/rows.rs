@@ -7,19 +7,19 @@ use helve_domain::clock::Timestamp;
 use helve_domain::id::{EventId, RunId, WorkerId};
 use uuid::Uuid;
 
-use super::lane::Job;
+use super::writer::Job;
 use crate::db::lane::{CreateRows, FinishRows, LaneConnection, LaneError, Traces};
 
 /// What a transition is about: runs, or something that has a statement of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum About {
+pub(in crate::sched) enum About {
     Runs,
     Workers,
     /// One at a time: they are rare.
     Pause,
 }
 
-pub(super) fn about(job: &Job) -> About {
+pub(in crate::sched) fn about(job: &Job) -> About {
     match job.write.rows.first() {
         Some(Row::PutWorker(_) | Row::DropWorker(_)) => About::Workers,
         Some(Row::Pause(_)) => About::Pause,
@@ -27,7 +27,7 @@ pub(super) fn about(job: &Job) -> About {
     }
 }
 
-pub(super) async fn send_creates(
+pub(in crate::sched) async fn send_creates(
     conn: &mut LaneConnection,
     jobs: &[Job],
     now: Timestamp,
@@ -68,7 +68,7 @@ fn gate(row: &Row) -> Option<Uuid> {
     }
 }
 
-pub(super) async fn send_finishes(
+pub(in crate::sched) async fn send_finishes(
     conn: &mut LaneConnection,
     jobs: &[Job],
     now: Timestamp,
@@ -95,7 +95,10 @@ pub(super) async fn send_finishes(
     Ok(jobs.iter().map(|j| j.write.rows.iter().map(&mut outcome).collect()).collect())
 }
 
-pub(super) async fn send_workers(conn: &mut LaneConnection, jobs: &[Job]) -> Result<Vec<Vec<RowOutcome>>, LaneError> {
+pub(in crate::sched) async fn send_workers(
+    conn: &mut LaneConnection,
+    jobs: &[Job],
+) -> Result<Vec<Vec<RowOutcome>>, LaneError> {
     let (mut put, mut gone): (Vec<_>, Vec<WorkerId>) = (Vec::new(), Vec::new());
     for row in jobs.iter().flat_map(|j| &j.write.rows) {
         match row {
@@ -112,7 +115,10 @@ pub(super) async fn send_workers(conn: &mut LaneConnection, jobs: &[Job]) -> Res
     Ok(jobs.iter().map(|j| j.write.rows.iter().map(outcome).collect()).collect())
 }
 
-pub(super) async fn send_pauses(conn: &mut LaneConnection, jobs: &[Job]) -> Result<Vec<Vec<RowOutcome>>, LaneError> {
+pub(in crate::sched) async fn send_pauses(
+    conn: &mut LaneConnection,
+    jobs: &[Job],
+) -> Result<Vec<Vec<RowOutcome>>, LaneError> {
     for row in jobs.iter().flat_map(|j| &j.write.rows) {
         if let Row::Pause(row) = row {
             conn.pause(row).await?;
@@ -129,7 +135,7 @@ fn stray() -> RowOutcome {
 }
 
 /// Times whose weeks the rows need.
-pub(super) fn times(jobs: &[Job], now: Timestamp) -> Vec<Timestamp> {
+pub(in crate::sched) fn times(jobs: &[Job], now: Timestamp) -> Vec<Timestamp> {
     let rows = jobs.iter().flat_map(|j| &j.write.rows);
     let of_rows = rows.flat_map(|row| match row {
         Row::Insert(row) => [Some(row.run.id.created_at()), None],
@@ -141,7 +147,7 @@ pub(super) fn times(jobs: &[Job], now: Timestamp) -> Vec<Timestamp> {
     [now].into_iter().chain(of_rows.flatten()).collect()
 }
 
-pub(super) fn ids(jobs: &[Job]) -> (Vec<RunId>, Vec<EventId>) {
+pub(in crate::sched) fn ids(jobs: &[Job]) -> (Vec<RunId>, Vec<EventId>) {
     let (mut runs, mut events) = (Vec::new(), Vec::new());
     for row in jobs.iter().flat_map(|j| &j.write.rows) {
         match row {
@@ -156,7 +162,7 @@ pub(super) fn ids(jobs: &[Job]) -> (Vec<RunId>, Vec<EventId>) {
 }
 
 /// Nothing of the batch ended before this; partitions of the history before it need not be read.
-pub(super) fn earliest_end(jobs: &[Job], since: Timestamp) -> Timestamp {
+pub(in crate::sched) fn earliest_end(jobs: &[Job], since: Timestamp) -> Timestamp {
     let ends = jobs.iter().flat_map(|j| &j.write.rows).filter_map(|row| match row {
         Row::End(row) => Some(row.finished_at),
         Row::Insert(_)
@@ -170,7 +176,7 @@ pub(super) fn earliest_end(jobs: &[Job], since: Timestamp) -> Timestamp {
 }
 
 /// What the rows say of a transition whose answer was lost.
-pub(super) fn trace(rows: &[Row], traces: &Traces) -> Vec<RowOutcome> {
+pub(in crate::sched) fn trace(rows: &[Row], traces: &Traces) -> Vec<RowOutcome> {
     let applied = |yes: bool, otherwise| if yes { RowOutcome::Applied(None) } else { otherwise };
     rows.iter()
         .map(|row| match row {

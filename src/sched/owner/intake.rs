@@ -11,26 +11,26 @@ use helve_domain::trace::RunTrace;
 use sha2::{Digest, Sha256};
 use tracing::warn;
 
-use super::answers::{Bulk, Outcomes, Reply};
-use super::batch::Class;
+use super::Owner;
 use super::gauges::Question;
-use super::moves::moved;
-use super::owner::Owner;
-use super::{Connection, Created, EventCreated, FromWorker, Idempotency, NewEvent, NewRun, Request, Stats};
+use super::handover::moved;
+use super::replies::{Bulk, Outcomes, Reply};
 use crate::failpoint::{self, Point};
+use crate::sched::lanes::batch::Class;
+use crate::sched::{Connection, Created, EventCreated, FromWorker, Idempotency, NewEvent, NewRun, Request, Stats};
 use crate::share::Held;
 
 /// Rows of a bulk request that one turn decides on.
 const BULK_TURN: usize = 32;
 
 /// What is left of a bulk request. All its items are one tenant's.
-pub(super) enum BulkWork {
+pub(in crate::sched) enum BulkWork {
     Runs(Enumerate<IntoIter<NewRun>>, Outcomes<Created>),
     Events(Enumerate<IntoIter<NewEvent>>, Outcomes<EventCreated>),
 }
 
 /// A bulk request, with what its items count against their tenant's share.
-pub(super) type Counted = (BulkWork, Option<Held>);
+pub(in crate::sched) type Counted = (BulkWork, Option<Held>);
 
 impl Owner {
     /// Decides on one request.
@@ -327,7 +327,7 @@ impl Owner {
     }
 }
 
-pub(super) fn shard_of(tenant: TenantId) -> usize {
+pub(in crate::sched) fn shard_of(tenant: TenantId) -> usize {
     usize::try_from(tenant.shard()).unwrap_or(0)
 }
 
@@ -335,12 +335,12 @@ fn create_key(tenant: TenantId, workflow: &Arc<str>, idempotency: Idempotency) -
     CreateKey { tenant, scope: Arc::clone(workflow), key: idempotency.key.into(), body_hash: idempotency.body_hash }
 }
 
-pub(super) fn hash(secret: &str) -> [u8; 32] {
+pub(in crate::sched) fn hash(secret: &str) -> [u8; 32] {
     Sha256::digest(secret.as_bytes()).into()
 }
 
 /// 256 random bits as hexadecimal digits, with their hash.
-pub(super) fn fresh_secret() -> Result<(String, [u8; 32]), getrandom::Error> {
+pub(in crate::sched) fn fresh_secret() -> Result<(String, [u8; 32]), getrandom::Error> {
     let mut bytes = [0_u8; 32];
     getrandom::fill(&mut bytes)?;
     let secret: String = bytes.iter().map(|b| format!("{b:02x}")).collect();

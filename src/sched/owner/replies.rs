@@ -11,15 +11,15 @@ use helve_domain::run::Run;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use super::batch::Class;
-use super::owner::{Owner, Waiter};
 use super::reads::ReadJob;
-use super::{Connection, Created, EventCreated};
+use super::{Owner, Waiter};
 use crate::failpoint::{self, Point};
 use crate::hub::Room;
+use crate::sched::lanes::batch::Class;
+use crate::sched::{Connection, Created, EventCreated};
 
 /// Who waits for an answer, and for which.
-pub(super) enum Reply {
+pub(in crate::sched) enum Reply {
     Create {
         run: RunId,
         reply: oneshot::Sender<Result<Created>>,
@@ -55,14 +55,14 @@ pub(super) enum Reply {
 }
 
 /// The outcomes of a bulk request, answered when the last is there.
-pub(super) struct Bulk<T> {
+pub(in crate::sched) struct Bulk<T> {
     outcomes: Vec<Option<Result<T>>>,
     missing: usize,
     reply: Option<oneshot::Sender<Vec<Result<T>>>>,
 }
 
 /// Outcomes to which every item has a handle.
-pub(super) type Outcomes<T> = Arc<std::sync::Mutex<Bulk<T>>>;
+pub(in crate::sched) type Outcomes<T> = Arc<std::sync::Mutex<Bulk<T>>>;
 
 impl<T> Bulk<T> {
     /// No outcome yet of `missing` items. Without any it is answered at once.

@@ -99,7 +99,7 @@ impl Directory {
     }
 
     /// Learns who owns what.
-    pub(super) fn set(&self, places: Vec<Place>) {
+    pub(crate) fn set(&self, places: Vec<Place>) {
         self.0.send_replace(places);
     }
 }
@@ -109,7 +109,7 @@ fn at(places: &[Place], tenant: TenantId) -> Place {
 }
 
 /// An address that others can use: a server that listens everywhere is reached where the database sees it.
-pub(super) fn reachable(address: &str, seen: Option<String>) -> String {
+pub(crate) fn reachable(address: &str, seen: Option<String>) -> String {
     match (address.parse::<std::net::SocketAddr>(), seen.and_then(|host| host.parse().ok())) {
         (Ok(mut listens), Some(host)) if listens.ip().is_unspecified() => {
             listens.set_ip(host);

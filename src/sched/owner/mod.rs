@@ -1,5 +1,16 @@
 //! The owner's loop: commands in, decisions by the core, two lanes that commit them, answers and frames out.
 
+mod bulks;
+mod chores;
+pub mod gauges;
+mod handover;
+mod hellos;
+pub(super) mod intake;
+pub(super) mod reads;
+mod replies;
+mod said;
+mod shards;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,24 +24,24 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
-use super::answers::Reply;
-use super::batch::{Class, Waiting};
-use super::bulks::Bulks;
-use super::chores::Chores;
-use super::cluster::{Order, Report};
-use super::intake::Counted;
-use super::lane::{BatchDone, Done, Job, LaneWriter};
-use super::lane_slot::{LaneSlot, Running, ended, finished};
-use super::lease::Standing;
-use super::live::Live;
-use super::reads::{ReadDone, ReadJob, ReadQueue, Reads};
-use super::shards::Shards;
-use super::{Request, Stats};
+use crate::cluster::Standing;
+use crate::cluster::{Order, Report};
 use crate::config::Scheduling;
 use crate::failpoint::{self, Point};
 use crate::hub::Outbox;
+use crate::live::Live;
 use crate::metrics::Metrics;
+use crate::sched::lanes::batch::{Class, Waiting};
+use crate::sched::lanes::slot::{LaneSlot, Running, ended, finished};
+use crate::sched::lanes::writer::{BatchDone, Done, Job, LaneWriter};
+use crate::sched::{Request, Stats};
 use crate::traces::Tracer;
+use bulks::Bulks;
+use chores::Chores;
+use intake::Counted;
+use reads::{ReadDone, ReadJob, ReadQueue, Reads};
+use replies::Reply;
+use shards::Shards;
 
 /// Requests that one turn takes before it looks at anything else.
 const TURN: usize = 512;
@@ -42,10 +53,10 @@ const SWEEP: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_secs(1);
 
 /// Whoever waits for a run to end.
-pub(super) type Waiter = oneshot::Sender<Arc<Run>>;
+pub(in crate::sched) type Waiter = oneshot::Sender<Arc<Run>>;
 
 /// A worker's socket.
-pub(super) struct Socket {
+pub(in crate::sched) struct Socket {
     pub shard: usize,
     pub session: SessionId,
     /// The session with which it wants to go on.
@@ -54,7 +65,7 @@ pub(super) struct Socket {
 }
 
 /// All state of the process's shards and the only task that touches it.
-pub(super) struct Owner {
+pub(in crate::sched) struct Owner {
     pub clock: Clock,
     pub settings: Scheduling,
     pub shards: Shards,
@@ -90,7 +101,7 @@ pub(super) struct Owner {
 }
 
 /// What an owner is made of.
-pub(super) struct OwnerParts {
+pub(in crate::sched) struct OwnerParts {
     pub clock: Clock,
     pub settings: Scheduling,
     pub create: LaneWriter,
@@ -342,6 +353,6 @@ impl Owner {
 
     /// Whether a bulk request has items left that are this shard's.
     pub fn has_bulk_of(&self, shard: usize) -> bool {
-        self.bulks.any(|tenant| super::intake::shard_of(tenant) == shard)
+        self.bulks.any(|tenant| intake::shard_of(tenant) == shard)
     }
 }
