@@ -24,7 +24,8 @@ select
         select from lane l
         where l.node = n.id and (
             l.pid = 0
-            or hashtextextended('helve lane ' || l.node || ' ' || l.name, 0) in (select key from held)
+            -- an engine of the release before has a lock without a number in its row
+            or coalesce(l.sign, hashtextextended('helve lane ' || l.node || ' ' || l.name, 0)) in (select key from held)
             -- an engine of an earlier release holds nothing
             or exists (select from pg_stat_activity a where a.pid = l.pid and a.backend_start = l.backend_start)
         )

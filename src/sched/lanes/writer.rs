@@ -1,6 +1,7 @@
 //! Group commit: whatever arrived while the last commit ran becomes one statement. What a batch became is
 //! known for certain before its lane goes on: committed, refused, set aside, or taken over.
 
+mod locks;
 mod rest;
 
 use std::sync::Arc;
@@ -15,10 +16,11 @@ use tracing::{error, info, warn};
 
 use super::rows::{self, About, about};
 use crate::cluster::Standing;
-use crate::db::lane::{LOCK, LaneConnection, LaneError, LaneName, Refusal};
+use crate::db::lane::{LaneConnection, LaneError, LaneName, Refusal};
 use crate::db::{Pool, partitions};
 use crate::failpoint::{self, Point};
 use crate::metrics::{LaneMetrics, Metrics};
+use locks::Locks;
 
 /// How long a statement may go unanswered before its outcome counts as unknown.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -34,8 +36,6 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 const REPEATS: u32 = 3;
 /// So many transitions that fail alone, one after another and before any succeeds, are no longer single ones' fault.
 const ALONE: usize = 3;
-/// How long a single transition waits for a lock: others wait behind it.
-const SHORT_LOCK: Duration = Duration::from_millis(100);
 
 /// A transition in a batch, with the shard that it belongs to.
 pub(in crate::sched) struct Job {
@@ -117,6 +117,7 @@ pub(in crate::sched) struct LaneWriter {
     key_lifetime: Duration,
     metrics: Arc<Metrics>,
     conn: Option<LaneConnection>,
+    locks: Locks,
 }
 
 /// What a writer is made of.
@@ -135,12 +136,14 @@ pub(in crate::sched) struct WriterParts {
 impl LaneWriter {
     pub fn new(name: LaneName, parts: WriterParts) -> Self {
         let WriterParts { database, pool, supervisor, node, clock, standing, key_lifetime, metrics } = parts;
-        Self { name, database, pool, supervisor, node, clock, standing, key_lifetime, metrics, conn: None }
+        let (conn, locks) = (None, Locks::default());
+        Self { name, database, pool, supervisor, node, clock, standing, key_lifetime, metrics, conn, locks }
     }
 
     /// Opens the connection, at the start: the lane's backend must be known before anything is written.
     pub async fn open(&mut self) -> Result<(), LaneError> {
         self.conn = Some(LaneConnection::open(&self.database, self.node, self.name).await?);
+        self.locks.opened();
         Ok(())
     }
 
@@ -161,10 +164,13 @@ impl LaneWriter {
     /// Tries what was set aside once more: all of it, and when that fails the first of it alone.
     pub async fn run_aside(&mut self, jobs: Vec<Job>) -> BatchDone {
         let mut done = BatchDone { again: true, ..BatchDone::default() };
-        self.wait_for_locks(SHORT_LOCK).await;
+        self.hurry().await;
         let together = if jobs.len() > 1 { self.attempt(&jobs, &mut done).await } else { Err(not_connected()) };
         match together {
-            Ok(outcomes) => done.commit(jobs, outcomes),
+            Ok(outcomes) => {
+                self.locks.are_free(&jobs);
+                done.commit(jobs, outcomes);
+            }
             Err(LaneError::Fenced) => done.fenced = true,
             Err(_) => {
                 let mut others = jobs;
@@ -176,7 +182,6 @@ impl LaneWriter {
                 done.aside.extend(others);
             }
         }
-        self.wait_for_locks(LOCK).await;
         if !done.results.is_empty() {
             self.measured().end(true);
         }
@@ -192,6 +197,7 @@ impl LaneWriter {
 
     async fn commit(&mut self, jobs: Vec<Job>) -> BatchDone {
         let mut done = BatchDone::default();
+        let jobs = self.go_or_wait(jobs, &mut done).await;
         let (mut rest, mut pause, mut repeats) = (jobs, FIRST_PAUSE, Repeats::default());
         while !rest.is_empty() {
             let failed = match self.attempt(&rest, &mut done).await {
@@ -212,15 +218,26 @@ impl LaneWriter {
                     self.make_weeks(&rest).await;
                     repeats.again(&failed)
                 }
-                LaneError::Aborted(refusal) if refusal.is_locked() => true,
+                LaneError::Aborted(refusal) if refusal.is_locked() => {
+                    match self.go_round_locks(rest, &mut done).await {
+                        Ok(left) => rest = left,
+                        Err(Taken) => {
+                            done.fenced = true;
+                            return done;
+                        }
+                    }
+                    if !rest.is_empty() {
+                        tokio::time::sleep(pause).await;
+                        pause = (pause * 2).min(LONGEST_PAUSE);
+                    }
+                    continue;
+                }
                 LaneError::Aborted(refusal) => repeats.again(&failed) && refusal.may_be_of_one(),
                 LaneError::Unknown(_) => false,
             };
             if guilty_is_one {
-                self.wait_for_locks(SHORT_LOCK).await;
-                let left = self.run_singly(rest, &mut done).await;
-                self.wait_for_locks(LOCK).await;
-                match left {
+                self.hurry().await;
+                match self.run_singly(rest, &mut done).await {
                     Ok(left) => rest = left,
                     Err(Taken) => {
                         done.fenced = true;
@@ -293,15 +310,6 @@ impl LaneWriter {
             Ok(Ok(())) => {}
             Ok(Err(e)) => warn!(error = %e, "a week could not be made"),
             Err(_) => warn!("a week could not be made in time"),
-        }
-    }
-
-    /// From now on a statement waits so long for a lock. A new connection waits as usual.
-    async fn wait_for_locks(&mut self, patience: Duration) {
-        if let Some(conn) = self.conn.as_mut()
-            && !matches!(tokio::time::timeout(PATIENCE, conn.wait_for_locks(patience)).await, Ok(Ok(())))
-        {
-            self.conn = None;
         }
     }
 

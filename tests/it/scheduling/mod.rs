@@ -6,6 +6,7 @@ mod fairness;
 mod idle;
 mod keeping;
 mod labels;
+mod locks;
 mod loss;
 mod order;
 mod parked;

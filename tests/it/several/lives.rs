@@ -115,3 +115,36 @@ async fn engines_whose_idle_connections_are_cut_live_optimistic() {
 async fn engines_whose_idle_connections_are_cut_live_queued() {
     cut_while_idle("off").await;
 }
+
+/// Everybody who may connect sees which locks are held, and may wait for one of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stranger_who_waits_for_the_lanes_locks_keeps_no_lane_shut() {
+    let database = fresh_database().await;
+    let client = sql(&database).await;
+    let mut engine = EngineProcess::start(&database, &[]).await;
+    let held = "select array_agg((classid::bigint << 32) | objid::bigint) from pg_locks \
+        where locktype = 'advisory' and objsubid = 1 and granted \
+            and database = (select oid from pg_database where datname = current_database())";
+    let keys: Vec<i64> = client.query_one(held, &[]).await.unwrap().get(0);
+    assert_eq!(keys.len(), 2);
+    let stranger = sql(&database).await;
+    let wait = keys.iter().map(|key| format!("select pg_advisory_lock({key});")).collect::<String>();
+    let waits = async { stranger.batch_execute(&wait).await.unwrap() };
+    let cut = async {
+        let waiting = "select count(*) from pg_locks where locktype = 'advisory' and not granted";
+        until_within("the stranger waits", PATIENCE, || async {
+            (client.query_one(waiting, &[]).await.unwrap().get::<_, i64>(0) > 0).then_some(())
+        })
+        .await;
+        let cut = "select count(pg_terminate_backend(pid)) from pg_stat_activity \
+            where datname = current_database() and application_name in ('helve:create', 'helve:finish')";
+        client.query_one(cut, &[]).await.unwrap();
+    };
+    tokio::join!(waits, cut);
+    until_within("both lanes are open again", PATIENCE, || async {
+        let open = "select count(*) from lane l join pg_stat_activity a on a.pid = l.pid";
+        (client.query_one(open, &[]).await.unwrap().get::<_, i64>(0) == 2).then_some(())
+    })
+    .await;
+    engine.ready().await;
+}

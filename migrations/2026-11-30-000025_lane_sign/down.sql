@@ -1,0 +1,1 @@
+alter table lane drop column sign;
