@@ -9,7 +9,7 @@ use divan::counter::{BytesCount, ItemsCount};
 use divan::{AllocProfiler, Bencher, black_box};
 use helve::db::lane::{CreateRows, FinishRows};
 use helve::ws::frames;
-use helve_core::Row;
+use helve_core::{CreateRow, FinishRow};
 use helve_domain::clock::Timestamp;
 use helve_domain::limits::Limits;
 
@@ -72,7 +72,7 @@ fn columns_of_creates(bencher: Bencher<'_, '_>, runs: usize) {
     bencher.counter(ItemsCount::new(runs)).bench_local(|| {
         let mut batch = CreateRows::at(Timestamp::from_micros(0));
         for row in black_box(&rows) {
-            if let Row::Insert(row) = row {
+            if let CreateRow::Run(row) = row {
                 batch.run(row);
             }
         }
@@ -87,7 +87,7 @@ fn columns_of_ends(bencher: Bencher<'_, '_>, runs: usize) {
     bencher.counter(ItemsCount::new(runs)).bench_local(|| {
         let mut batch = FinishRows::at(Timestamp::from_micros(0));
         for row in black_box(&rows) {
-            if let Row::End(row) = row {
+            if let FinishRow::End(row) = row {
                 batch.end(row);
             }
         }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use helve::config::Scheduling;
 use helve_core::{
-    Answer, Body, Command, Context, Effect, NewRunRow, NewSession, OpenRow, Row, RowOutcome, Settings, Shard, Ticket,
-    Transport, WorkerMessage, Write,
+    Answer, Body, Command, Context, CreateRow, Effect, FinishRow, NewRunRow, NewSession, OpenRow, RowOutcome, Rows,
+    Settings, Shard, Ticket, Transport, WorkerMessage, Write,
 };
 use helve_domain::clock::Timestamp;
 use helve_domain::definition::{Spec, WorkflowDefinition};
@@ -234,21 +234,21 @@ impl Play {
     }
 
     /// What the core wants written for a new run and for its end, as one batch of each has it.
-    pub fn writes(&mut self, runs: usize) -> (Vec<Row>, Vec<Row>) {
+    pub fn writes(&mut self, runs: usize) -> (Vec<CreateRow>, Vec<FinishRow>) {
         let (mut created, mut ended) = (Vec::new(), Vec::new());
         for _ in 0..runs {
             let trigger = self.trigger();
-            created.extend(self.rows_of(trigger));
+            created.extend_from_slice(self.rows_of(trigger).creates());
             let (transport, attempt) = self.receive();
             let (session, output) = (self.sessions[usize::try_from(transport).unwrap()], Payload::null());
             let message = WorkerMessage::Results(vec![(attempt, Outcome::Succeeded(output))]);
-            ended.extend(self.rows_of(Command::Worker { session, transport, message }));
+            ended.extend_from_slice(self.rows_of(Command::Worker { session, transport, message }).finishes());
         }
         (created, ended)
     }
 
     /// One step with one transition; commits it.
-    fn rows_of(&mut self, command: Command) -> Vec<Row> {
+    fn rows_of(&mut self, command: Command) -> Rows {
         let cx = Context { now: self.now, optimistic_room: 1_000, creating: 0, watched: false };
         let mut out = Vec::new();
         self.shard.step(command, cx, &mut out);
@@ -261,9 +261,11 @@ impl Play {
 
 /// Every row is as expected.
 fn outcomes(write: &Write, body: &Arc<Body>) -> Vec<RowOutcome> {
-    let outcome = |row: &Row| match row {
-        Row::Move(row) if row.want_body => RowOutcome::Applied(Some(Arc::clone(body))),
-        _ => RowOutcome::Applied(None),
-    };
-    write.rows.iter().map(outcome).collect()
+    let body = |wanted: bool| RowOutcome::Applied(wanted.then(|| Arc::clone(body)));
+    match &write.rows {
+        Rows::Finish(rows) => {
+            rows.iter().map(|row| body(matches!(row, FinishRow::Move(row) if row.want_body))).collect()
+        }
+        other => (0..other.len()).map(|_| body(false)).collect(),
+    }
 }

@@ -10,11 +10,11 @@ use helve_domain::run::Run;
 use helve_domain::status::RunStatus;
 use uuid::Uuid;
 
-use super::flight::{Assigned, Start, Step};
+use super::flight::{Assigned, Creation, Draft, Start, Step};
 use super::state::{Shard, refuse};
 use super::task::{Phase, Task};
 use super::types::{
-    Command, Context, CreateKey, Effect, InsertRow, Lane, NewEventRow, NewRunRow, Placement, QueueKey, Row, Ticket,
+    Command, Context, CreateKey, CreateRow, Effect, InsertRow, NewEventRow, NewRunRow, Placement, QueueKey, Ticket,
 };
 
 /// Creates that may wait behind one create key.
@@ -34,8 +34,8 @@ impl Shard {
         let gate = run.key.as_ref().map(|_| run.id.uuid());
         self.lock_key(run.key.as_ref());
         let tenant = run.tenant;
-        let (row, step) = self.admit(run, ticket, gate, cx);
-        self.write(Lane::Create, tenant, vec![row], vec![step], out);
+        let creation = self.admit(run, ticket, gate, cx);
+        self.write_creates(tenant, creation.into(), out);
     }
 
     pub(super) fn create_event(&mut self, event: NewEventRow, ticket: Ticket, cx: Context, out: &mut Vec<Effect>) {
@@ -53,15 +53,13 @@ impl Shard {
         let gate = event.create_key.as_ref().map(|_| event.id.uuid());
         let ids = event.runs.iter().map(|r| r.id).collect();
         let (key, of) = (event.create_key.clone(), (tenant, event.key.as_str().into()));
-        let mut steps = vec![Step::Event { event: event.id, runs: ids, ticket, key, of }];
+        let step = Step::Event { event: event.id, runs: ids, ticket, key, of };
         let runs = event.runs.clone();
-        let mut rows = vec![Row::InsertEvent(Box::new(event))];
+        let mut draft = Draft::from((CreateRow::Event(Box::new(event)), step));
         for run in runs {
-            let (row, step) = self.admit(run, None, gate, cx);
-            rows.push(row);
-            steps.push(step);
+            draft.push(self.admit(run, None, gate, cx));
         }
-        self.write(Lane::Create, tenant, rows, steps, out);
+        self.write_creates(tenant, draft, out);
     }
 
     /// Whether there is room for one more create. One tenant may have half of it: when the database is slow, a
@@ -84,7 +82,7 @@ impl Shard {
     }
 
     /// Decides where a new run starts, reserves what it takes, and says what to write.
-    fn admit(&mut self, run: NewRunRow, ticket: Option<Ticket>, gate: Option<Uuid>, cx: Context) -> (Row, Step) {
+    fn admit(&mut self, run: NewRunRow, ticket: Option<Ticket>, gate: Option<Uuid>, cx: Context) -> Creation {
         let later = run.run_at.filter(|at| *at > cx.now);
         let rank = run.priority.rank(later.unwrap_or(cx.now));
         let key = self.pauses.queue_of(run.tenant, &run.spec);
@@ -130,7 +128,7 @@ impl Shard {
         };
         self.tasks.insert(run.id, task);
         let step = Step::Create { run: run.id, ticket, start, key: run.key.clone() };
-        (Row::Insert(Box::new(InsertRow { run, place, rank, gate })), step)
+        (CreateRow::Run(Box::new(InsertRow { run, place, rank, gate })), step)
     }
 
     /// The session that takes the new run at once: only if nothing that could run is ahead of it.

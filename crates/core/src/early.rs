@@ -7,7 +7,7 @@ use helve_domain::status::RunStatus;
 use super::flight::{Farewell, Note, Step};
 use super::state::Shard;
 use super::task::Deferred;
-use super::types::{Context, Effect, Mark, MoveRow, Placement, Row};
+use super::types::{Context, Effect, FinishRow, Mark, MoveRow, Placement};
 
 impl Shard {
     /// A worker gives back the slots of an attempt that goes on. Said twice, it is answered twice and done once.
@@ -59,7 +59,7 @@ impl Shard {
         };
         let (tenant, note) = (task.tenant, Note { holder: Some((session, attempt, Farewell::Stored)), ticket: None });
         let step = Step::FreeSlot { run: attempt.run, session, attempt };
-        self.ride(tenant, Row::Move(Box::new(row)), step, &note, cx, out);
+        self.ride(tenant, (FinishRow::Move(Box::new(row)), step), &note, cx, out);
     }
 
     /// It is committed: what the claims did not take is free for everyone.

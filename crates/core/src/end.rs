@@ -9,9 +9,9 @@ use helve_domain::id::{RunId, SessionId, TenantId};
 use helve_domain::run::RunError;
 use helve_domain::status::RunStatus;
 
-use super::flight::{Farewell, Note, Placed, Step};
+use super::flight::{Change, Draft, Farewell, Note, Placed, Step};
 use super::state::{Shard, engine_error, jitter, refuse};
-use super::types::{Context, Effect, EndRow, Lane, Mark, MoveRow, Placement, Row, Ticket};
+use super::types::{Context, Effect, EndRow, FinishRow, Mark, MoveRow, Placement, Ticket};
 
 impl Shard {
     /// A worker reports how an attempt ended.
@@ -66,10 +66,8 @@ impl Shard {
     pub(super) fn offer_room(&mut self, session: SessionId, cx: Context, out: &mut Vec<Effect>) {
         let Some(s) = self.sessions.get(&session) else { return };
         let (tenant, actions) = (s.tenant, s.info.actions.clone());
-        let (mut rows, mut steps) = (Vec::new(), Vec::new());
-        self.fill_session(session, cx, &mut rows, &mut steps);
-        for (row, step) in rows.into_iter().zip(steps) {
-            self.write(Lane::Finish, tenant, vec![row], vec![step], out);
+        while let Some(claim) = self.claim_for(session, cx) {
+            self.write_changes(tenant, claim.into(), out);
         }
         for action in actions {
             self.refill_action(tenant, action, out);
@@ -174,7 +172,7 @@ impl Shard {
             reason: None,
         };
         let step = Step::Extend { run: attempt.run, attempt, deadline, by };
-        self.write(Lane::Finish, tenant, vec![Row::Move(Box::new(row))], vec![step], out);
+        self.write_changes(tenant, (FinishRow::Move(Box::new(row)), step).into(), out);
     }
 
     /// Writes that a run rests again: queued or scheduled. What its slot can do at once rides along.
@@ -214,7 +212,7 @@ impl Shard {
         }
         self.set_timer(run, None);
         let step = Step::Place { run, place, note: note.clone(), reason: Some(reason), code };
-        self.ride(tenant, Row::Move(Box::new(row)), step, &note, cx, out);
+        self.ride(tenant, (FinishRow::Move(Box::new(row)), step), &note, cx, out);
     }
 
     /// Writes that a run is over.
@@ -237,34 +235,28 @@ impl Shard {
         let row = EndRow { run, tenant, guard: task.guard(), state, output, error, finished_at, reason };
         self.set_timer(run, None);
         let step = Step::End { run, row: Box::new(row.clone()), note: note.clone() };
-        self.ride(tenant, Row::End(Box::new(row)), step, &note, cx, out);
+        self.ride(tenant, (FinishRow::End(Box::new(row)), step), &note, cx, out);
     }
 
     /// Writes a change together with the claims that use the slot which it frees. The slot itself is
     /// free for everyone else only after the commit.
-    pub(super) fn ride(
-        &mut self,
-        tenant: TenantId,
-        row: Row,
-        step: Step,
-        note: &Note,
-        cx: Context,
-        out: &mut Vec<Effect>,
-    ) {
-        let (mut rows, mut steps) = (vec![row], vec![step]);
+    pub(super) fn ride(&mut self, tenant: TenantId, change: Change, note: &Note, cx: Context, out: &mut Vec<Effect>) {
+        let mut draft = Draft::from(change);
         let mut actions = Vec::new();
         if let Some((session, attempt, farewell)) = note.holder
             && farewell != Farewell::Silent
             && !matches!(farewell, Farewell::Stop(_))
         {
             let freed = self.sessions.get_mut(&session).and_then(|s| s.lend(attempt));
-            self.fill_session(session, cx, &mut rows, &mut steps);
+            while let Some(claim) = self.claim_for(session, cx) {
+                draft.push(claim);
+            }
             if let (Some(freed), Some(s)) = (freed, self.sessions.get_mut(&session)) {
                 s.take_rest(attempt, freed);
                 actions.clone_from(&s.info.actions);
             }
         }
-        self.write(Lane::Finish, tenant, rows, steps, out);
+        self.write_changes(tenant, draft, out);
         for action in actions {
             self.refill_action(tenant, action, out);
         }

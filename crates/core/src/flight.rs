@@ -8,7 +8,31 @@ use helve_domain::delivery::{Attempt, Reason};
 use helve_domain::id::{EventId, RunId, SessionId, TenantId, WorkerId};
 use helve_domain::pause::{Pause, Target};
 
-use super::types::{CreateKey, EndRow, Ticket};
+use super::types::{CreateKey, CreateRow, EndRow, FinishRow, Ticket};
+
+/// A run or event to write, with what its commit means for memory.
+pub(super) type Creation = (CreateRow, Step);
+/// A change of an open run to write, with what its commit means for memory.
+pub(super) type Change = (FinishRow, Step);
+
+/// A transition that is being put together: each row with what its commit means.
+pub(super) struct Draft<R> {
+    pub(super) rows: Vec<R>,
+    pub(super) steps: Vec<Step>,
+}
+
+impl<R> Draft<R> {
+    pub fn push(&mut self, (row, step): (R, Step)) {
+        self.rows.push(row);
+        self.steps.push(step);
+    }
+}
+
+impl<R> From<(R, Step)> for Draft<R> {
+    fn from((row, step): (R, Step)) -> Self {
+        Self { rows: vec![row], steps: vec![step] }
+    }
+}
 
 /// A transition on its way, with what each of its rows means.
 #[cfg_attr(test, derive(Clone, Debug))]

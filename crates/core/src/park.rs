@@ -9,7 +9,7 @@ use helve_domain::status::RunStatus;
 use super::flight::{Note, Placed, Step};
 use super::state::{Shard, refuse};
 use super::task::Phase;
-use super::types::{Context, Effect, Mark, MoveRow, Placement, Row, Ticket};
+use super::types::{Context, Effect, FinishRow, Mark, MoveRow, Placement, Ticket};
 
 impl Shard {
     /// An attempt failed and there will be no other: the run has failed, or a person is to decide.
@@ -69,7 +69,7 @@ impl Shard {
         let note = Note { holder: None, ticket: Some((tenant, ticket)) };
         let place = Placed::Queued { expires, retries: 0 };
         let step = Step::Place { run, place, note: note.clone(), reason: Some("unparked"), code: None };
-        self.ride(tenant, Row::Move(Box::new(row)), step, &note, cx, out);
+        self.ride(tenant, (FinishRow::Move(Box::new(row)), step), &note, cx, out);
     }
 
     /// A conflict answer for an unpark of what is not parked.

@@ -13,7 +13,7 @@ use super::flight::{Assigned, Placed, Start, Step};
 use super::queues::Entry;
 use super::session::Session;
 use super::state::{Shard, refuse};
-use super::types::{Answer, Context, Effect, Flight, Lane, PauseChange, PauseOrder, PauseRow, QueueKey, Row, Ticket};
+use super::types::{Answer, Context, Effect, Flight, PauseChange, PauseOrder, PauseRow, QueueKey, Rows, Ticket};
 
 impl Shard {
     /// Somebody pauses or resumes.
@@ -57,7 +57,7 @@ impl Shard {
         self.apply_pause(tenant, &target, after.clone(), cx, out);
         let row = PauseRow { tenant, target: target.clone(), pause: after.clone() };
         let step = Step::Pause { tenant, target, after, ticket };
-        self.write(Lane::Finish, tenant, vec![Row::Pause(Box::new(row))], vec![step], out);
+        self.write(tenant, Rows::Pause(Box::new(row)), vec![step], out);
     }
 
     /// From here on decisions respect it.

@@ -16,12 +16,12 @@ use helve_domain::id::{RunId, SessionId};
 use helve_domain::status::RunStatus;
 use helve_domain::why::Drain;
 
-use super::flight::{Assigned, Step};
+use super::flight::{Assigned, Change, Step};
 use super::placement::{Needs, offer_of};
 use super::session::Session;
 use super::state::Shard;
 use super::task::Phase;
-use super::types::{Context, Effect, Lane, Mark, MoveRow, Placement, QueueKey, Row};
+use super::types::{Context, Effect, FinishRow, Mark, MoveRow, Placement, QueueKey};
 
 /// Runs in memory of one queue, in windows, when nobody could take most of them.
 const PASSED_WINDOWS: usize = 4;
@@ -247,8 +247,8 @@ impl Shard {
     /// Gives out what waits for one action while sessions have room, each claim a transition of its own.
     pub(super) fn fill_queue(&mut self, key: &QueueKey, cx: Context, out: &mut Vec<Effect>) {
         while let Some((entry, session)) = self.next_claim(key) {
-            let (row, step) = self.claim(entry.1, session, cx);
-            self.write(Lane::Finish, key.tenant, vec![row], vec![step], out);
+            let claim = self.claim(entry.1, session, cx);
+            self.write_changes(key.tenant, claim.into(), out);
         }
         self.refill(key, out);
     }
@@ -270,21 +270,15 @@ impl Shard {
         None
     }
 
-    /// Gives a session what waits longest for any of its actions, while it has room. The claims are
-    /// added to `rows`: they ride with what frees the room.
-    pub(super) fn fill_session(&mut self, session: SessionId, cx: Context, rows: &mut Vec<Row>, steps: &mut Vec<Step>) {
-        loop {
-            let Some(s) = self.sessions.get(&session).filter(|s| s.takes_work()) else { return };
-            let first = s.info.actions.iter().filter_map(|action| self.first_for(s, action)).min();
-            let Some((_, run)) = first else { return };
-            let (row, step) = self.claim(run, session, cx);
-            rows.push(row);
-            steps.push(step);
-        }
+    /// Claims for a session what waits longest for any of its actions, if it has room.
+    pub(super) fn claim_for(&mut self, session: SessionId, cx: Context) -> Option<Change> {
+        let s = self.sessions.get(&session).filter(|s| s.takes_work())?;
+        let (_, run) = s.info.actions.iter().filter_map(|action| self.first_for(s, action)).min()?;
+        Some(self.claim(run, session, cx))
     }
 
     /// Reserves a slot for a queued run and says what to write.
-    pub(super) fn claim(&mut self, run: RunId, session: SessionId, cx: Context) -> (Row, Step) {
+    pub(super) fn claim(&mut self, run: RunId, session: SessionId, cx: Context) -> Change {
         self.dequeue(run);
         self.note_start(run, cx);
         let (Some(task), Some(s)) = (self.tasks.get_mut(&run), self.sessions.get_mut(&session)) else {
@@ -313,7 +307,7 @@ impl Shard {
             reason: None,
         };
         self.spend(tenant, &spec, to, cx);
-        (Row::Move(Box::new(row)), Step::Assign { run, to })
+        (FinishRow::Move(Box::new(row)), Step::Assign { run, to })
     }
 
     /// Puts back a run whose claim was not written.

@@ -10,7 +10,7 @@ use helve_domain::status::RunStatus;
 use super::flight::{Farewell, Note, Placed, Step};
 use super::state::{Shard, engine_error};
 use super::task::{Deferred, Delivery, Phase, TakeBack};
-use super::types::{Context, Effect, Lane, Mark, MoveRow, Placement, Row};
+use super::types::{Context, Effect, FinishRow, Mark, MoveRow, Placement};
 
 /// The longest wait before a run that is given back again and again is queued anew.
 const MAX_RELEASE_WAIT: Duration = Duration::from_secs(5);
@@ -100,9 +100,9 @@ impl Shard {
         if self.is_clear(&key, &spec)
             && let Some(session) = self.pick(&key, &spec)
         {
-            let (row, step) = self.claim(run, session, cx);
+            let claim = self.claim(run, session, cx);
             self.set_timer(run, None);
-            return self.write(Lane::Finish, tenant, vec![row], vec![step], out);
+            return self.write_changes(tenant, claim.into(), out);
         }
         if let Some(queue) = self.queues.get_mut(&key) {
             queue.uncommitted.insert(entry);
@@ -127,7 +127,7 @@ impl Shard {
         self.set_timer(run, None);
         let place = Placed::Queued { expires, retries };
         let step = Step::Place { run, place, note: Note::default(), reason: None, code: None };
-        self.ride(tenant, Row::Move(Box::new(row)), step, &Note::default(), cx, out);
+        self.ride(tenant, (FinishRow::Move(Box::new(row)), step), &Note::default(), cx, out);
     }
 
     /// Everything that a session holds is taken back.

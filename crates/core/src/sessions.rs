@@ -14,7 +14,9 @@ use super::flight::Step;
 use super::session::{Budget, Session};
 use super::state::{Shard, refuse};
 use super::task::{Deferred, Delivery, TakeBack};
-use super::types::{Answer, Context, Effect, Lane, NewSession, QueueKey, Row, Ticket, Transport, WorkerMessage};
+use super::types::{
+    Answer, Context, Effect, NewSession, QueueKey, Rows, Ticket, Transport, WorkerChange, WorkerMessage,
+};
 
 impl Shard {
     /// A worker's hello: it goes on with its session, or gets a new one.
@@ -56,7 +58,7 @@ impl Shard {
         self.sessions.insert(hello.session, session);
         let step =
             Step::Worker { session: hello.session, ticket: Some(ticket), secret: hello.secret.0, unknown: superseded };
-        self.write(Lane::Finish, hello.tenant, vec![Row::PutWorker(Box::new(row))], vec![step], out);
+        self.write(hello.tenant, Rows::Worker(WorkerChange::Put(Box::new(row))), vec![step], out);
     }
 
     fn resume(&mut self, id: SessionId, hello: NewSession, ticket: Ticket, cx: Context, out: &mut Vec<Effect>) {
@@ -79,7 +81,7 @@ impl Shard {
         self.reset_session_timer(id);
         let superseded = self.reconcile(id, &hello.holding, cx, out);
         let step = Step::Worker { session: id, ticket: Some(ticket), secret: hello.secret.0, unknown: superseded };
-        self.write(Lane::Finish, tenant, vec![Row::PutWorker(Box::new(row))], vec![step], out);
+        self.write(tenant, Rows::Worker(WorkerChange::Put(Box::new(row))), vec![step], out);
     }
 
     /// Both sides compare what the worker holds: what it never got is sent again, what it lost goes to
@@ -182,7 +184,7 @@ impl Shard {
         let Some(s) = self.sessions.get(&id) else { return };
         let (tenant, row) = (s.tenant, s.row(id));
         let step = Step::Worker { session: id, ticket: None, secret: String::new(), unknown: Vec::new() };
-        self.write(Lane::Finish, tenant, vec![Row::PutWorker(Box::new(row))], vec![step], out);
+        self.write(tenant, Rows::Worker(WorkerChange::Put(Box::new(row))), vec![step], out);
     }
 
     /// A result: of an attempt that the session holds, or one that only the rows know.
@@ -236,7 +238,7 @@ impl Shard {
         self.set_session_timer(id, None);
         let Some(s) = self.sessions.remove(&id) else { return };
         self.withdraw_offers(s.tenant, id, &s.info.actions, out);
-        self.write(Lane::Finish, s.tenant, vec![Row::DropWorker(s.worker)], vec![Step::Gone], out);
+        self.write(s.tenant, Rows::Worker(WorkerChange::Gone(s.worker)), vec![Step::Gone], out);
         if !self.pauses.is_empty() {
             self.pause_left(s.tenant, s.worker, cx, out);
         }

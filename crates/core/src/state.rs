@@ -10,13 +10,15 @@ use helve_domain::error::Code;
 use helve_domain::id::{RunId, SessionId, TenantId};
 use helve_domain::run::RunError;
 
-use super::flight::{InFlight, Step};
+use super::flight::{Draft, InFlight, Step};
 use super::pauses::Pauses;
 use super::placement::Offer;
 use super::queues::Queue;
 use super::session::Session;
 use super::task::{Deferred, Phase, Task};
-use super::types::{Answer, Command, Context, Effect, Flight, Lane, OpenRow, QueueKey, Row, Ticket, Write};
+use super::types::{
+    Answer, Command, Context, CreateRow, Effect, FinishRow, Flight, OpenRow, QueueKey, Rows, Ticket, Write,
+};
 
 /// What may wait behind a run's transition before more of its worker is refused. What else waits is bounded by callers,
 /// or comes once.
@@ -219,35 +221,29 @@ impl Shard {
         !self.loading.is_empty() || !self.welcomes.is_empty()
     }
 
-    /// Queues one transition for its lane, and remembers what its rows mean.
-    pub(super) fn write(
-        &mut self,
-        lane: Lane,
-        tenant: TenantId,
-        rows: Vec<Row>,
-        steps: Vec<Step>,
-        out: &mut Vec<Effect>,
-    ) {
+    /// Sends new runs and events to the create lane, as one transition.
+    pub(super) fn write_creates(&mut self, tenant: TenantId, draft: Draft<CreateRow>, out: &mut Vec<Effect>) {
+        self.write(tenant, Rows::Create(draft.rows), draft.steps, out);
+    }
+
+    /// Sends changes of open runs to the finish lane, as one transition.
+    pub(super) fn write_changes(&mut self, tenant: TenantId, draft: Draft<FinishRow>, out: &mut Vec<Effect>) {
+        self.write(tenant, Rows::Finish(draft.rows), draft.steps, out);
+    }
+
+    /// Sends one transition to its lane, and remembers what its rows mean.
+    pub(super) fn write(&mut self, tenant: TenantId, rows: Rows, steps: Vec<Step>, out: &mut Vec<Effect>) {
         debug_assert_eq!(rows.len(), steps.len());
         let flight = self.next_flight;
         self.next_flight += 1;
-        for step in &steps {
-            let run = match step {
-                Step::Create { run, .. }
-                | Step::Assign { run, .. }
-                | Step::Place { run, .. }
-                | Step::End { run, .. }
-                | Step::Extend { run, .. }
-                | Step::FreeSlot { run, .. } => *run,
-                Step::Event { .. } | Step::Worker { .. } | Step::Gone | Step::Pause { .. } => continue,
-            };
+        for run in steps.iter().filter_map(Step::run) {
             if let Some(task) = self.tasks.get_mut(&run) {
                 helve_domain::invariant!(task.flight.is_none(), "I7 two transitions of {run} at once");
                 task.flight = Some(flight);
             }
         }
         self.flights.insert(flight, InFlight { steps });
-        out.push(Effect::Write(Write { flight, lane, tenant, rows }));
+        out.push(Effect::Write(Write { flight, tenant, rows }));
     }
 
     /// Sets, moves or clears the one timer of a run.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use helve_domain::change::{
-    Body, CreateKey, EndRow, EndedRun, Guard, InsertRow, Mark, MoveRow, NewEventRow, NewRunRow, PauseRow, Placement,
-    Row, RowOutcome, WorkerRow,
+    Body, CreateKey, CreateRow, EndRow, EndedRun, FinishRow, Guard, InsertRow, Mark, MoveRow, NewEventRow, NewRunRow,
+    PauseRow, Placement, RowOutcome, Rows, WorkerChange, WorkerRow,
 };
 
 use helve_domain::clock::Timestamp;
@@ -262,12 +262,20 @@ pub enum Lane {
 pub struct Write {
     /// Its name.
     pub flight: Flight,
-    /// Its writer.
-    pub lane: Lane,
     /// For fair batching.
     pub tenant: TenantId,
     /// Its rows.
-    pub rows: Vec<Row>,
+    pub rows: Rows,
+}
+
+impl Write {
+    /// Its writer.
+    pub const fn lane(&self) -> Lane {
+        match self.rows {
+            Rows::Create(_) => Lane::Create,
+            Rows::Finish(_) | Rows::Worker(_) | Rows::Pause(_) => Lane::Finish,
+        }
+    }
 }
 
 /// What has become certain and is worth counting.

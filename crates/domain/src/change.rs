@@ -136,23 +136,80 @@ pub enum Mark {
     },
 }
 
-/// One row of a transition.
+/// A row that the create lane writes.
 #[derive(Debug, Clone)]
-pub enum Row {
-    /// A new open run; `None` placement fields as in the row itself.
-    Insert(Box<InsertRow>),
+pub enum CreateRow {
+    /// A new open run.
+    Run(Box<InsertRow>),
     /// A new event.
-    InsertEvent(Box<NewEventRow>),
+    Event(Box<NewEventRow>),
+}
+
+/// A row that the finish lane changes.
+#[derive(Debug, Clone)]
+pub enum FinishRow {
     /// An open run moves on.
     Move(Box<MoveRow>),
     /// An open run ends.
     End(Box<EndRow>),
-    /// A worker as it is now.
-    PutWorker(Box<WorkerRow>),
-    /// A worker is gone.
-    DropWorker(WorkerId),
+}
+
+impl FinishRow {
+    /// The open run that it changes.
+    pub const fn run(&self) -> RunId {
+        match self {
+            Self::Move(row) => row.run,
+            Self::End(row) => row.run,
+        }
+    }
+}
+
+/// What becomes of a worker's row.
+#[derive(Debug, Clone)]
+pub enum WorkerChange {
+    /// The worker as it is now.
+    Put(Box<WorkerRow>),
+    /// It is gone.
+    Gone(WorkerId),
+}
+
+/// The rows of one transition. They are of one kind, since each kind has a statement of its own.
+#[derive(Debug, Clone)]
+pub enum Rows {
+    /// New runs and events.
+    Create(Vec<CreateRow>),
+    /// Open runs that move on or end.
+    Finish(Vec<FinishRow>),
+    /// A worker.
+    Worker(WorkerChange),
     /// A pause as it is now, or that it is over.
     Pause(Box<PauseRow>),
+}
+
+impl Rows {
+    /// How many rows it has.
+    pub const fn len(&self) -> usize {
+        match self {
+            Self::Create(rows) => rows.len(),
+            Self::Finish(rows) => rows.len(),
+            Self::Worker(_) | Self::Pause(_) => 1,
+        }
+    }
+
+    /// Whether it has none.
+    pub const fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The rows for the create lane; none of another kind.
+    pub fn creates(&self) -> &[CreateRow] {
+        if let Self::Create(rows) = self { rows } else { &[] }
+    }
+
+    /// The open runs that are changed; none of another kind.
+    pub fn finishes(&self) -> &[FinishRow] {
+        if let Self::Finish(rows) = self { rows } else { &[] }
+    }
 }
 
 /// A new open run.

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use helve_core::Row;
+use helve_core::{Rows, WorkerChange};
 use helve_domain::id::{TenantId, WorkerId};
 use helve_domain::pause::Target;
 
@@ -35,11 +35,11 @@ enum Subject<'a> {
 }
 
 fn subject(job: &Job) -> Option<Subject<'_>> {
-    match job.write.rows.first()? {
-        Row::PutWorker(row) => Some(Subject::Worker(row.worker)),
-        Row::DropWorker(worker) => Some(Subject::Worker(*worker)),
-        Row::Pause(row) => Some(Subject::Pause(row.tenant, &row.target)),
-        Row::Insert(_) | Row::InsertEvent(_) | Row::Move(_) | Row::End(_) => None,
+    match &job.write.rows {
+        Rows::Worker(WorkerChange::Put(row)) => Some(Subject::Worker(row.worker)),
+        Rows::Worker(WorkerChange::Gone(worker)) => Some(Subject::Worker(*worker)),
+        Rows::Pause(row) => Some(Subject::Pause(row.tenant, &row.target)),
+        Rows::Create(_) | Rows::Finish(_) => None,
     }
 }
 
@@ -107,25 +107,29 @@ impl Aside {
 
 #[cfg(test)]
 mod tests {
-    use helve_core::{Guard, Lane, MoveRow, Placement, Write};
+    use helve_core::{FinishRow, Guard, MoveRow, Placement, Write};
     use helve_domain::clock::{Clock, Timestamp};
 
     use super::*;
 
-    fn job(flight: u64, row: Row) -> Job {
+    fn job(flight: u64, rows: Rows) -> Job {
         let tenant = TenantId::generate(Timestamp::from_micros(1));
-        Job { shard: 0, write: Write { flight, lane: Lane::Finish, tenant, rows: vec![row] } }
+        Job { shard: 0, write: Write { flight, tenant, rows } }
     }
 
     fn worker(n: i64) -> WorkerId {
         WorkerId::generate(Timestamp::from_micros(n * 1_000_000))
     }
 
-    fn run(n: i64) -> Row {
+    fn gone(worker: WorkerId) -> Rows {
+        Rows::Worker(WorkerChange::Gone(worker))
+    }
+
+    fn run(n: i64) -> Rows {
         use helve_domain::status::RunStatus::Queued;
         let place =
             Placement { state: Queued, attempt: 0, retries: 0, due: None, worker: None, started_at: None, error: None };
-        Row::Move(Box::new(MoveRow {
+        Rows::Finish(vec![FinishRow::Move(Box::new(MoveRow {
             run: helve_domain::id::RunId::generate(Timestamp::from_micros(n)),
             tenant: TenantId::generate(Timestamp::from_micros(1)),
             guard: Guard { state: Queued, attempt: 0, session: None },
@@ -134,7 +138,7 @@ mod tests {
             worker: None,
             want_body: false,
             reason: None,
-        }))
+        }))])
     }
 
     fn flights(jobs: &[Job]) -> Vec<u64> {
@@ -174,8 +178,8 @@ mod tests {
         let mut aside = Aside::default();
         let now = Clock::system().instant();
         let [one, other] = [1, 2].map(worker);
-        aside.put(vec![job(1, Row::DropWorker(one))], false, now);
-        let goes = aside.keep_back(vec![job(2, Row::DropWorker(one)), job(3, Row::DropWorker(other))]);
+        aside.put(vec![job(1, gone(one))], false, now);
+        let goes = aside.keep_back(vec![job(2, gone(one)), job(3, gone(other))]);
         assert_eq!(flights(&goes), [3]);
         // However often the first is tried, the second stays behind it.
         for _ in 0..3 {

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use helve_core::Row;
+use helve_core::{CreateRow, FinishRow, Rows, WorkerChange};
 use helve_domain::id::TenantId;
 
 use super::rows::{About, about};
@@ -186,27 +186,30 @@ fn goes_with(batch: &[Job], job: &Job) -> bool {
 }
 
 fn worker(job: &Job) -> Option<helve_domain::id::WorkerId> {
-    match job.write.rows.first()? {
-        Row::PutWorker(row) => Some(row.worker),
-        Row::DropWorker(worker) => Some(*worker),
-        Row::Insert(_) | Row::InsertEvent(_) | Row::Move(_) | Row::End(_) | Row::Pause(_) => None,
+    match &job.write.rows {
+        Rows::Worker(WorkerChange::Put(row)) => Some(row.worker),
+        Rows::Worker(WorkerChange::Gone(worker)) => Some(*worker),
+        Rows::Create(_) | Rows::Finish(_) | Rows::Pause(_) => None,
     }
 }
 
-fn size(rows: &[Row]) -> usize {
-    rows.iter()
-        .map(|row| match row {
-            Row::Insert(row) => row.run.body.input.len() + row.run.body.metadata.len(),
-            Row::InsertEvent(event) => event.body.input.len() + event.body.metadata.len(),
-            Row::End(row) => row.output.as_ref().map_or(0, |o| o.len()),
-            Row::Move(_) | Row::PutWorker(_) | Row::DropWorker(_) | Row::Pause(_) => 0,
-        })
-        .sum()
+/// Payload bytes of a transition.
+fn size(rows: &Rows) -> usize {
+    let of_body = |body: &helve_core::Body| body.input.len() + body.metadata.len();
+    let created = rows.creates().iter().map(|row| match row {
+        CreateRow::Run(row) => of_body(&row.run.body),
+        CreateRow::Event(event) => of_body(&event.body),
+    });
+    let changed = rows.finishes().iter().map(|row| match row {
+        FinishRow::End(row) => row.output.as_ref().map_or(0, |o| o.len()),
+        FinishRow::Move(_) => 0,
+    });
+    created.chain(changed).sum()
 }
 
 #[cfg(test)]
 mod tests {
-    use helve_core::{Lane, Write};
+    use helve_core::Write;
     use helve_domain::clock::{Clock, Timestamp};
     use helve_domain::id::WorkerId;
     use helve_domain::status::RunStatus;
@@ -226,7 +229,8 @@ mod tests {
             finished_at: Timestamp::from_micros(1),
             reason: None,
         };
-        Job { shard: 0, write: Write { flight: 1, lane: Lane::Finish, tenant, rows: vec![Row::End(Box::new(row))] } }
+        let rows = Rows::Finish(vec![FinishRow::End(Box::new(row))]);
+        Job { shard: 0, write: Write { flight: 1, tenant, rows } }
     }
 
     fn filled(singles: usize, bulk: usize) -> (Waiting, [TenantId; 2]) {
@@ -292,8 +296,8 @@ mod tests {
         let (mut waiting, [tenant, _]) = filled(0, 0);
         let worker = WorkerId::generate(Timestamp::from_micros(1));
         let about_worker = |flight| {
-            let rows = vec![Row::DropWorker(worker)];
-            Job { shard: 0, write: Write { flight, lane: Lane::Finish, tenant, rows } }
+            let rows = Rows::Worker(WorkerChange::Gone(worker));
+            Job { shard: 0, write: Write { flight, tenant, rows } }
         };
         let now = Clock::system().instant();
         for (flight, class) in [(1, Class::Single), (2, Class::Due), (3, Class::Single)] {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use helve_core::{Row, RowOutcome};
+use helve_core::{CreateRow, FinishRow, RowOutcome, Rows, WorkerChange};
 use helve_domain::clock::Timestamp;
 use helve_domain::id::{EventId, RunId, WorkerId};
 use uuid::Uuid;
@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::writer::Job;
 use crate::db::lane::{CreateRows, FinishRows, LaneConnection, LaneError, Traces};
 
-/// What a transition is about: runs, or something that has a statement of its own.
+/// What a transition is about: runs, or something that has a statement of its own. A batch is about one of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::sched) enum About {
     Runs,
@@ -19,11 +19,11 @@ pub(in crate::sched) enum About {
     Pause,
 }
 
-pub(in crate::sched) fn about(job: &Job) -> About {
-    match job.write.rows.first() {
-        Some(Row::PutWorker(_) | Row::DropWorker(_)) => About::Workers,
-        Some(Row::Pause(_)) => About::Pause,
-        Some(Row::Insert(_) | Row::InsertEvent(_) | Row::Move(_) | Row::End(_)) | None => About::Runs,
+pub(in crate::sched) const fn about(job: &Job) -> About {
+    match job.write.rows {
+        Rows::Create(_) | Rows::Finish(_) => About::Runs,
+        Rows::Worker(_) => About::Workers,
+        Rows::Pause(_) => About::Pause,
     }
 }
 
@@ -34,37 +34,33 @@ pub(in crate::sched) async fn send_creates(
     key_lifetime: Duration,
 ) -> Result<Vec<Vec<RowOutcome>>, LaneError> {
     let mut batch = CreateRows::at(now);
-    for row in jobs.iter().flat_map(|j| &j.write.rows) {
+    for row in jobs.iter().flat_map(|job| job.write.rows.creates()) {
         match row {
-            Row::Insert(row) => {
+            CreateRow::Run(row) => {
                 if let Some(key) = &row.run.key {
                     batch.key(key, row.run.id.uuid(), now.plus(key_lifetime));
                 }
                 batch.run(row);
             }
-            Row::InsertEvent(event) => {
+            CreateRow::Event(event) => {
                 if let Some(key) = &event.create_key {
                     batch.key(key, event.id.uuid(), now.plus(key_lifetime));
                 }
                 batch.event(event);
             }
-            Row::Move(_) | Row::End(_) | Row::PutWorker(_) | Row::DropWorker(_) | Row::Pause(_) => {}
         }
     }
     let won = conn.create(&batch).await?;
-    let outcome = |row: &Row| match row {
-        Row::Insert(_) | Row::InsertEvent(_) if won.admits(gate(row)) => RowOutcome::Applied(None),
-        Row::Insert(_) | Row::InsertEvent(_) => RowOutcome::KeyTaken,
-        Row::Move(_) | Row::End(_) | Row::PutWorker(_) | Row::DropWorker(_) | Row::Pause(_) => stray(),
-    };
-    Ok(jobs.iter().map(|j| j.write.rows.iter().map(outcome).collect()).collect())
+    let outcome =
+        |row: &CreateRow| if won.admits(gate(row)) { RowOutcome::Applied(None) } else { RowOutcome::KeyTaken };
+    let of_job = |job: &Job| job.write.rows.creates().iter().map(outcome).collect();
+    Ok(jobs.iter().map(of_job).collect())
 }
 
-fn gate(row: &Row) -> Option<Uuid> {
+fn gate(row: &CreateRow) -> Option<Uuid> {
     match row {
-        Row::Insert(row) => row.gate,
-        Row::InsertEvent(event) => event.create_key.as_ref().map(|_| event.id.uuid()),
-        Row::Move(_) | Row::End(_) | Row::PutWorker(_) | Row::DropWorker(_) | Row::Pause(_) => None,
+        CreateRow::Run(row) => row.gate,
+        CreateRow::Event(event) => event.create_key.as_ref().map(|_| event.id.uuid()),
     }
 }
 
@@ -74,25 +70,15 @@ pub(in crate::sched) async fn send_finishes(
     now: Timestamp,
 ) -> Result<Vec<Vec<RowOutcome>>, LaneError> {
     let mut batch = FinishRows::at(now);
-    for row in jobs.iter().flat_map(|j| &j.write.rows) {
+    for row in jobs.iter().flat_map(|job| job.write.rows.finishes()) {
         match row {
-            Row::Move(row) => batch.moves(row),
-            Row::End(row) => batch.end(row),
-            Row::Insert(_) | Row::InsertEvent(_) | Row::PutWorker(_) | Row::DropWorker(_) | Row::Pause(_) => {}
+            FinishRow::Move(row) => batch.moves(row),
+            FinishRow::End(row) => batch.end(row),
         }
     }
     let mut found = conn.finish(&batch).await?;
-    let mut outcome = |row: &Row| {
-        let run = match row {
-            Row::Move(row) => row.run,
-            Row::End(row) => row.run,
-            Row::Insert(_) | Row::InsertEvent(_) | Row::PutWorker(_) | Row::DropWorker(_) | Row::Pause(_) => {
-                return stray();
-            }
-        };
-        found.take(run).map_or(RowOutcome::Missed, RowOutcome::Applied)
-    };
-    Ok(jobs.iter().map(|j| j.write.rows.iter().map(&mut outcome).collect()).collect())
+    let mut outcome = |row: &FinishRow| found.take(row.run()).map_or(RowOutcome::Missed, RowOutcome::Applied);
+    Ok(jobs.iter().map(|job| job.write.rows.finishes().iter().map(&mut outcome).collect()).collect())
 }
 
 pub(in crate::sched) async fn send_workers(
@@ -100,95 +86,101 @@ pub(in crate::sched) async fn send_workers(
     jobs: &[Job],
 ) -> Result<Vec<Vec<RowOutcome>>, LaneError> {
     let (mut put, mut gone): (Vec<_>, Vec<WorkerId>) = (Vec::new(), Vec::new());
-    for row in jobs.iter().flat_map(|j| &j.write.rows) {
-        match row {
-            Row::PutWorker(row) => put.push(&**row),
-            Row::DropWorker(worker) => gone.push(*worker),
-            Row::Insert(_) | Row::InsertEvent(_) | Row::Move(_) | Row::End(_) | Row::Pause(_) => {}
+    for job in jobs {
+        match &job.write.rows {
+            Rows::Worker(WorkerChange::Put(row)) => put.push(&**row),
+            Rows::Worker(WorkerChange::Gone(worker)) => gone.push(*worker),
+            Rows::Create(_) | Rows::Finish(_) | Rows::Pause(_) => {}
         }
     }
     conn.workers(&put, &gone).await?;
-    let outcome = |row: &Row| match row {
-        Row::PutWorker(_) | Row::DropWorker(_) => RowOutcome::Applied(None),
-        Row::Insert(_) | Row::InsertEvent(_) | Row::Move(_) | Row::End(_) | Row::Pause(_) => stray(),
+    let of_job = |job: &Job| match job.write.rows {
+        Rows::Worker(_) => vec![RowOutcome::Applied(None)],
+        Rows::Create(_) | Rows::Finish(_) | Rows::Pause(_) => Vec::new(),
     };
-    Ok(jobs.iter().map(|j| j.write.rows.iter().map(outcome).collect()).collect())
+    Ok(jobs.iter().map(of_job).collect())
 }
 
 pub(in crate::sched) async fn send_pauses(
     conn: &mut LaneConnection,
     jobs: &[Job],
 ) -> Result<Vec<Vec<RowOutcome>>, LaneError> {
-    for row in jobs.iter().flat_map(|j| &j.write.rows) {
-        if let Row::Pause(row) = row {
-            conn.pause(row).await?;
-        }
+    let mut outcomes = Vec::with_capacity(jobs.len());
+    for job in jobs {
+        outcomes.push(match &job.write.rows {
+            Rows::Pause(row) => {
+                conn.pause(row).await?;
+                vec![RowOutcome::Applied(None)]
+            }
+            Rows::Create(_) | Rows::Finish(_) | Rows::Worker(_) => Vec::new(),
+        });
     }
-    let outcome = |row: &Row| if matches!(row, Row::Pause(_)) { RowOutcome::Applied(None) } else { stray() };
-    Ok(jobs.iter().map(|j| j.write.rows.iter().map(outcome).collect()).collect())
-}
-
-/// A row in a batch of another kind: nothing was written for it, and nobody may be told otherwise.
-fn stray() -> RowOutcome {
-    helve_domain::invariant!(false, "a row is in a batch of another kind");
-    RowOutcome::Missed
+    Ok(outcomes)
 }
 
 /// Times whose weeks the rows need.
 pub(in crate::sched) fn times(jobs: &[Job], now: Timestamp) -> Vec<Timestamp> {
-    let rows = jobs.iter().flat_map(|j| &j.write.rows);
-    let of_rows = rows.flat_map(|row| match row {
-        Row::Insert(row) => [Some(row.run.id.created_at()), None],
-        Row::InsertEvent(event) => [Some(event.id.created_at()), None],
-        Row::Move(row) => [Some(row.run.created_at()), None],
-        Row::End(row) => [Some(row.run.created_at()), Some(row.finished_at)],
-        Row::PutWorker(_) | Row::DropWorker(_) | Row::Pause(_) => [None, None],
-    });
-    [now].into_iter().chain(of_rows.flatten()).collect()
+    let mut times = vec![now];
+    for job in jobs {
+        times.extend(job.write.rows.creates().iter().map(|row| match row {
+            CreateRow::Run(row) => row.run.id.created_at(),
+            CreateRow::Event(event) => event.id.created_at(),
+        }));
+        for row in job.write.rows.finishes() {
+            times.push(row.run().created_at());
+            if let FinishRow::End(row) = row {
+                times.push(row.finished_at);
+            }
+        }
+    }
+    times
 }
 
 pub(in crate::sched) fn ids(jobs: &[Job]) -> (Vec<RunId>, Vec<EventId>) {
     let (mut runs, mut events) = (Vec::new(), Vec::new());
-    for row in jobs.iter().flat_map(|j| &j.write.rows) {
-        match row {
-            Row::Insert(row) => runs.push(row.run.id),
-            Row::InsertEvent(event) => events.push(event.id),
-            Row::Move(row) => runs.push(row.run),
-            Row::End(row) => runs.push(row.run),
-            Row::PutWorker(_) | Row::DropWorker(_) | Row::Pause(_) => {}
+    for job in jobs {
+        for row in job.write.rows.creates() {
+            match row {
+                CreateRow::Run(row) => runs.push(row.run.id),
+                CreateRow::Event(event) => events.push(event.id),
+            }
         }
+        runs.extend(job.write.rows.finishes().iter().map(FinishRow::run));
     }
     (runs, events)
 }
 
 /// Nothing of the batch ended before this; partitions of the history before it need not be read.
 pub(in crate::sched) fn earliest_end(jobs: &[Job], since: Timestamp) -> Timestamp {
-    let ends = jobs.iter().flat_map(|j| &j.write.rows).filter_map(|row| match row {
-        Row::End(row) => Some(row.finished_at),
-        Row::Insert(_)
-        | Row::InsertEvent(_)
-        | Row::Move(_)
-        | Row::PutWorker(_)
-        | Row::DropWorker(_)
-        | Row::Pause(_) => None,
+    let ends = jobs.iter().flat_map(|job| job.write.rows.finishes()).filter_map(|row| match row {
+        FinishRow::End(row) => Some(row.finished_at),
+        FinishRow::Move(_) => None,
     });
     ends.min().unwrap_or(since).min(since)
 }
 
 /// What the rows say of a transition whose answer was lost.
-pub(in crate::sched) fn trace(rows: &[Row], traces: &Traces) -> Vec<RowOutcome> {
+pub(in crate::sched) fn trace(rows: &Rows, traces: &Traces) -> Vec<RowOutcome> {
     let applied = |yes: bool, otherwise| if yes { RowOutcome::Applied(None) } else { otherwise };
-    rows.iter()
-        .map(|row| match row {
-            Row::Insert(row) => applied(traces.has_run(row.run.id), RowOutcome::KeyTaken),
-            Row::InsertEvent(event) => applied(traces.has_event(event.id), RowOutcome::KeyTaken),
-            Row::End(row) => applied(traces.has_end(row), RowOutcome::Missed),
-            Row::Move(row) => match traces.has_place(row) {
-                Some(body) => RowOutcome::Applied(body.filter(|_| row.want_body)),
-                None => RowOutcome::Missed,
-            },
-            // Writing a worker or a pause again changes nothing.
-            Row::PutWorker(_) | Row::DropWorker(_) | Row::Pause(_) => RowOutcome::Missed,
-        })
-        .collect()
+    match rows {
+        Rows::Create(rows) => rows
+            .iter()
+            .map(|row| match row {
+                CreateRow::Run(row) => applied(traces.has_run(row.run.id), RowOutcome::KeyTaken),
+                CreateRow::Event(event) => applied(traces.has_event(event.id), RowOutcome::KeyTaken),
+            })
+            .collect(),
+        Rows::Finish(rows) => rows
+            .iter()
+            .map(|row| match row {
+                FinishRow::End(row) => applied(traces.has_end(row), RowOutcome::Missed),
+                FinishRow::Move(row) => match traces.has_place(row) {
+                    Some(body) => RowOutcome::Applied(body.filter(|_| row.want_body)),
+                    None => RowOutcome::Missed,
+                },
+            })
+            .collect(),
+        // Writing a worker or a pause again changes nothing.
+        Rows::Worker(_) | Rows::Pause(_) => vec![RowOutcome::Missed],
+    }
 }

@@ -280,7 +280,7 @@ impl Owner {
     fn effect(&mut self, shard: usize, effect: Effect, class: Class) {
         match effect {
             Effect::Write(write) => {
-                let lane = match write.lane {
+                let lane = match write.lane() {
                     Lane::Create => &mut self.lanes[0],
                     Lane::Finish => &mut self.lanes[1],
                 };

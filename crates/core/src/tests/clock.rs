@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use helve_domain::change::{EndRow, Row};
+use helve_domain::change::{EndRow, FinishRow};
 use helve_domain::clock::Timestamp;
 use helve_domain::delivery::{Attempt, Outgoing};
 use helve_domain::id::RunId;
@@ -27,8 +27,8 @@ fn takeover(w: &mut World, now: Timestamp) {
 }
 
 fn end_of(w: &World, run: RunId) -> &EndRow {
-    let rows = w.lanes[1].iter().flat_map(|write| &write.rows);
-    let mut ends = rows.filter_map(|row| if let Row::End(end) = row { Some(&**end) } else { None });
+    let rows = w.lanes[1].iter().flat_map(|write| write.rows.finishes());
+    let mut ends = rows.filter_map(|row| if let FinishRow::End(end) = row { Some(&**end) } else { None });
     ends.find(|end| end.run == run).unwrap()
 }
 

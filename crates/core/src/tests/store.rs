@@ -7,7 +7,7 @@ use helve_domain::id::RunId;
 use helve_domain::status::RunStatus;
 
 use super::world::{Load, Stored, World};
-use crate::{Mark, OpenRow, QueueKey, Row, RowOutcome, Write};
+use crate::{CreateRow, FinishRow, Mark, OpenRow, QueueKey, RowOutcome, Rows, Write};
 
 impl World {
     /// A window of a queue as the rows are now; what it brings comes later.
@@ -34,8 +34,8 @@ impl World {
 
     pub(super) fn win_keys(&mut self, write: &Write) -> HashSet<RunId> {
         let mut won = HashSet::new();
-        for row in &write.rows {
-            if let Row::Insert(row) = row
+        for row in write.rows.creates() {
+            if let CreateRow::Run(row) = row
                 && let Some(key) = &row.run.key
                 && !self.keys.contains_key(&*key.key)
             {
@@ -46,9 +46,25 @@ impl World {
         won
     }
 
-    pub(super) fn apply(&mut self, row: &Row, won: &HashSet<RunId>) -> RowOutcome {
+    /// What one statement does.
+    pub(super) fn apply(&mut self, rows: &Rows, won: &HashSet<RunId>) -> Vec<RowOutcome> {
+        match rows {
+            Rows::Create(rows) => rows.iter().map(|row| self.create(row, won)).collect(),
+            Rows::Finish(rows) => rows.iter().map(|row| self.change(row)).collect(),
+            Rows::Worker(_) => vec![RowOutcome::Applied(None)],
+            Rows::Pause(row) => {
+                match &row.pause {
+                    Some(pause) => drop(self.pauses.insert(row.target.clone(), pause.clone())),
+                    None => drop(self.pauses.remove(&row.target)),
+                }
+                vec![RowOutcome::Applied(None)]
+            }
+        }
+    }
+
+    fn create(&mut self, row: &CreateRow, won: &HashSet<RunId>) -> RowOutcome {
         match row {
-            Row::Insert(row) => {
+            CreateRow::Run(row) => {
                 if row.gate.is_some() && !won.contains(&row.run.id) {
                     return RowOutcome::KeyTaken;
                 }
@@ -75,7 +91,13 @@ impl World {
                 self.may_start(row.run.id);
                 RowOutcome::Applied(None)
             }
-            Row::Move(row) => {
+            CreateRow::Event(_) => RowOutcome::Applied(None),
+        }
+    }
+
+    fn change(&mut self, row: &FinishRow) -> RowOutcome {
+        match row {
+            FinishRow::Move(row) => {
                 let Some(stored) = self.open.get_mut(&row.run).filter(|s| matches(s, &row.guard)) else {
                     return RowOutcome::Missed;
                 };
@@ -96,7 +118,7 @@ impl World {
                 }
                 RowOutcome::Applied(body)
             }
-            Row::End(row) => {
+            FinishRow::End(row) => {
                 if !self.open.get(&row.run).is_some_and(|s| matches(s, &row.guard)) {
                     return RowOutcome::Missed;
                 }
@@ -105,14 +127,6 @@ impl World {
                 assert!(before.is_none(), "I3 {:?} ended twice", row.run);
                 RowOutcome::Applied(None)
             }
-            Row::Pause(row) => {
-                match &row.pause {
-                    Some(pause) => drop(self.pauses.insert(row.target.clone(), pause.clone())),
-                    None => drop(self.pauses.remove(&row.target)),
-                }
-                RowOutcome::Applied(None)
-            }
-            Row::InsertEvent(_) | Row::PutWorker(_) | Row::DropWorker(_) => RowOutcome::Applied(None),
         }
     }
 }

@@ -131,7 +131,7 @@ impl World {
         self.shard.step(command, cx, &mut out);
         for effect in out {
             match effect {
-                Effect::Write(write) => self.lanes[usize::from(write.lane == Lane::Finish)].push_back(write),
+                Effect::Write(write) => self.lanes[usize::from(write.lane() == Lane::Finish)].push_back(write),
                 Effect::Answer(ticket, answer) => self.answered(ticket, answer),
                 Effect::Push(transport, message) => self.pushed(transport, message),
                 Effect::Ended(..) | Effect::Seen(_) | Effect::Span(_) => {}
@@ -315,7 +315,7 @@ impl World {
     pub fn commit(&mut self, lane: usize) -> bool {
         let Some(write) = self.lanes[lane].pop_front() else { return false };
         let won: HashSet<RunId> = self.win_keys(&write);
-        let outcomes = write.rows.iter().map(|row| self.apply(row, &won)).collect();
+        let outcomes = self.apply(&write.rows, &won);
         self.step(Command::Committed(write.flight, outcomes));
         true
     }

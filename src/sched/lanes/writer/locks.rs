@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::time::{Duration, Instant};
 
-use helve_core::Row;
+use helve_core::{CreateRow, FinishRow};
 use tracing::warn;
 use uuid::Uuid;
 
@@ -29,20 +29,21 @@ impl Tables {
 
     fn of(job: &Job) -> Self {
         let when = |is: bool, table| if is { table } else { 0 };
-        let of_row = |row: &Row| match row {
-            Row::Insert(row) => {
+        let created = job.write.rows.creates().iter().map(|row| match row {
+            CreateRow::Run(row) => {
                 let large = row.run.event.is_none() && row.run.body.input.len() > INLINE;
                 when(row.run.key.is_some(), Self::KEYS) | when(large, Self::PAYLOADS)
             }
-            Row::InsertEvent(event) => Self::EVENTS | when(event.create_key.is_some(), Self::KEYS),
-            Row::Move(row) => when(row.reason.is_some(), Self::TRANSITIONS),
-            Row::End(row) => {
+            CreateRow::Event(event) => Self::EVENTS | when(event.create_key.is_some(), Self::KEYS),
+        });
+        let changed = job.write.rows.finishes().iter().map(|row| match row {
+            FinishRow::Move(row) => when(row.reason.is_some(), Self::TRANSITIONS),
+            FinishRow::End(row) => {
                 let large = row.output.as_ref().is_some_and(|output| output.len() > INLINE);
                 Self::HISTORY | when(row.reason.is_some(), Self::TRANSITIONS) | when(large, Self::PAYLOADS)
             }
-            Row::PutWorker(_) | Row::DropWorker(_) | Row::Pause(_) => 0,
-        };
-        Self(job.write.rows.iter().map(of_row).fold(0, |all, one| all | one))
+        });
+        Self(created.chain(changed).fold(0, |all, one| all | one))
     }
 }
 
@@ -51,11 +52,7 @@ struct TableLocked(Vec<Job>);
 
 /// Open runs that a transition changes.
 fn runs_of(job: &Job) -> impl Iterator<Item = Uuid> {
-    job.write.rows.iter().filter_map(|row| match row {
-        Row::Move(row) => Some(row.run.uuid()),
-        Row::End(row) => Some(row.run.uuid()),
-        _ => None,
-    })
+    job.write.rows.finishes().iter().map(|row| row.run().uuid())
 }
 
 /// What is known of locks that somebody else holds.

@@ -5,7 +5,7 @@ use std::hash::{Hash, Hasher};
 
 use sha2::{Digest, Sha256};
 
-use crate::{Row, Shard, Write};
+use crate::{CreateRow, FinishRow, Rows, Shard, WorkerChange, Write};
 
 use super::system::{Node, System};
 
@@ -64,16 +64,23 @@ impl Ink {
 
     fn write(&mut self, write: &Write) {
         self.put(write.flight);
-        for row in &write.rows {
+        for row in write.rows.creates() {
             match row {
-                Row::Insert(row) => self.put((row.run.id, &row.place, row.rank)),
-                Row::Move(row) => self.put((row.run, row.guard, &row.place, row.want_body)),
-                Row::End(row) => self.put((row.run, row.guard, row.state, &row.output)),
-                Row::PutWorker(row) => self.put((row.worker, row.session)),
-                Row::DropWorker(worker) => self.put(worker),
-                Row::InsertEvent(event) => self.put(event.id),
-                Row::Pause(row) => self.put(&row.pause),
+                CreateRow::Run(row) => self.put((row.run.id, &row.place, row.rank)),
+                CreateRow::Event(event) => self.put(event.id),
             }
+        }
+        for row in write.rows.finishes() {
+            match row {
+                FinishRow::Move(row) => self.put((row.run, row.guard, &row.place, row.want_body)),
+                FinishRow::End(row) => self.put((row.run, row.guard, row.state, &row.output)),
+            }
+        }
+        match &write.rows {
+            Rows::Create(_) | Rows::Finish(_) => {}
+            Rows::Worker(WorkerChange::Put(row)) => self.put((row.worker, row.session)),
+            Rows::Worker(WorkerChange::Gone(worker)) => self.put(worker),
+            Rows::Pause(row) => self.put(&row.pause),
         }
     }
 }

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::store::Store;
 use super::system::{System, spec, tenant};
-use crate::{Answer, Command, PauseChange, PauseOrder, Row, RowOutcome, Ticket, Write};
+use crate::{Answer, Command, CreateRow, FinishRow, PauseChange, PauseOrder, RowOutcome, Ticket, Write};
 
 /// Tickets, above all others.
 pub const PAUSE: Ticket = 1_000_000;
@@ -83,14 +83,18 @@ impl System {
     /// What one statement does; a start that nobody may see any more is noticed.
     pub fn execute(&mut self, write: Write) -> Vec<RowOutcome> {
         let outcomes = self.store.execute(&write, self.off);
-        let starts = write.rows.iter().zip(&outcomes).any(|(row, outcome)| {
-            let state = match row {
-                Row::Insert(row) => row.place.state,
-                Row::Move(row) => row.place.state,
-                _ => return false,
-            };
-            state == RunStatus::Running && matches!(outcome, RowOutcome::Applied(_))
+        let created = write.rows.creates().iter().map(|row| match row {
+            CreateRow::Run(row) => Some(row.place.state),
+            CreateRow::Event(_) => None,
         });
+        let changed = write.rows.finishes().iter().map(|row| match row {
+            FinishRow::Move(row) => Some(row.place.state),
+            FinishRow::End(_) => None,
+        });
+        let starts = created
+            .chain(changed)
+            .zip(&outcomes)
+            .any(|(state, outcome)| state == Some(RunStatus::Running) && matches!(outcome, RowOutcome::Applied(_)));
         self.pausing.broken |= starts && self.pausing.shut;
         outcomes
     }

@@ -10,7 +10,8 @@ use helve_domain::status::RunStatus;
 
 use super::Protection;
 use crate::{
-    Body, EndRow, EndedRun, Found, Guard, InsertRow, Mark, MoveRow, OpenRow, Row, RowOutcome, WorkerRow, Write,
+    Body, CreateRow, EndRow, EndedRun, FinishRow, Found, Guard, InsertRow, Mark, MoveRow, OpenRow, RowOutcome, Rows,
+    WorkerChange, WorkerRow, Write,
 };
 
 /// How a run ended, and how often.
@@ -42,27 +43,35 @@ pub struct Store {
 impl Store {
     /// What one statement does; whether it may run at all is decided before.
     pub fn execute(&mut self, write: &Write, off: &[Protection]) -> Vec<RowOutcome> {
-        write.rows.iter().map(|row| self.apply(row, off)).collect()
+        match &write.rows {
+            Rows::Create(rows) => rows.iter().map(|row| self.create(row, off)).collect(),
+            Rows::Finish(rows) => rows.iter().map(|row| self.change(row, off)).collect(),
+            Rows::Worker(WorkerChange::Put(row)) => {
+                self.workers.insert(row.worker, (**row).clone());
+                vec![RowOutcome::Applied(None)]
+            }
+            Rows::Worker(WorkerChange::Gone(worker)) => {
+                self.workers.remove(worker);
+                vec![RowOutcome::Applied(None)]
+            }
+            Rows::Pause(row) => {
+                self.pause = row.pause.clone();
+                vec![RowOutcome::Applied(None)]
+            }
+        }
     }
 
-    fn apply(&mut self, row: &Row, off: &[Protection]) -> RowOutcome {
+    fn create(&mut self, row: &CreateRow, off: &[Protection]) -> RowOutcome {
         match row {
-            Row::Insert(row) => self.insert(row, off),
-            Row::Move(row) => self.relocate(row, off),
-            Row::End(row) => self.end(row, off),
-            Row::PutWorker(row) => {
-                self.workers.insert(row.worker, (**row).clone());
-                RowOutcome::Applied(None)
-            }
-            Row::DropWorker(worker) => {
-                self.workers.remove(worker);
-                RowOutcome::Applied(None)
-            }
-            Row::Pause(row) => {
-                self.pause = row.pause.clone();
-                RowOutcome::Applied(None)
-            }
-            Row::InsertEvent(_) => unreachable!("the model has no events"),
+            CreateRow::Run(row) => self.insert(row, off),
+            CreateRow::Event(_) => unreachable!("the model has no events"),
+        }
+    }
+
+    fn change(&mut self, row: &FinishRow, off: &[Protection]) -> RowOutcome {
+        match row {
+            FinishRow::Move(row) => self.relocate(row, off),
+            FinishRow::End(row) => self.end(row, off),
         }
     }
 
@@ -135,15 +144,25 @@ impl Store {
 
     /// What a lane reads back of a statement whose answer was lost. `None`: it left no trace.
     pub fn traces(&self, write: &Write) -> Option<Vec<RowOutcome>> {
-        let outcomes: Vec<_> = write.rows.iter().map(|row| self.trace(row)).collect();
+        let outcomes: Vec<_> = match &write.rows {
+            Rows::Create(rows) => rows.iter().map(|row| self.created(row)).collect(),
+            Rows::Finish(rows) => rows.iter().map(|row| self.changed(row)).collect(),
+            // Writing it again changes nothing.
+            Rows::Worker(_) | Rows::Pause(_) => vec![RowOutcome::Missed],
+        };
         outcomes.iter().any(|o| matches!(o, RowOutcome::Applied(_))).then_some(outcomes)
     }
 
-    fn trace(&self, row: &Row) -> RowOutcome {
+    fn created(&self, row: &CreateRow) -> RowOutcome {
         match row {
-            Row::Insert(row) if self.knows(row.run.id) => RowOutcome::Applied(None),
-            Row::Insert(_) => RowOutcome::KeyTaken,
-            Row::Move(row) => {
+            CreateRow::Run(row) if self.knows(row.run.id) => RowOutcome::Applied(None),
+            CreateRow::Run(_) | CreateRow::Event(_) => RowOutcome::KeyTaken,
+        }
+    }
+
+    fn changed(&self, row: &FinishRow) -> RowOutcome {
+        match row {
+            FinishRow::Move(row) => {
                 let place = &row.place;
                 let there = |r: &OpenRow| {
                     (r.state, r.attempt, r.holder, r.due) == (place.state, place.attempt, place.worker, place.due)
@@ -153,12 +172,10 @@ impl Store {
                     None => RowOutcome::Missed,
                 }
             }
-            Row::End(row) if self.ended.get(&row.run).is_some_and(|e| e.attempt == row.guard.attempt) => {
+            FinishRow::End(row) if self.ended.get(&row.run).is_some_and(|e| e.attempt == row.guard.attempt) => {
                 RowOutcome::Applied(None)
             }
-            Row::End(_) | Row::InsertEvent(_) | Row::PutWorker(_) | Row::DropWorker(_) | Row::Pause(_) => {
-                RowOutcome::Missed
-            }
+            FinishRow::End(_) => RowOutcome::Missed,
         }
     }
 

@@ -167,7 +167,7 @@ impl System {
         for effect in out {
             let Some(node) = &mut self.nodes[at] else { return };
             match effect {
-                Effect::Write(write) => node.lanes[usize::from(write.lane == Lane::Finish)].push_back(write),
+                Effect::Write(write) => node.lanes[usize::from(write.lane() == Lane::Finish)].push_back(write),
                 Effect::LoadQueue(key, from, limit, apart) => {
                     node.loads.push_back(Load::Queue(key, from, limit, apart))
                 }
