@@ -13,42 +13,41 @@ use uuid::Uuid;
 use super::flight::{Assigned, Creation, Draft, Start, Step};
 use super::state::{Shard, refuse};
 use super::task::{Phase, Task};
-use super::types::{
-    Command, Context, CreateKey, CreateRow, Effect, InsertRow, NewEventRow, NewRunRow, Placement, QueueKey, Ticket,
-};
+use super::turn::Turn;
+use super::types::{Command, CreateKey, CreateRow, InsertRow, NewEventRow, NewRunRow, Placement, QueueKey, Ticket};
 
 /// Creates that may wait behind one create key.
 const MAX_BEHIND_KEY: usize = 1_000;
 
-impl Shard {
-    pub(super) fn create(&mut self, run: NewRunRow, ticket: Option<Ticket>, cx: Context, out: &mut Vec<Effect>) {
+impl Turn<'_> {
+    pub(super) fn create(&mut self, run: NewRunRow, ticket: Option<Ticket>) {
         if let Some(key) = &run.key
-            && self.keys.contains_key(&key.identity())
+            && self.shard.keys.contains_key(&key.identity())
         {
             let identity = key.identity();
-            return self.wait_for_key(&identity, Command::Create(Box::new(run), ticket), ticket, out);
+            return self.wait_for_key(&identity, Command::Create(Box::new(run), ticket), ticket);
         }
-        if !self.may_create(run.tenant, cx) {
-            return refuse(ticket, too_many_creates(), out);
+        if !self.may_create(run.tenant) {
+            return refuse(ticket, too_many_creates(), self.out);
         }
         let gate = run.key.as_ref().map(|_| run.id.uuid());
-        self.lock_key(run.key.as_ref());
+        self.shard.lock_key(run.key.as_ref());
         let tenant = run.tenant;
-        let creation = self.admit(run, ticket, gate, cx);
-        self.write_creates(tenant, creation.into(), out);
+        let creation = self.admit(run, ticket, gate);
+        self.write_creates(tenant, creation.into());
     }
 
-    pub(super) fn create_event(&mut self, event: NewEventRow, ticket: Ticket, cx: Context, out: &mut Vec<Effect>) {
+    pub(super) fn create_event(&mut self, event: NewEventRow, ticket: Ticket) {
         if let Some(key) = &event.create_key
-            && self.keys.contains_key(&key.identity())
+            && self.shard.keys.contains_key(&key.identity())
         {
             let identity = key.identity();
-            return self.wait_for_key(&identity, Command::CreateEvent(Box::new(event), ticket), Some(ticket), out);
+            return self.wait_for_key(&identity, Command::CreateEvent(Box::new(event), ticket), Some(ticket));
         }
-        if !self.may_create(event.tenant, cx) {
-            return refuse(Some(ticket), too_many_creates(), out);
+        if !self.may_create(event.tenant) {
+            return refuse(Some(ticket), too_many_creates(), self.out);
         }
-        self.lock_key(event.create_key.as_ref());
+        self.shard.lock_key(event.create_key.as_ref());
         let tenant = event.tenant;
         let gate = event.create_key.as_ref().map(|_| event.id.uuid());
         let ids = event.runs.iter().map(|r| r.id).collect();
@@ -57,58 +56,46 @@ impl Shard {
         let runs = event.runs.clone();
         let mut draft = Draft::from((CreateRow::Event(Box::new(event)), step));
         for run in runs {
-            draft.push(self.admit(run, None, gate, cx));
+            draft.push(self.admit(run, None, gate));
         }
-        self.write_creates(tenant, draft, out);
+        self.write_creates(tenant, draft);
     }
 
     /// Whether there is room for one more create. One tenant may have half of it: when the database is slow, a
     /// tenant that floods the engine must not have everybody refused.
-    fn may_create(&self, tenant: TenantId, cx: Context) -> bool {
-        let own = self.creating_of.get(&tenant).copied().unwrap_or(0);
-        cx.creating < self.settings.pending && own < self.settings.pending.div_ceil(2)
-    }
-
-    /// A create is committed or refused.
-    pub(super) fn end_create(&mut self, run: RunId) {
-        self.creating -= 1;
-        let Some(tenant) = self.tasks.get(&run).map(|t| t.tenant) else { return };
-        if let Some(own) = self.creating_of.get_mut(&tenant) {
-            *own -= 1;
-            if *own == 0 {
-                self.creating_of.remove(&tenant);
-            }
-        }
+    fn may_create(&mut self, tenant: TenantId) -> bool {
+        let own = self.shard.creating_of.get(&tenant).copied().unwrap_or(0);
+        self.creating < self.shard.settings.pending && own < self.shard.settings.pending.div_ceil(2)
     }
 
     /// Decides where a new run starts, reserves what it takes, and says what to write.
-    fn admit(&mut self, run: NewRunRow, ticket: Option<Ticket>, gate: Option<Uuid>, cx: Context) -> Creation {
-        let later = run.run_at.filter(|at| *at > cx.now);
-        let rank = run.priority.rank(later.unwrap_or(cx.now));
-        let key = self.pauses.queue_of(run.tenant, &run.spec);
+    fn admit(&mut self, run: NewRunRow, ticket: Option<Ticket>, gate: Option<Uuid>) -> Creation {
+        let later = run.run_at.filter(|at| *at > self.now);
+        let rank = run.priority.rank(later.unwrap_or(self.now));
+        let key = self.shard.pauses.queue_of(run.tenant, &run.spec);
         let to = match later {
-            None if cx.optimistic_room > 0 => self.free_session(&key, &run, cx),
+            None if self.optimistic_room > 0 => self.free_session(&key, &run),
             None | Some(_) => None,
         };
         let start = match (later, to) {
             (Some(due), _) => Start::Scheduled { due },
-            (None, None) => Start::Queued { expires: run.spec.schedule_timeout.map(|d| cx.now.plus(d)) },
+            (None, None) => Start::Queued { expires: run.spec.schedule_timeout.map(|d| self.now.plus(d)) },
             (None, Some(to)) => Start::Assigned(to),
         };
         let place = placement(start);
         if let Some(to) = to {
-            self.optimistic += 1;
-            if let Some(s) = self.sessions.get_mut(&to.session) {
+            self.shard.optimistic += 1;
+            if let Some(s) = self.shard.sessions.get_mut(&to.session) {
                 s.hold(Attempt { run: run.id, number: 1 }, &run.spec);
             }
-            self.spend(run.tenant, &run.spec, to, cx);
+            self.spend(run.tenant, &run.spec, to);
         } else if later.is_none()
-            && let Some(queue) = self.queues.get_mut(&key)
+            && let Some(queue) = self.shard.queues.get_mut(&key)
         {
             queue.uncommitted.insert((rank, run.id));
         }
-        self.creating += 1;
-        *self.creating_of.entry(run.tenant).or_default() += 1;
+        self.shard.creating += 1;
+        *self.shard.creating_of.entry(run.tenant).or_default() += 1;
         let task = Task {
             tenant: run.tenant,
             spec: run.spec.clone(),
@@ -126,21 +113,21 @@ impl Shard {
             deferred: VecDeque::new(),
             timer: None,
         };
-        self.tasks.insert(run.id, task);
+        self.shard.tasks.insert(run.id, task);
         let step = Step::Create { run: run.id, ticket, start, key: run.key.clone() };
         (CreateRow::Run(Box::new(InsertRow { run, place, rank, gate })), step)
     }
 
     /// The session that takes the new run at once: only if nothing that could run is ahead of it.
-    fn free_session(&mut self, key: &QueueKey, run: &NewRunRow, cx: Context) -> Option<Assigned> {
-        if !self.settings.optimistic || self.draining {
+    fn free_session(&mut self, key: &QueueKey, run: &NewRunRow) -> Option<Assigned> {
+        if !self.shard.settings.optimistic || self.shard.draining {
             return None;
         }
-        if !self.is_clear(key, &run.spec) {
+        if !self.shard.is_clear(key, &run.spec) {
             return None;
         }
-        let session = self.pick(key, &run.spec)?;
-        self.sessions.get(&session).map(|s| Assigned { session, worker: s.worker, at: cx.now })
+        let session = self.shard.pick(key, &run.spec)?;
+        self.shard.sessions.get(&session).map(|s| Assigned { session, worker: s.worker, at: self.now })
     }
 
     fn wait_for_key(
@@ -148,26 +135,39 @@ impl Shard {
         key: &(helve_domain::id::TenantId, std::sync::Arc<str>, std::sync::Arc<str>),
         command: Command,
         ticket: Option<Ticket>,
-        out: &mut Vec<Effect>,
     ) {
-        let Some(waiting) = self.keys.get_mut(key) else { return };
+        let Some(waiting) = self.shard.keys.get_mut(key) else { return };
         if waiting.len() >= MAX_BEHIND_KEY {
-            return refuse(ticket, limited("too many requests with this idempotency key at once"), out);
+            return refuse(ticket, limited("too many requests with this idempotency key at once"), self.out);
         }
         waiting.push_back(command);
+    }
+
+    /// The create under a key is decided: who waited behind it goes on and meets the committed row.
+    pub(super) fn unlock_key(&mut self, key: Option<&CreateKey>) {
+        let Some(waiting) = key.and_then(|k| self.shard.keys.remove(&k.identity())) else { return };
+        for command in waiting {
+            self.run(command);
+        }
+    }
+}
+
+impl Shard {
+    /// A create is committed or refused.
+    pub(super) fn end_create(&mut self, run: RunId) {
+        self.creating -= 1;
+        let Some(tenant) = self.tasks.get(&run).map(|t| t.tenant) else { return };
+        if let Some(own) = self.creating_of.get_mut(&tenant) {
+            *own -= 1;
+            if *own == 0 {
+                self.creating_of.remove(&tenant);
+            }
+        }
     }
 
     fn lock_key(&mut self, key: Option<&CreateKey>) {
         if let Some(key) = key {
             self.keys.insert(key.identity(), VecDeque::new());
-        }
-    }
-
-    /// The create under a key is decided: who waited behind it goes on and meets the committed row.
-    pub(super) fn unlock_key(&mut self, key: Option<&CreateKey>, cx: Context, out: &mut Vec<Effect>) {
-        let Some(waiting) = key.and_then(|k| self.keys.remove(&k.identity())) else { return };
-        for command in waiting {
-            self.step(command, cx, out);
         }
     }
 

@@ -5,38 +5,38 @@ use helve_domain::id::{RunId, SessionId};
 use helve_domain::status::RunStatus;
 
 use super::flight::{Farewell, Note, Step};
-use super::state::Shard;
 use super::task::Deferred;
-use super::types::{Context, Effect, FinishRow, Mark, MoveRow, Placement};
+use super::turn::Turn;
+use super::types::{FinishRow, Mark, MoveRow, Placement};
 
-impl Shard {
+impl Turn<'_> {
     /// A worker gives back the slots of an attempt that goes on. Said twice, it is answered twice and done once.
-    pub(super) fn wants_free(&mut self, id: SessionId, attempt: Attempt, cx: Context, out: &mut Vec<Effect>) {
-        let hold = self.sessions.get(&id).and_then(|s| s.holds.get(&attempt));
+    pub(super) fn wants_free(&mut self, id: SessionId, attempt: Attempt) {
+        let hold = self.shard.sessions.get(&id).and_then(|s| s.holds.get(&attempt));
         match hold.map(|hold| (hold.until, hold.freed)) {
-            None => self.push(id, Outgoing::Superseded(vec![(attempt, Reason::Unknown)]), out),
+            None => self.push(id, Outgoing::Superseded(vec![(attempt, Reason::Unknown)])),
             // Told to stop: the worker lets go of the slot, and the attempt is over anyway.
             Some((Some((_, reason)), _)) => {
-                self.push(id, Outgoing::Superseded(vec![(attempt, reason)]), out);
-                self.let_go(id, attempt, cx, out);
+                self.push(id, Outgoing::Superseded(vec![(attempt, reason)]));
+                self.let_go(id, attempt);
             }
-            Some((None, true)) => self.push(id, Outgoing::Freed(attempt), out),
-            Some((None, false)) => self.on_run(attempt.run, Deferred::FreeSlot { session: id, attempt }, cx, out),
+            Some((None, true)) => self.push(id, Outgoing::Freed(attempt)),
+            Some((None, false)) => self.on_run(attempt.run, Deferred::FreeSlot { session: id, attempt }),
         }
     }
 
     /// Writes that an attempt holds no slot any more, since a takeover must know, together with the claims that use
     /// what it held.
-    pub(super) fn free_slot(&mut self, session: SessionId, attempt: Attempt, cx: Context, out: &mut Vec<Effect>) {
-        if !self.tasks.get(&attempt.run).is_some_and(|t| t.is_held_by(session, attempt.number)) {
-            return self.push(session, Outgoing::Superseded(vec![(attempt, Reason::Reassigned)]), out);
+    pub(super) fn free_slot(&mut self, session: SessionId, attempt: Attempt) {
+        if !self.shard.tasks.get(&attempt.run).is_some_and(|t| t.is_held_by(session, attempt.number)) {
+            return self.push(session, Outgoing::Superseded(vec![(attempt, Reason::Reassigned)]));
         }
-        if self.sessions.get(&session).and_then(|s| s.holds.get(&attempt)).is_some_and(|hold| hold.freed) {
-            return self.push(session, Outgoing::Freed(attempt), out);
+        if self.shard.sessions.get(&session).and_then(|s| s.holds.get(&attempt)).is_some_and(|hold| hold.freed) {
+            return self.push(session, Outgoing::Freed(attempt));
         }
         // What it speaks of has arrived.
-        self.confirm(session, attempt, cx);
-        let Some(task) = self.tasks.get(&attempt.run) else { return };
+        self.confirm(session, attempt);
+        let Some(task) = self.shard.tasks.get(&attempt.run) else { return };
         let Some(held) = task.held() else { return };
         let place = Placement {
             state: RunStatus::Running,
@@ -59,30 +59,22 @@ impl Shard {
         };
         let (tenant, note) = (task.tenant, Note { holder: Some((session, attempt, Farewell::Stored)), ticket: None });
         let step = Step::FreeSlot { run: attempt.run, session, attempt };
-        self.ride(tenant, (FinishRow::Move(Box::new(row)), step), &note, cx, out);
+        self.ride(tenant, (FinishRow::Move(Box::new(row)), step), &note);
     }
 
     /// It is committed: what the claims did not take is free for everyone.
-    pub(super) fn freed(
-        &mut self,
-        run: RunId,
-        session: SessionId,
-        attempt: Attempt,
-        applied: bool,
-        cx: Context,
-        out: &mut Vec<Effect>,
-    ) {
+    pub(super) fn freed(&mut self, run: RunId, session: SessionId, attempt: Attempt, applied: bool) {
         if !applied {
             // The row was not as memory had it: the attempt is not this worker's.
-            self.forget(run, out);
-            self.push(session, Outgoing::Superseded(vec![(attempt, Reason::Reassigned)]), out);
-            return self.let_go(session, attempt, cx, out);
+            self.forget(run);
+            self.push(session, Outgoing::Superseded(vec![(attempt, Reason::Reassigned)]));
+            return self.let_go(session, attempt);
         }
-        if let Some(s) = self.sessions.get_mut(&session) {
+        if let Some(s) = self.shard.sessions.get_mut(&session) {
             s.free_early(attempt);
         }
-        self.push(session, Outgoing::Freed(attempt), out);
-        self.offers_refresh(session);
-        self.offer_room(session, cx, out);
+        self.push(session, Outgoing::Freed(attempt));
+        self.shard.offers_refresh(session);
+        self.offer_room(session);
     }
 }

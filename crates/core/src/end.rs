@@ -9,148 +9,131 @@ use helve_domain::id::{RunId, SessionId, TenantId};
 use helve_domain::run::RunError;
 use helve_domain::status::RunStatus;
 
-use super::flight::{Change, Draft, Farewell, Note, Placed, Step};
+use super::flight::{Change, Draft, Ending, Farewell, Note, Placed, Step};
 use super::state::{Shard, engine_error, jitter, refuse};
-use super::types::{Context, Effect, EndRow, FinishRow, Mark, MoveRow, Placement, Ticket};
+use super::turn::Turn;
+use super::types::{EndRow, FinishRow, Mark, MoveRow, Placement, Ticket};
 
-impl Shard {
+impl Turn<'_> {
     /// A worker reports how an attempt ended.
-    pub(super) fn result(
-        &mut self,
-        session: SessionId,
-        attempt: Attempt,
-        outcome: Outcome,
-        cx: Context,
-        out: &mut Vec<Effect>,
-    ) {
-        let ours = self.tasks.get(&attempt.run).is_some_and(|t| t.is_held_by(session, attempt.number));
+    pub(super) fn result(&mut self, session: SessionId, attempt: Attempt, outcome: Outcome) {
+        let ours = self.shard.tasks.get(&attempt.run).is_some_and(|t| t.is_held_by(session, attempt.number));
         #[cfg(test)]
-        let ours = ours || (self.unfenced && self.tasks.get(&attempt.run).is_some_and(|t| t.held().is_some()));
+        let ours =
+            ours || (self.shard.unfenced && self.shard.tasks.get(&attempt.run).is_some_and(|t| t.held().is_some()));
         if !ours {
-            return self.stale_result(session, attempt, cx, out);
+            return self.stale_result(session, attempt);
         }
         let holder = Some((session, attempt, Farewell::Stored));
         let note = Note { holder, ticket: None };
         match outcome {
             Outcome::Succeeded(output) => {
-                self.end(attempt.run, RunStatus::Succeeded, Some(output), None, None, note, cx, out);
+                let output = Some(output);
+                self.end(attempt.run, Ending { state: RunStatus::Succeeded, output, error: None, reason: None }, note);
             }
-            Outcome::Failed(error) => self.fail(attempt, error, "retry", note, cx, out),
-            Outcome::Released => self.give_back(attempt.run, "released", note, cx, out),
+            Outcome::Failed(error) => self.fail(attempt, error, "retry", note),
+            Outcome::Released => self.give_back(attempt.run, "released", note),
         }
     }
 
     /// A result for an attempt that is not the running one: it frees its slot and counts for nothing.
-    fn stale_result(&mut self, session: SessionId, attempt: Attempt, cx: Context, out: &mut Vec<Effect>) {
+    fn stale_result(&mut self, session: SessionId, attempt: Attempt) {
         let reason = self
+            .shard
             .sessions
             .get(&session)
             .and_then(|s| s.holds.get(&attempt))
             .map(|hold| hold.until.map_or(Reason::Reassigned, |(_, reason)| reason));
         // A run of another tenant is none at all: not even its existence shows.
-        let both = self.tasks.get(&attempt.run).zip(self.sessions.get(&session));
+        let both = self.shard.tasks.get(&attempt.run).zip(self.shard.sessions.get(&session));
         let foreign = both.is_some_and(|(task, session)| task.tenant != session.tenant);
         let reason = reason.unwrap_or(if foreign { Reason::Unknown } else { Reason::Reassigned });
-        self.let_go(session, attempt, cx, out);
-        self.push(session, Outgoing::Superseded(vec![(attempt, reason)]), out);
+        self.let_go(session, attempt);
+        self.push(session, Outgoing::Superseded(vec![(attempt, reason)]));
     }
 
     /// A slot that was kept for an attempt told to stop is free again.
-    pub(super) fn let_go(&mut self, session: SessionId, attempt: Attempt, cx: Context, out: &mut Vec<Effect>) {
-        self.release(session, attempt);
-        self.reset_session_timer(session);
-        self.offer_room(session, cx, out);
+    pub(super) fn let_go(&mut self, session: SessionId, attempt: Attempt) {
+        self.shard.release(session, attempt);
+        self.shard.reset_session_timer(session);
+        self.offer_room(session);
     }
 
     /// A session has room: what waits for it is claimed.
-    pub(super) fn offer_room(&mut self, session: SessionId, cx: Context, out: &mut Vec<Effect>) {
-        let Some(s) = self.sessions.get(&session) else { return };
+    pub(super) fn offer_room(&mut self, session: SessionId) {
+        let Some(s) = self.shard.sessions.get(&session) else { return };
         let (tenant, actions) = (s.tenant, s.info.actions.clone());
-        while let Some(claim) = self.claim_for(session, cx) {
-            self.write_changes(tenant, claim.into(), out);
+        while let Some(claim) = self.claim_for(session) {
+            self.write_changes(tenant, claim.into());
         }
         for action in actions {
-            self.refill_action(tenant, action, out);
+            self.refill_action(tenant, action);
         }
     }
 
     /// An attempt failed: again later, or the run is over.
-    pub(super) fn fail(
-        &mut self,
-        attempt: Attempt,
-        error: RunError,
-        reason: &'static str,
-        note: Note,
-        cx: Context,
-        out: &mut Vec<Effect>,
-    ) {
-        let Some(task) = self.tasks.get(&attempt.run) else { return };
+    pub(super) fn fail(&mut self, attempt: Attempt, error: RunError, reason: &'static str, note: Note) {
+        let Some(task) = self.shard.tasks.get(&attempt.run) else { return };
         let spent = u32::try_from(task.retries).unwrap_or(0);
         let retries = task.retries + 1;
         match task.spec.retry.next_wait(spent, &error, jitter(attempt)) {
             None => {
                 let why = (reason != "retry").then_some(reason);
-                self.give_up(attempt.run, error, why, note, cx, out);
+                self.give_up(attempt.run, error, why, note);
             }
             Some(wait) if wait.is_zero() => {
-                let expires = task.spec.schedule_timeout.map(|d| cx.now.plus(d));
+                let expires = task.spec.schedule_timeout.map(|d| self.now.plus(d));
                 let place = Placed::Queued { expires, retries };
-                self.place(attempt.run, place, Some(error), reason, note, cx, out);
+                self.place(attempt.run, place, Some(error), reason, note);
             }
             Some(wait) => {
-                let place = Placed::Scheduled { due: cx.now.plus(wait), retries };
-                self.place(attempt.run, place, Some(error), reason, note, cx, out);
+                let place = Placed::Scheduled { due: self.now.plus(wait), retries };
+                self.place(attempt.run, place, Some(error), reason, note);
             }
         }
     }
 
     /// Someone wants the run to end.
-    pub(super) fn cancel(&mut self, run: RunId, tenant: TenantId, ticket: Ticket, cx: Context, out: &mut Vec<Effect>) {
-        let Some(task) = self.tasks.get(&run).filter(|t| t.tenant == tenant) else {
-            return refuse(Some(ticket), Error::not_found("run", run), out);
+    pub(super) fn cancel(&mut self, run: RunId, tenant: TenantId, ticket: Ticket) {
+        let Some(task) = self.shard.tasks.get(&run).filter(|t| t.tenant == tenant) else {
+            return refuse(Some(ticket), Error::not_found("run", run), self.out);
         };
         let holder = task
             .held()
             .map(|held| (held.session, Attempt { run, number: task.attempt }, Farewell::Stop(Reason::Requested)));
         let note = Note { holder, ticket: Some((tenant, ticket)) };
         let error = engine_error("cancelled", "cancelled on request");
-        self.end(run, RunStatus::Cancelled, None, Some(error), Some("cancelled"), note, cx, out);
+        self.end(run, Ending::without_result(RunStatus::Cancelled, error, Some("cancelled")), note);
     }
 
     /// The execution timeout passed.
-    pub(super) fn timed_out(&mut self, run: RunId, cx: Context, out: &mut Vec<Effect>) {
-        let Some(task) = self.tasks.get(&run) else { return };
+    pub(super) fn timed_out(&mut self, run: RunId) {
+        let Some(task) = self.shard.tasks.get(&run) else { return };
         let Some(held) = task.held() else { return };
         let attempt = Attempt { run, number: task.attempt };
         let timeout = helve_domain::duration::format(task.spec.execution_timeout);
         let error = engine_error("timeout", format!("the attempt took longer than its execution timeout of {timeout}"));
         let note = Note { holder: Some((held.session, attempt, Farewell::Stop(Reason::Timeout))), ticket: None };
-        self.fail(attempt, error, "timeout", note, cx, out);
+        self.fail(attempt, error, "timeout", note);
     }
 
     /// The run waited too long in the queue.
-    pub(super) fn expired(&mut self, run: RunId, cx: Context, out: &mut Vec<Effect>) {
-        let Some(task) = self.tasks.get(&run) else { return };
+    pub(super) fn expired(&mut self, run: RunId) {
+        let Some(task) = self.shard.tasks.get(&run) else { return };
         let timeout = task.spec.schedule_timeout.map(helve_domain::duration::format).unwrap_or_default();
         let error =
             engine_error("schedule_timeout", format!("no slot was free within the schedule timeout of {timeout}"));
-        self.end(run, RunStatus::Cancelled, None, Some(error), Some("schedule_timeout"), Note::default(), cx, out);
+        let ending = Ending::without_result(RunStatus::Cancelled, error, Some("schedule_timeout"));
+        self.end(run, ending, Note::default());
     }
 
     /// Gives an attempt more time; written, since a takeover must know.
-    pub(super) fn extend(
-        &mut self,
-        session: SessionId,
-        attempt: Attempt,
-        by: Duration,
-        cx: Context,
-        out: &mut Vec<Effect>,
-    ) {
-        let Some(task) = self.tasks.get(&attempt.run).filter(|t| t.is_held_by(session, attempt.number)) else {
-            return self.push(session, Outgoing::Superseded(vec![(attempt, Reason::Reassigned)]), out);
+    pub(super) fn extend(&mut self, session: SessionId, attempt: Attempt, by: Duration) {
+        let Some(task) = self.shard.tasks.get(&attempt.run).filter(|t| t.is_held_by(session, attempt.number)) else {
+            return self.push(session, Outgoing::Superseded(vec![(attempt, Reason::Reassigned)]));
         };
         let Some(held) = task.held() else { return };
-        let deadline = cx.now.plus(by);
+        let deadline = self.now.plus(by);
         let place = Placement {
             state: RunStatus::Running,
             attempt: task.attempt,
@@ -172,11 +155,10 @@ impl Shard {
             reason: None,
         };
         let step = Step::Extend { run: attempt.run, attempt, deadline, by };
-        self.write_changes(tenant, (FinishRow::Move(Box::new(row)), step).into(), out);
+        self.write_changes(tenant, (FinishRow::Move(Box::new(row)), step).into());
     }
 
     /// Writes that a run rests again: queued or scheduled. What its slot can do at once rides along.
-    #[expect(clippy::too_many_arguments, reason = "a transition has that many independent parts")]
     pub(super) fn place(
         &mut self,
         run: RunId,
@@ -184,10 +166,8 @@ impl Shard {
         error: Option<RunError>,
         reason: &'static str,
         note: Note,
-        cx: Context,
-        out: &mut Vec<Effect>,
     ) {
-        let Some(task) = self.tasks.get(&run) else { return };
+        let Some(task) = self.shard.tasks.get(&run) else { return };
         let (state, due, retries) = match place {
             Placed::Queued { expires, retries } => (RunStatus::Queued, expires, retries),
             Placed::Scheduled { due, retries } => (RunStatus::Scheduled, Some(due), retries),
@@ -204,64 +184,56 @@ impl Shard {
             want_body: false,
             reason: Some(reason),
         };
-        let (tenant, key, entry) = (task.tenant, self.pauses.queue_of(task.tenant, &task.spec), (task.rank, run));
+        let (tenant, key, entry) = (task.tenant, self.shard.pauses.queue_of(task.tenant, &task.spec), (task.rank, run));
         if state == RunStatus::Queued
-            && let Some(queue) = self.queues.get_mut(&key)
+            && let Some(queue) = self.shard.queues.get_mut(&key)
         {
             queue.uncommitted.insert(entry);
         }
-        self.set_timer(run, None);
+        self.shard.set_timer(run, None);
         let step = Step::Place { run, place, note: note.clone(), reason: Some(reason), code };
-        self.ride(tenant, (FinishRow::Move(Box::new(row)), step), &note, cx, out);
+        self.ride(tenant, (FinishRow::Move(Box::new(row)), step), &note);
     }
 
     /// Writes that a run is over.
-    #[expect(clippy::too_many_arguments, reason = "a transition has that many independent parts")]
-    pub(super) fn end(
-        &mut self,
-        run: RunId,
-        state: RunStatus,
-        output: Option<helve_domain::json::Payload>,
-        error: Option<RunError>,
-        reason: Option<&'static str>,
-        note: Note,
-        cx: Context,
-        out: &mut Vec<Effect>,
-    ) {
-        self.dequeue(run);
-        let Some(task) = self.tasks.get(&run) else { return };
+    pub(super) fn end(&mut self, run: RunId, ending: Ending, note: Note) {
+        self.shard.dequeue(run);
+        let Some(task) = self.shard.tasks.get(&run) else { return };
         let tenant = task.tenant;
-        let finished_at = not_before(run, task.held().map(|h| h.started_at), cx.now);
-        let row = EndRow { run, tenant, guard: task.guard(), state, output, error, finished_at, reason };
-        self.set_timer(run, None);
+        let finished_at = not_before(run, task.held().map(|h| h.started_at), self.now);
+        let (guard, Ending { state, output, error, reason }) = (task.guard(), ending);
+        let row = EndRow { run, tenant, guard, state, output, error, finished_at, reason };
+        self.shard.set_timer(run, None);
         let step = Step::End { run, row: Box::new(row.clone()), note: note.clone() };
-        self.ride(tenant, (FinishRow::End(Box::new(row)), step), &note, cx, out);
+        self.ride(tenant, (FinishRow::End(Box::new(row)), step), &note);
     }
 
     /// Writes a change together with the claims that use the slot which it frees. The slot itself is
     /// free for everyone else only after the commit.
-    pub(super) fn ride(&mut self, tenant: TenantId, change: Change, note: &Note, cx: Context, out: &mut Vec<Effect>) {
+    pub(super) fn ride(&mut self, tenant: TenantId, change: Change, note: &Note) {
         let mut draft = Draft::from(change);
         let mut actions = Vec::new();
         if let Some((session, attempt, farewell)) = note.holder
             && farewell != Farewell::Silent
             && !matches!(farewell, Farewell::Stop(_))
         {
-            let freed = self.sessions.get_mut(&session).and_then(|s| s.lend(attempt));
-            while let Some(claim) = self.claim_for(session, cx) {
+            let freed = self.shard.sessions.get_mut(&session).and_then(|s| s.lend(attempt));
+            while let Some(claim) = self.claim_for(session) {
                 draft.push(claim);
             }
-            if let (Some(freed), Some(s)) = (freed, self.sessions.get_mut(&session)) {
+            if let (Some(freed), Some(s)) = (freed, self.shard.sessions.get_mut(&session)) {
                 s.take_rest(attempt, freed);
                 actions.clone_from(&s.info.actions);
             }
         }
-        self.write_changes(tenant, draft, out);
+        self.write_changes(tenant, draft);
         for action in actions {
-            self.refill_action(tenant, action, out);
+            self.refill_action(tenant, action);
         }
     }
+}
 
+impl Shard {
     /// Undoes [`Shard::ride`]'s loan when the transition was refused.
     pub(super) fn restore_hold(&mut self, run: RunId, session: SessionId, attempt: Attempt) {
         let Some(spec) = self.tasks.get(&run).map(|t| t.spec.clone()) else { return };

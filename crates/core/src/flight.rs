@@ -6,7 +6,10 @@ use std::time::Duration;
 use helve_domain::clock::Timestamp;
 use helve_domain::delivery::{Attempt, Reason};
 use helve_domain::id::{EventId, RunId, SessionId, TenantId, WorkerId};
+use helve_domain::json::Payload;
 use helve_domain::pause::{Pause, Target};
+use helve_domain::run::RunError;
+use helve_domain::status::RunStatus;
 
 use super::types::{CreateKey, CreateRow, EndRow, FinishRow, Ticket};
 
@@ -63,6 +66,23 @@ pub(super) enum Step {
     Gone,
     /// A pause was written: as it is now, with who asked.
     Pause { tenant: TenantId, target: Target, after: Option<Pause>, ticket: Option<Ticket> },
+}
+
+/// How a run ends.
+pub(super) struct Ending {
+    pub state: RunStatus,
+    /// The worker's result.
+    pub output: Option<Payload>,
+    pub error: Option<RunError>,
+    /// Why, if it is unusual.
+    pub reason: Option<&'static str>,
+}
+
+impl Ending {
+    /// Without success.
+    pub const fn without_result(state: RunStatus, error: RunError, reason: Option<&'static str>) -> Self {
+        Self { state, output: None, error: Some(error), reason }
+    }
 }
 
 /// To whom a run is given, and when that was decided.

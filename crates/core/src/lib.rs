@@ -27,6 +27,7 @@ mod state;
 mod survey;
 mod task;
 mod timers;
+mod turn;
 mod types;
 mod why;
 mod worker_state;

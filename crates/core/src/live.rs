@@ -7,11 +7,12 @@ use helve_domain::status::RunStatus;
 
 use super::flight::{Placed, Start, Step};
 use super::state::Shard;
-use super::types::{Context, Effect, Transport};
+use super::turn::Turn;
+use super::types::{Effect, Transport};
 
-impl Shard {
+impl Turn<'_> {
     /// A step is committed and not yet applied: those who watch hear of it.
-    pub(super) fn announce(&self, step: &Step, cx: Context, out: &mut Vec<Effect>) {
+    pub(super) fn announce(&mut self, step: &Step) {
         let (run, status, attempt, reason) = match step {
             Step::Create { run, start, .. } => {
                 let (status, attempt) = match start {
@@ -21,7 +22,9 @@ impl Shard {
                 };
                 (run, status, Some(attempt), None)
             }
-            Step::Assign { run, .. } => (run, RunStatus::Running, self.tasks.get(run).map(|t| t.attempt + 1), None),
+            Step::Assign { run, .. } => {
+                (run, RunStatus::Running, self.shard.tasks.get(run).map(|t| t.attempt + 1), None)
+            }
             Step::Place { run, place, reason, .. } => {
                 let status = match place {
                     Placed::Queued { .. } => RunStatus::Queued,
@@ -33,18 +36,20 @@ impl Shard {
             Step::End { run, row, .. } => (run, row.state, None, row.reason),
             Step::Event { event, runs, of, .. } => {
                 let what = Changed::Event { event: *event, key: of.1.clone(), runs: runs.clone() };
-                return out.push(Effect::Changed(Box::new(Change { tenant: of.0, at: cx.now, what })));
+                return self.out.push(Effect::Changed(Box::new(Change { tenant: of.0, at: self.now, what })));
             }
             Step::Extend { .. } | Step::FreeSlot { .. } | Step::Pause { .. } | Step::Worker { .. } | Step::Gone => {
                 return;
             }
         };
-        let Some(task) = self.tasks.get(run) else { return };
+        let Some(task) = self.shard.tasks.get(run) else { return };
         let (workflow, attempt) = (task.spec.workflow.clone(), attempt.unwrap_or(task.attempt));
         let what = Changed::Run { run: *run, workflow, status, attempt, reason };
-        out.push(Effect::Changed(Box::new(Change { tenant: task.tenant, at: cx.now, what })));
+        self.out.push(Effect::Changed(Box::new(Change { tenant: task.tenant, at: self.now, what })));
     }
+}
 
+impl Shard {
     /// The tenant, if this socket is the session's own and the session holds the attempt: only then its word counts.
     pub fn holder(&self, session: SessionId, transport: Transport, attempt: Attempt) -> Option<TenantId> {
         let s = self.sessions.get(&session).filter(|s| s.transport == Some(transport))?;

@@ -6,44 +6,39 @@ use helve_domain::retry::OnExhausted;
 use helve_domain::run::{Priority, RunError};
 use helve_domain::status::RunStatus;
 
-use super::flight::{Note, Placed, Step};
+use super::flight::{Ending, Note, Placed, Step};
 use super::state::{Shard, refuse};
 use super::task::Phase;
-use super::types::{Context, Effect, FinishRow, Mark, MoveRow, Placement, Ticket};
+use super::turn::Turn;
+use super::types::{FinishRow, Mark, MoveRow, Placement, Ticket};
 
-impl Shard {
+impl Turn<'_> {
     /// An attempt failed and there will be no other: the run has failed, or a person is to decide.
-    pub(super) fn give_up(
-        &mut self,
-        run: RunId,
-        error: RunError,
-        reason: Option<&'static str>,
-        note: Note,
-        cx: Context,
-        out: &mut Vec<Effect>,
-    ) {
-        let Some(task) = self.tasks.get(&run) else { return };
+    pub(super) fn give_up(&mut self, run: RunId, error: RunError, reason: Option<&'static str>, note: Note) {
+        let Some(task) = self.shard.tasks.get(&run) else { return };
         let retries = task.retries;
         match task.spec.retry.after_last(&error) {
-            OnExhausted::Fail => self.end(run, RunStatus::Failed, None, Some(error), reason, note, cx, out),
-            OnExhausted::Park => self.place(run, Placed::Parked { retries }, Some(error), "parked", note, cx, out),
+            OnExhausted::Fail => {
+                self.end(run, Ending::without_result(RunStatus::Failed, error, reason), note);
+            }
+            OnExhausted::Park => self.place(run, Placed::Parked { retries }, Some(error), "parked", note),
         }
     }
 
     /// Someone sends a parked run to its queue again, with nothing spent. It waits for its turn like a new run: a
     /// thousand that are unparked at once do not push aside what waits already.
-    pub(super) fn unpark(&mut self, run: RunId, tenant: TenantId, ticket: Ticket, cx: Context, out: &mut Vec<Effect>) {
-        let Some(task) = self.tasks.get_mut(&run).filter(|t| t.tenant == tenant) else {
-            return refuse(Some(ticket), Error::not_found("run", run), out);
+    pub(super) fn unpark(&mut self, run: RunId, tenant: TenantId, ticket: Ticket) {
+        let Some(task) = self.shard.tasks.get_mut(&run).filter(|t| t.tenant == tenant) else {
+            return refuse(Some(ticket), Error::not_found("run", run), self.out);
         };
         if task.phase != Phase::Parked {
             let state = task.guard().state;
-            return refuse(Some(ticket), Self::not_parked(run, state), out);
+            return refuse(Some(ticket), Shard::not_parked(run, state), self.out);
         }
         // If the write fails, memory forgets the run, and with it this rank.
-        let rank = Priority::new(task.priority.into()).unwrap_or(Priority::DEFAULT).rank(cx.now);
+        let rank = Priority::new(task.priority.into()).unwrap_or(Priority::DEFAULT).rank(self.now);
         task.rank = rank;
-        let expires = task.spec.schedule_timeout.map(|d| cx.now.plus(d));
+        let expires = task.spec.schedule_timeout.map(|d| self.now.plus(d));
         let row = MoveRow {
             run,
             tenant,
@@ -62,16 +57,18 @@ impl Shard {
             want_body: false,
             reason: Some("unparked"),
         };
-        let key = self.pauses.queue_of(task.tenant, &task.spec);
-        if let Some(queue) = self.queues.get_mut(&key) {
+        let key = self.shard.pauses.queue_of(task.tenant, &task.spec);
+        if let Some(queue) = self.shard.queues.get_mut(&key) {
             queue.uncommitted.insert((rank, run));
         }
         let note = Note { holder: None, ticket: Some((tenant, ticket)) };
         let place = Placed::Queued { expires, retries: 0 };
         let step = Step::Place { run, place, note: note.clone(), reason: Some("unparked"), code: None };
-        self.ride(tenant, (FinishRow::Move(Box::new(row)), step), &note, cx, out);
+        self.ride(tenant, (FinishRow::Move(Box::new(row)), step), &note);
     }
+}
 
+impl Shard {
     /// A conflict answer for an unpark of what is not parked.
     pub(super) fn not_parked(run: RunId, state: RunStatus) -> Error {
         Error::Conflict {

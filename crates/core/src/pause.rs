@@ -13,66 +13,52 @@ use super::flight::{Assigned, Placed, Start, Step};
 use super::queues::Entry;
 use super::session::Session;
 use super::state::{Shard, refuse};
-use super::types::{Answer, Context, Effect, Flight, PauseChange, PauseOrder, PauseRow, QueueKey, Rows, Ticket};
+use super::turn::Turn;
+use super::types::{Answer, Effect, Flight, PauseChange, PauseOrder, PauseRow, QueueKey, Rows, Ticket};
 
-impl Shard {
+impl Turn<'_> {
     /// Somebody pauses or resumes.
-    pub(super) fn pause(&mut self, order: PauseOrder, ticket: Ticket, cx: Context, out: &mut Vec<Effect>) {
+    pub(super) fn pause(&mut self, order: PauseOrder, ticket: Ticket) {
         let PauseOrder { tenant, target, change } = order;
-        let before = self.pauses.get(tenant, &target).map(|p| Pause::clone(p));
+        let before = self.shard.pauses.get(tenant, &target).map(|p| Pause::clone(p));
         if let Target::Worker(worker) = &target
-            && self.session_of(tenant, *worker).is_none()
+            && self.shard.session_of(tenant, *worker).is_none()
         {
-            return refuse(Some(ticket), Error::not_found("worker", worker), out);
+            return refuse(Some(ticket), Error::not_found("worker", worker), self.out);
         }
         let after = match (change, &before) {
             (PauseChange::Pause(pause), Some(before)) if before.resumed.is_none() => {
                 Some(Pause { since: before.since, ..pause })
             }
-            (PauseChange::Pause(_), None) if !self.pauses.has_room(tenant) => {
-                return refuse(Some(ticket), too_many(), out);
+            (PauseChange::Pause(_), None) if !self.shard.pauses.has_room(tenant) => {
+                return refuse(Some(ticket), too_many(), self.out);
             }
             (PauseChange::Pause(pause), _) => Some(pause),
             // Nothing to resume; that is no error, since a pause may have ended by itself a moment ago.
-            (PauseChange::Resume { .. }, None) => return out.push(Effect::Answer(ticket, Answer::Resumed(None))),
+            (PauseChange::Resume { .. }, None) => return self.out.push(Effect::Answer(ticket, Answer::Resumed(None))),
             (PauseChange::Resume { rate: None, .. }, Some(_)) => None,
             (PauseChange::Resume { rate: Some(rate), actions }, Some(before)) => {
-                let resumed = Resumed { rate, at: cx.now, actions };
+                let resumed = Resumed { rate, at: self.now, actions };
                 Some(Pause { expires_at: None, resumed: Some(resumed), ..before.clone() })
             }
         };
-        self.change_pause(tenant, target, after, Some(ticket), cx, out);
+        self.change_pause(tenant, target, after, Some(ticket));
     }
 
     /// Changes memory and asks for the row.
-    fn change_pause(
-        &mut self,
-        tenant: TenantId,
-        target: Target,
-        after: Option<Pause>,
-        ticket: Option<Ticket>,
-        cx: Context,
-        out: &mut Vec<Effect>,
-    ) {
-        self.apply_pause(tenant, &target, after.clone(), cx, out);
+    fn change_pause(&mut self, tenant: TenantId, target: Target, after: Option<Pause>, ticket: Option<Ticket>) {
+        self.apply_pause(tenant, &target, after.clone());
         let row = PauseRow { tenant, target: target.clone(), pause: after.clone() };
         let step = Step::Pause { tenant, target, after, ticket };
-        self.write(tenant, Rows::Pause(Box::new(row)), vec![step], out);
+        self.write(tenant, Rows::Pause(Box::new(row)), vec![step]);
     }
 
     /// From here on decisions respect it.
-    fn apply_pause(
-        &mut self,
-        tenant: TenantId,
-        target: &Target,
-        after: Option<Pause>,
-        cx: Context,
-        out: &mut Vec<Effect>,
-    ) {
-        self.pauses.set(tenant, target, after, cx.now);
+    fn apply_pause(&mut self, tenant: TenantId, target: &Target, after: Option<Pause>) {
+        self.shard.pauses.set(tenant, target, after, self.now);
         match target {
-            Target::Workflow(_) => self.reopen_queues(tenant, out),
-            Target::Action(_) | Target::Worker(_) => self.serve(tenant, target, cx, out),
+            Target::Workflow(_) => self.reopen_queues(tenant),
+            Target::Action(_) | Target::Worker(_) => self.serve(tenant, target),
         }
     }
 
@@ -84,116 +70,180 @@ impl Shard {
         target: Target,
         after: Option<Pause>,
         ticket: Option<Ticket>,
-        out: &mut Vec<Effect>,
     ) {
-        self.pauses.note_written(tenant, &target, after.clone());
+        self.shard.pauses.note_written(tenant, &target, after.clone());
         let paused = after.map(|pause| Box::new(Paused { tenant, target, pause }));
         match (ticket, paused) {
             (None, _) => {}
             (Some(ticket), Some(paused)) if paused.pause.resumed.is_none() => {
-                let waits = self.assigning();
+                let waits = self.shard.assigning();
                 #[cfg(test)]
-                let waits = if self.hasty { BTreeSet::new() } else { waits };
-                self.pauses.unanswered.push((ticket, paused, waits));
-                self.answer_pauses(out);
+                let waits = if self.shard.hasty { BTreeSet::new() } else { waits };
+                self.shard.pauses.unanswered.push((ticket, paused, waits));
+                self.answer_pauses();
             }
-            (Some(ticket), paused) => out.push(Effect::Answer(ticket, Answer::Resumed(paused))),
+            (Some(ticket), paused) => self.out.push(Effect::Answer(ticket, Answer::Resumed(paused))),
         }
-    }
-
-    /// Transitions on their way that give a run to a worker.
-    fn assigning(&self) -> BTreeSet<Flight> {
-        let assigns =
-            |step: &Step| matches!(step, Step::Assign { .. } | Step::Create { start: Start::Assigned(_), .. });
-        self.flights.iter().filter(|f| f.1.steps.iter().any(assigns)).map(|f| *f.0).collect()
     }
 
     /// A transition has landed: whoever waited for it may be answered.
-    pub(super) fn pauses_landed(&mut self, flight: Flight, out: &mut Vec<Effect>) {
-        for (_, _, waits) in &mut self.pauses.unanswered {
+    pub(super) fn pauses_landed(&mut self, flight: Flight) {
+        for (_, _, waits) in &mut self.shard.pauses.unanswered {
             waits.remove(&flight);
         }
-        self.answer_pauses(out);
+        self.answer_pauses();
     }
 
-    fn answer_pauses(&mut self, out: &mut Vec<Effect>) {
-        for (ticket, paused, _) in self.pauses.unanswered.extract_if(.., |u| u.2.is_empty()) {
-            out.push(Effect::Answer(ticket, Answer::Paused(paused)));
+    fn answer_pauses(&mut self) {
+        for (ticket, paused, _) in self.shard.pauses.unanswered.extract_if(.., |u| u.2.is_empty()) {
+            self.out.push(Effect::Answer(ticket, Answer::Paused(paused)));
         }
     }
 
     /// A change that somebody asked for could not be written: memory goes back to what stands in the rows, unless
     /// another change of it is on its way. One that came by itself stays: its row is looked at again after a takeover.
-    pub(super) fn pause_refused(
-        &mut self,
-        tenant: TenantId,
-        target: &Target,
-        asked: bool,
-        cx: Context,
-        out: &mut Vec<Effect>,
-    ) {
+    pub(super) fn pause_refused(&mut self, tenant: TenantId, target: &Target, asked: bool) {
         let same =
             |step: &Step| matches!(step, Step::Pause { tenant: t, target: o, .. } if *t == tenant && o == target);
-        if asked && !self.flights.values().any(|f| f.steps.iter().any(same)) {
-            let written = self.pauses.written(tenant, target);
-            self.apply_pause(tenant, target, written, cx, out);
+        if asked && !self.shard.flights.values().any(|f| f.steps.iter().any(same)) {
+            let written = self.shard.pauses.written(tenant, target);
+            self.apply_pause(tenant, target, written);
         }
     }
 
     /// What a former owner left paused. Comes before everything else that it left.
-    pub(super) fn pauses_found(&mut self, found: Vec<Paused>, cx: Context) {
+    pub(super) fn pauses_found(&mut self, found: Vec<Paused>) {
         for Paused { tenant, target, pause } in found {
-            self.pauses.note_written(tenant, &target, Some(pause.clone()));
-            self.pauses.set(tenant, &target, Some(pause), cx.now);
+            self.shard.pauses.note_written(tenant, &target, Some(pause.clone()));
+            self.shard.pauses.set(tenant, &target, Some(pause), self.now);
         }
     }
 
     /// After a takeover: paused workers take nothing, and a pause whose worker is gone is over.
-    pub(super) fn pauses_recovered(&mut self, cx: Context, out: &mut Vec<Effect>) {
-        for (tenant, worker) in self.pauses.of_workers() {
-            match self.session_of(tenant, worker) {
-                Some(session) => self.shut_session(session),
-                None => self.change_pause(tenant, Target::Worker(worker), None, None, cx, out),
+    pub(super) fn pauses_recovered(&mut self) {
+        for (tenant, worker) in self.shard.pauses.of_workers() {
+            match self.shard.session_of(tenant, worker) {
+                Some(session) => self.shard.shut_session(session),
+                None => self.change_pause(tenant, Target::Worker(worker), None, None),
             }
         }
     }
 
     /// A worker has left for good, and its pause with it.
-    pub(super) fn pause_left(&mut self, tenant: TenantId, worker: WorkerId, cx: Context, out: &mut Vec<Effect>) {
+    pub(super) fn pause_left(&mut self, tenant: TenantId, worker: WorkerId) {
         let target = Target::Worker(worker);
-        if self.pauses.get(tenant, &target).is_some() {
-            self.change_pause(tenant, target, None, None, cx, out);
+        if self.shard.pauses.get(tenant, &target).is_some() {
+            self.change_pause(tenant, target, None, None);
         }
     }
 
     /// Pauses that end by themselves, and gentle starts that may go on.
-    pub(super) fn pauses_due(&mut self, cx: Context, out: &mut Vec<Effect>) {
-        while let Some((tenant, target)) = self.pauses.due(cx.now) {
-            let gentle = self.pauses.refill(tenant, &target, cx.now);
+    pub(super) fn pauses_due(&mut self) {
+        while let Some((tenant, target)) = self.shard.pauses.due(self.now) {
+            let gentle = self.shard.pauses.refill(tenant, &target, self.now);
             if gentle {
-                self.serve(tenant, &target, cx, out);
+                self.serve(tenant, &target);
             }
-            if !gentle || (self.pauses.is_full(tenant, &target) && self.is_drained(tenant, &target)) {
-                self.change_pause(tenant, target, None, None, cx, out);
+            if !gentle || (self.shard.pauses.is_full(tenant, &target) && self.shard.is_drained(tenant, &target)) {
+                self.change_pause(tenant, target, None, None);
             }
         }
     }
 
     /// Gives out what a target lets go now.
-    fn serve(&mut self, tenant: TenantId, target: &Target, cx: Context, out: &mut Vec<Effect>) {
+    fn serve(&mut self, tenant: TenantId, target: &Target) {
         match target {
             Target::Worker(worker) => {
-                let Some(session) = self.session_of(tenant, *worker) else { return };
-                self.shut_session(session);
-                self.offers_refresh(session);
-                self.offer_room(session, cx, out);
+                let Some(session) = self.shard.session_of(tenant, *worker) else { return };
+                self.shard.shut_session(session);
+                self.shard.offers_refresh(session);
+                self.offer_room(session);
             }
             Target::Workflow(_) | Target::Action(_) => {
-                for key in self.queues_of(tenant, target) {
-                    self.fill_queue(&key, cx, out);
+                for key in self.shard.queues_of(tenant, target) {
+                    self.fill_queue(&key);
                 }
             }
         }
+    }
+
+    /// Which runs stand apart has changed: every window of the tenant is read anew. Rare, and the one way in which
+    /// a backlog that memory does not hold comes back or goes.
+    fn reopen_queues(&mut self, tenant: TenantId) {
+        let mut keys: Vec<QueueKey> = self.shard.queues.keys().filter(|k| k.tenant == tenant).cloned().collect();
+        keys.sort_unstable();
+        for key in &keys {
+            let late = self.shard.queues.get_mut(key).map(|queue| {
+                queue.uncommitted.clear();
+                std::mem::take(&mut queue.late)
+            });
+            self.close_queue(key);
+            for entry in late.into_iter().flatten() {
+                self.drop_entry(key, entry);
+            }
+        }
+        let mut actions: Vec<Arc<str>> =
+            self.shard.offers.keys().filter(|k| k.tenant == tenant).map(|k| Arc::clone(&k.action)).collect();
+        actions.sort_unstable();
+        let mut open = Vec::new();
+        for action in actions {
+            open.extend(self.shard.pauses.parts(tenant, &action));
+            open.push(QueueKey { tenant, action, part: None });
+        }
+        for key in &open {
+            self.shard.queues.entry(key.clone()).or_default();
+        }
+        for (key, entry) in self.shard.entering(tenant) {
+            if let Some(queue) = self.shard.queues.get_mut(&key) {
+                queue.uncommitted.insert(entry);
+            }
+        }
+        for key in &open {
+            self.refill(key);
+        }
+    }
+
+    /// A run starts: gentle starts give a token for it.
+    pub(super) fn spend(&mut self, tenant: TenantId, spec: &Spec, to: Assigned) {
+        if !self.shard.pauses.is_empty() {
+            self.shard.pauses.spend(tenant, spec, to.worker, self.now);
+            self.shard.shut_session(to.session);
+        }
+    }
+
+    /// As [`Shard::refill`], for everything that waits for an action.
+    pub(super) fn refill_action(&mut self, tenant: TenantId, action: Arc<str>) {
+        let key = QueueKey::of(tenant, action);
+        self.refill(&key);
+        if !self.shard.pauses.is_empty() {
+            for part in self.shard.pauses.parts(tenant, &key.action) {
+                self.refill(&part);
+            }
+        }
+    }
+
+    /// Opens the windows beside those of an action that a worker now offers.
+    pub(super) fn open_parts(&mut self, key: &QueueKey) {
+        for part in self.shard.pauses.parts(key.tenant, &key.action) {
+            self.shard.queues.entry(part.clone()).or_default().offers_changed();
+            self.refill(&part);
+        }
+    }
+
+    /// Closes the windows beside that of an action which nobody offers any more.
+    pub(super) fn close_parts(&mut self, key: &QueueKey) {
+        for part in self.shard.pauses.parts(key.tenant, &key.action) {
+            self.close_queue(&part);
+        }
+    }
+}
+
+impl Shard {
+    /// Transitions on their way that give a run to a worker.
+    fn assigning(&self) -> BTreeSet<Flight> {
+        let assigns =
+            |step: &Step| matches!(step, Step::Assign { .. } | Step::Create { start: Start::Assigned(_), .. });
+        self.flights.iter().filter(|f| f.1.steps.iter().any(assigns)).map(|f| *f.0).collect()
     }
 
     /// Sets whether a session takes work as far as pauses say.
@@ -232,42 +282,6 @@ impl Shard {
         found.map(|(id, _)| *id)
     }
 
-    /// Which runs stand apart has changed: every window of the tenant is read anew. Rare, and the one way in which
-    /// a backlog that memory does not hold comes back or goes.
-    fn reopen_queues(&mut self, tenant: TenantId, out: &mut Vec<Effect>) {
-        let mut keys: Vec<QueueKey> = self.queues.keys().filter(|k| k.tenant == tenant).cloned().collect();
-        keys.sort_unstable();
-        for key in &keys {
-            let late = self.queues.get_mut(key).map(|queue| {
-                queue.uncommitted.clear();
-                std::mem::take(&mut queue.late)
-            });
-            self.close_queue(key, out);
-            for entry in late.into_iter().flatten() {
-                self.drop_entry(key, entry, out);
-            }
-        }
-        let mut actions: Vec<Arc<str>> =
-            self.offers.keys().filter(|k| k.tenant == tenant).map(|k| Arc::clone(&k.action)).collect();
-        actions.sort_unstable();
-        let mut open = Vec::new();
-        for action in actions {
-            open.extend(self.pauses.parts(tenant, &action));
-            open.push(QueueKey { tenant, action, part: None });
-        }
-        for key in &open {
-            self.queues.entry(key.clone()).or_default();
-        }
-        for (key, entry) in self.entering(tenant) {
-            if let Some(queue) = self.queues.get_mut(&key) {
-                queue.uncommitted.insert(entry);
-            }
-        }
-        for key in &open {
-            self.refill(key, out);
-        }
-    }
-
     /// Runs that will be queued when their transition is committed.
     fn entering(&self, tenant: TenantId) -> Vec<(QueueKey, Entry)> {
         let steps = self.flights.values().flat_map(|f| &f.steps);
@@ -299,46 +313,12 @@ impl Shard {
         clear(key) && (self.pauses.is_empty() || (!self.pauses.block(key) && clear(&key.whole())))
     }
 
-    /// A run starts: gentle starts give a token for it.
-    pub(super) fn spend(&mut self, tenant: TenantId, spec: &Spec, to: Assigned, cx: Context) {
-        if !self.pauses.is_empty() {
-            self.pauses.spend(tenant, spec, to.worker, cx.now);
-            self.shut_session(to.session);
-        }
-    }
-
-    /// As [`Shard::refill`], for everything that waits for an action.
-    pub(super) fn refill_action(&mut self, tenant: TenantId, action: Arc<str>, out: &mut Vec<Effect>) {
-        let key = QueueKey::of(tenant, action);
-        self.refill(&key, out);
-        if !self.pauses.is_empty() {
-            for part in self.pauses.parts(tenant, &key.action) {
-                self.refill(&part, out);
-            }
-        }
-    }
-
-    /// Opens the windows beside those of an action that a worker now offers.
-    pub(super) fn open_parts(&mut self, key: &QueueKey, out: &mut Vec<Effect>) {
-        for part in self.pauses.parts(key.tenant, &key.action) {
-            self.queues.entry(part.clone()).or_default().offers_changed();
-            self.refill(&part, out);
-        }
-    }
-
     /// A worker of the action went or changed.
     pub(super) fn parts_changed(&mut self, key: &QueueKey) {
         for part in self.pauses.parts(key.tenant, &key.action) {
             if let Some(queue) = self.queues.get_mut(&part) {
                 queue.offers_changed();
             }
-        }
-    }
-
-    /// Closes the windows beside that of an action which nobody offers any more.
-    pub(super) fn close_parts(&mut self, key: &QueueKey, out: &mut Vec<Effect>) {
-        for part in self.pauses.parts(key.tenant, &key.action) {
-            self.close_queue(&part, out);
         }
     }
 }

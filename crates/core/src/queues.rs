@@ -21,7 +21,8 @@ use super::placement::{Needs, offer_of};
 use super::session::Session;
 use super::state::Shard;
 use super::task::Phase;
-use super::types::{Context, Effect, FinishRow, Mark, MoveRow, Placement, QueueKey};
+use super::turn::Turn;
+use super::types::{Effect, FinishRow, Mark, MoveRow, Placement, QueueKey};
 
 /// Runs in memory of one queue, in windows, when nobody could take most of them.
 const PASSED_WINDOWS: usize = 4;
@@ -176,18 +177,13 @@ impl Queue {
     }
 }
 
-impl Shard {
-    /// A session with room for a run of `spec`, in turn.
-    pub(super) fn pick(&mut self, key: &QueueKey, spec: &Spec) -> Option<SessionId> {
-        offer_of(&mut self.offers, key)?.pick(&self.sessions, &Needs::of(spec))
-    }
-
+impl Turn<'_> {
     /// A committed queued run enters its queue, if memory is to hold it.
-    pub(super) fn enqueue(&mut self, run: RunId, out: &mut Vec<Effect>) {
-        let Some(task) = self.tasks.get(&run) else { return };
-        let (key, entry) = (self.pauses.queue_of(task.tenant, &task.spec), (task.rank, run));
+    pub(super) fn enqueue(&mut self, run: RunId) {
+        let Some(task) = self.shard.tasks.get(&run) else { return };
+        let (key, entry) = (self.shard.pauses.queue_of(task.tenant, &task.spec), (task.rank, run));
         let spec = Arc::clone(&task.spec);
-        let Some(queue) = self.queues.get_mut(&key) else { return };
+        let Some(queue) = self.shard.queues.get_mut(&key) else { return };
         queue.uncommitted.remove(&entry);
         if !queue.loaded || queue.horizon.is_some_and(|h| entry >= h) {
             if queue.loading {
@@ -197,26 +193,133 @@ impl Shard {
         }
         queue.insert(&spec, entry);
         // A bounded window: the last one goes back to being only in the database.
-        if queue.len() > self.settings.window * 2
-            && (queue.len() > self.settings.window * PASSED_WINDOWS || self.served(&key) > self.settings.window * 2)
-            && let Some(queue) = self.queues.get_mut(&key)
+        if queue.len() > self.shard.settings.window * 2
+            && (queue.len() > self.shard.settings.window * PASSED_WINDOWS
+                || self.shard.served(&key) > self.shard.settings.window * 2)
+            && let Some(queue) = self.shard.queues.get_mut(&key)
             && let Some(last) = queue.last()
         {
             queue.horizon = Some(last);
-            self.drop_entry(&key, last, out);
+            self.drop_entry(&key, last);
         }
     }
 
     /// Takes one run out of a window and out of memory.
-    pub(super) fn drop_entry(&mut self, key: &QueueKey, entry: Entry, out: &mut Vec<Effect>) {
-        let Some(task) = self.tasks.get(&entry.1) else { return };
+    pub(super) fn drop_entry(&mut self, key: &QueueKey, entry: Entry) {
+        let Some(task) = self.shard.tasks.get(&entry.1) else { return };
         let spec = Arc::clone(&task.spec);
-        if let Some(queue) = self.queues.get_mut(key) {
+        if let Some(queue) = self.shard.queues.get_mut(key) {
             queue.remove(&spec, entry);
         }
-        if self.tasks.get(&entry.1).is_some_and(|t| t.flight.is_none() && t.timer.is_none()) {
-            self.forget(entry.1, out);
+        if self.shard.tasks.get(&entry.1).is_some_and(|t| t.flight.is_none() && t.timer.is_none()) {
+            self.forget(entry.1);
         }
+    }
+
+    /// Gives out what waits for one action while sessions have room, each claim a transition of its own.
+    pub(super) fn fill_queue(&mut self, key: &QueueKey) {
+        while let Some((entry, session)) = self.shard.next_claim(key) {
+            let claim = self.claim(entry.1, session);
+            self.write_changes(key.tenant, claim.into());
+        }
+        self.refill(key);
+    }
+
+    /// Claims for a session what waits longest for any of its actions, if it has room.
+    pub(super) fn claim_for(&mut self, session: SessionId) -> Option<Change> {
+        let s = self.shard.sessions.get(&session).filter(|s| s.takes_work())?;
+        let (_, run) = s.info.actions.iter().filter_map(|action| self.shard.first_for(s, action)).min()?;
+        Some(self.claim(run, session))
+    }
+
+    /// Reserves a slot for a queued run and says what to write.
+    pub(super) fn claim(&mut self, run: RunId, session: SessionId) -> Change {
+        self.shard.dequeue(run);
+        self.note_start(run);
+        let (Some(task), Some(s)) = (self.shard.tasks.get_mut(&run), self.shard.sessions.get_mut(&session)) else {
+            unreachable!("a window holds only runs in memory, and only a session of the shard claims");
+        };
+        let to = Assigned { session, worker: s.worker, at: self.now };
+        let attempt = Attempt { run, number: task.attempt + 1 };
+        s.hold(attempt, &task.spec);
+        let (tenant, spec) = (task.tenant, Arc::clone(&task.spec));
+        let row = MoveRow {
+            run,
+            tenant: task.tenant,
+            guard: task.guard(),
+            place: Placement {
+                state: RunStatus::Running,
+                attempt: attempt.number,
+                retries: task.retries,
+                due: None,
+                worker: Some((to.worker, session)),
+                started_at: Some(to.at),
+                error: None,
+            },
+            mark: Mark::None,
+            worker: None,
+            want_body: task.body.is_none(),
+            reason: None,
+        };
+        self.spend(tenant, &spec, to);
+        (FinishRow::Move(Box::new(row)), Step::Assign { run, to })
+    }
+
+    /// Puts back a run whose claim was not written.
+    pub(super) fn unclaim(&mut self, run: RunId, session: SessionId) {
+        let Some(task) = self.shard.tasks.get_mut(&run) else { return };
+        task.flight = None;
+        let attempt = Attempt { run, number: task.attempt + 1 };
+        self.shard.release(session, attempt);
+        if self.shard.tasks.get(&run).is_some_and(|t| matches!(t.phase, Phase::Queued { .. })) {
+            self.enqueue(run);
+        }
+    }
+
+    /// Asks for more of a queue when its window runs low.
+    pub(super) fn refill(&mut self, key: &QueueKey) {
+        let window = self.shard.settings.window;
+        let wanted =
+            self.shard.offers.get(&key.whole()).is_some_and(|o| !o.sessions.is_empty()) && self.shard.pauses.opens(key);
+        let Some(queue) = self.shard.queues.get(key) else { return };
+        let low = match (queue.loaded, queue.horizon) {
+            (false, _) => true,
+            (true, None) => false,
+            (true, Some(_)) if queue.count < window / 2 => true,
+            // What nobody could take must not hide what lies behind it.
+            (true, Some(_)) => queue.count < window * PASSED_WINDOWS && self.shard.served(key) < window / 2,
+        };
+        let Some(queue) = self.shard.queues.get_mut(key) else { return };
+        if wanted && low && !queue.loading {
+            queue.loading = true;
+            self.shard.loading_queues += 1;
+            let apart = match &key.part {
+                None if !self.shard.pauses.is_empty() => self.shard.pauses.apart(key.tenant, &key.action),
+                None | Some(_) => Vec::new(),
+            };
+            self.out.push(Effect::LoadQueue(key.clone(), queue.horizon, window, apart));
+        }
+    }
+
+    /// A queue that nobody can serve any more, or that is empty and was never read, leaves memory.
+    pub(super) fn close_queue(&mut self, key: &QueueKey) {
+        let Some(queue) = self.shard.queues.get_mut(key) else { return };
+        queue.loaded = false;
+        queue.horizon = None;
+        queue.stale = queue.loading;
+        let entries = queue.all();
+        queue.late.clear();
+        for entry in entries {
+            self.drop_entry(key, entry);
+        }
+        self.shard.queues.retain(|k, q| k != key || q.loading || !q.uncommitted.is_empty());
+    }
+}
+
+impl Shard {
+    /// A session with room for a run of `spec`, in turn.
+    pub(super) fn pick(&mut self, key: &QueueKey, spec: &Spec) -> Option<SessionId> {
+        offer_of(&mut self.offers, key)?.pick(&self.sessions, &Needs::of(spec))
     }
 
     /// A run has ended: a window that is being read must not bring it back. It could take the slot once more that a
@@ -244,15 +347,6 @@ impl Shard {
         }
     }
 
-    /// Gives out what waits for one action while sessions have room, each claim a transition of its own.
-    pub(super) fn fill_queue(&mut self, key: &QueueKey, cx: Context, out: &mut Vec<Effect>) {
-        while let Some((entry, session)) = self.next_claim(key) {
-            let claim = self.claim(entry.1, session, cx);
-            self.write_changes(key.tenant, claim.into(), out);
-        }
-        self.refill(key, out);
-    }
-
     fn next_claim(&mut self, key: &QueueKey) -> Option<(Entry, SessionId)> {
         let queue = self.queues.get(key).filter(|q| q.loaded && q.count > 0)?;
         if self.pauses.block(key) {
@@ -268,57 +362,6 @@ impl Shard {
             }
         }
         None
-    }
-
-    /// Claims for a session what waits longest for any of its actions, if it has room.
-    pub(super) fn claim_for(&mut self, session: SessionId, cx: Context) -> Option<Change> {
-        let s = self.sessions.get(&session).filter(|s| s.takes_work())?;
-        let (_, run) = s.info.actions.iter().filter_map(|action| self.first_for(s, action)).min()?;
-        Some(self.claim(run, session, cx))
-    }
-
-    /// Reserves a slot for a queued run and says what to write.
-    pub(super) fn claim(&mut self, run: RunId, session: SessionId, cx: Context) -> Change {
-        self.dequeue(run);
-        self.note_start(run, cx);
-        let (Some(task), Some(s)) = (self.tasks.get_mut(&run), self.sessions.get_mut(&session)) else {
-            unreachable!("a window holds only runs in memory, and only a session of the shard claims");
-        };
-        let to = Assigned { session, worker: s.worker, at: cx.now };
-        let attempt = Attempt { run, number: task.attempt + 1 };
-        s.hold(attempt, &task.spec);
-        let (tenant, spec) = (task.tenant, Arc::clone(&task.spec));
-        let row = MoveRow {
-            run,
-            tenant: task.tenant,
-            guard: task.guard(),
-            place: Placement {
-                state: RunStatus::Running,
-                attempt: attempt.number,
-                retries: task.retries,
-                due: None,
-                worker: Some((to.worker, session)),
-                started_at: Some(to.at),
-                error: None,
-            },
-            mark: Mark::None,
-            worker: None,
-            want_body: task.body.is_none(),
-            reason: None,
-        };
-        self.spend(tenant, &spec, to, cx);
-        (FinishRow::Move(Box::new(row)), Step::Assign { run, to })
-    }
-
-    /// Puts back a run whose claim was not written.
-    pub(super) fn unclaim(&mut self, run: RunId, session: SessionId, out: &mut Vec<Effect>) {
-        let Some(task) = self.tasks.get_mut(&run) else { return };
-        task.flight = None;
-        let attempt = Attempt { run, number: task.attempt + 1 };
-        self.release(session, attempt);
-        if self.tasks.get(&run).is_some_and(|t| matches!(t.phase, Phase::Queued { .. })) {
-            self.enqueue(run, out);
-        }
     }
 
     /// Frees the slots of an attempt, and lets its session be found again.
@@ -338,44 +381,6 @@ impl Shard {
     fn served(&mut self, key: &QueueKey) -> usize {
         let (Some(queue), Some(offer)) = (self.queues.get_mut(key), self.offers.get(&key.whole())) else { return 0 };
         queue.served(|needs| offer.could_take(&self.sessions, needs))
-    }
-
-    /// Asks for more of a queue when its window runs low.
-    pub(super) fn refill(&mut self, key: &QueueKey, out: &mut Vec<Effect>) {
-        let window = self.settings.window;
-        let wanted = self.offers.get(&key.whole()).is_some_and(|o| !o.sessions.is_empty()) && self.pauses.opens(key);
-        let Some(queue) = self.queues.get(key) else { return };
-        let low = match (queue.loaded, queue.horizon) {
-            (false, _) => true,
-            (true, None) => false,
-            (true, Some(_)) if queue.count < window / 2 => true,
-            // What nobody could take must not hide what lies behind it.
-            (true, Some(_)) => queue.count < window * PASSED_WINDOWS && self.served(key) < window / 2,
-        };
-        let Some(queue) = self.queues.get_mut(key) else { return };
-        if wanted && low && !queue.loading {
-            queue.loading = true;
-            self.loading_queues += 1;
-            let apart = match &key.part {
-                None if !self.pauses.is_empty() => self.pauses.apart(key.tenant, &key.action),
-                None | Some(_) => Vec::new(),
-            };
-            out.push(Effect::LoadQueue(key.clone(), queue.horizon, window, apart));
-        }
-    }
-
-    /// A queue that nobody can serve any more, or that is empty and was never read, leaves memory.
-    pub(super) fn close_queue(&mut self, key: &QueueKey, out: &mut Vec<Effect>) {
-        let Some(queue) = self.queues.get_mut(key) else { return };
-        queue.loaded = false;
-        queue.horizon = None;
-        queue.stale = queue.loading;
-        let entries = queue.all();
-        queue.late.clear();
-        for entry in entries {
-            self.drop_entry(key, entry, out);
-        }
-        self.queues.retain(|k, q| k != key || q.loading || !q.uncommitted.is_empty());
     }
 }
 

@@ -6,20 +6,14 @@ use helve_domain::delivery::Attempt;
 use helve_domain::status::RunStatus;
 
 use super::session::{Budget, Session};
-use super::state::Shard;
 use super::task::{Deferred, Delivery, Held, Phase, TakeBack, Task};
-use super::types::{Context, Effect, OpenRow, WorkerRow};
+use super::turn::Turn;
+use super::types::{OpenRow, WorkerRow};
 
-impl Shard {
+impl Turn<'_> {
     /// Workers get a fresh grace to come back; attempts wait for them. An attempt of a session that is
     /// not there any more goes to others at once.
-    pub(super) fn recovered(
-        &mut self,
-        workers: Vec<WorkerRow>,
-        held: Vec<OpenRow>,
-        cx: Context,
-        out: &mut Vec<Effect>,
-    ) {
+    pub(super) fn recovered(&mut self, workers: Vec<WorkerRow>, held: Vec<OpenRow>) {
         for row in workers {
             let session = Session {
                 worker: row.worker,
@@ -29,58 +23,58 @@ impl Shard {
                 info: row.info,
                 used: BTreeMap::new(),
                 transport: None,
-                lost_at: Some(cx.now),
+                lost_at: Some(self.now),
                 ready: true,
                 draining: false,
                 congested: false,
                 paused: false,
                 holds: HashMap::new(),
                 timer: None,
-                lookups: Budget::full(cx.now),
+                lookups: Budget::full(self.now),
             };
-            self.sessions.insert(row.session, session);
-            self.reset_session_timer(row.session);
+            self.shard.sessions.insert(row.session, session);
+            self.shard.reset_session_timer(row.session);
         }
         for row in held {
-            self.adopt(&row, cx, out);
+            self.adopt(&row);
         }
-        if !self.pauses.is_empty() {
-            self.pauses_recovered(cx, out);
+        if !self.shard.pauses.is_empty() {
+            self.pauses_recovered();
         }
     }
 
     /// Takes a run that a worker holds into memory: it waits for its worker, or goes to others at once.
-    pub(super) fn adopt(&mut self, row: &OpenRow, cx: Context, out: &mut Vec<Effect>) {
+    pub(super) fn adopt(&mut self, row: &OpenRow) {
         let Some(phase) = running_phase(row) else { return };
         let attempt = Attempt { run: row.run, number: row.attempt };
-        self.tasks.insert(row.run, Task::from_row(row, phase));
+        self.shard.tasks.insert(row.run, Task::from_row(row, phase));
         let Some((_, session)) = row.holder else { return };
-        match self.sessions.get_mut(&session) {
+        match self.shard.sessions.get_mut(&session) {
             Some(s) => {
                 s.hold(attempt, &row.spec);
                 if row.freed {
                     s.free_early(attempt);
                 }
-                self.deadline_of(row, cx);
+                self.deadline_of(row);
             }
-            None => self.on_run(row.run, Deferred::TakeBack { session, reason: TakeBack::Lost }, cx, out),
+            None => self.on_run(row.run, Deferred::TakeBack { session, reason: TakeBack::Lost }),
         }
     }
 
     /// When the attempt was confirmed is not written: its time counts from the assignment, unless the
     /// worker extended it, and at least the grace is left to come back. A former owner whose clock was ahead
     /// may have started it in our future: that gives it no more time than it has.
-    fn deadline_of(&mut self, row: &OpenRow, cx: Context) {
-        let from_start = row.started_at.unwrap_or(cx.now).min(cx.now).plus(row.spec.execution_timeout);
-        let least = cx.now.plus(self.settings.grace);
+    fn deadline_of(&mut self, row: &OpenRow) {
+        let from_start = row.started_at.unwrap_or(self.now).min(self.now).plus(row.spec.execution_timeout);
+        let least = self.now.plus(self.shard.settings.grace);
         let deadline = row.due.unwrap_or(from_start).max(least);
-        if let Some(task) = self.tasks.get_mut(&row.run)
+        if let Some(task) = self.shard.tasks.get_mut(&row.run)
             && let Phase::Running(held) = &mut task.phase
         {
             held.deadline = Some(deadline);
             held.delivery = Delivery::Received;
         }
-        self.set_timer(row.run, Some(deadline));
+        self.shard.set_timer(row.run, Some(deadline));
     }
 }
 

@@ -6,95 +6,96 @@ use helve_domain::id::RunId;
 use helve_domain::run::RunError;
 
 use super::flight::{Farewell, InFlight, Note, Start, Step};
-use super::state::{Shard, engine_error, refuse};
+use super::state::{engine_error, refuse};
 use super::task::{Deferred, Phase, TakeBack};
-use super::types::{Context, Effect, EndRow, Flight};
+use super::turn::Turn;
+use super::types::{EndRow, Flight};
 
 /// How long after a refusal by the database something is tried again.
 const RETRY_REFUSED: std::time::Duration = std::time::Duration::from_secs(5);
 
-impl Shard {
+impl Turn<'_> {
     /// The database refuses a transition for what it contains: undo it, and let nothing hang.
-    pub(super) fn rejected(&mut self, flight: Flight, why: &str, cx: Context, out: &mut Vec<Effect>) {
-        let Some(InFlight { steps }) = self.flights.remove(&flight) else { return };
+    pub(super) fn rejected(&mut self, flight: Flight, why: &str) {
+        let Some(InFlight { steps }) = self.shard.flights.remove(&flight) else { return };
         let mut touched = Vec::new();
         // Backwards: the claims that used a freed slot before the change that freed it.
         for step in steps.into_iter().rev() {
             if let Some(run) = step.run() {
                 touched.push(run);
-                if let Some(task) = self.tasks.get_mut(&run) {
+                if let Some(task) = self.shard.tasks.get_mut(&run) {
                     task.flight = None;
                 }
             }
-            self.reject_step(step, why, cx, out);
+            self.reject_step(step, why);
         }
         for run in touched {
-            self.settle(run, cx, out);
+            self.settle(run);
         }
-        if !self.pauses.unanswered.is_empty() {
-            self.pauses_landed(flight, out);
+        if !self.shard.pauses.unanswered.is_empty() {
+            self.pauses_landed(flight);
         }
     }
 
-    fn reject_step(&mut self, step: Step, why: &str, cx: Context, out: &mut Vec<Effect>) {
+    fn reject_step(&mut self, step: Step, why: &str) {
         let internal = || Error::Internal(format!("the database refused the write: {why}"));
         match step {
             Step::Create { run, ticket, start, key } => {
-                self.end_create(run);
+                self.shard.end_create(run);
                 if let Start::Assigned(_) = start {
-                    self.optimistic -= 1;
+                    self.shard.optimistic -= 1;
                 }
-                self.uncreate(run, start);
-                refuse(ticket, internal(), out);
-                self.unlock_key(key.as_ref(), cx, out);
+                self.shard.uncreate(run, start);
+                refuse(ticket, internal(), self.out);
+                self.unlock_key(key.as_ref());
             }
             Step::Event { ticket, key, .. } => {
-                refuse(Some(ticket), internal(), out);
-                self.unlock_key(key.as_ref(), cx, out);
+                refuse(Some(ticket), internal(), self.out);
+                self.unlock_key(key.as_ref());
             }
             Step::Assign { run, to } => {
-                self.unclaim(run, to.session, out);
-                self.set_timer(run, Some(cx.now.plus(RETRY_REFUSED)));
+                self.unclaim(run, to.session);
+                self.shard.set_timer(run, Some(self.now.plus(RETRY_REFUSED)));
             }
-            Step::Place { run, note, .. } => self.unplace(run, &note, cx, out),
-            Step::End { run, row, note } => self.unend(run, &row, &note, cx, out),
+            Step::Place { run, note, .. } => self.unplace(run, &note),
+            Step::End { run, row, note } => self.unend(run, &row, &note),
             Step::Extend { attempt, .. } => {
-                if let Some(session) = self.tasks.get(&attempt.run).and_then(|t| t.held()).map(|h| h.session) {
-                    self.push(session, Outgoing::Error(Code::Internal, "the extension was not stored".into()), out);
+                if let Some(session) = self.shard.tasks.get(&attempt.run).and_then(|t| t.held()).map(|h| h.session) {
+                    self.push(session, Outgoing::Error(Code::Internal, "the extension was not stored".into()));
                 }
             }
             Step::FreeSlot { run, session, attempt } => {
-                self.restore_hold(run, session, attempt);
-                self.push(session, Outgoing::Error(Code::Internal, "the slot was not given back".into()), out);
+                self.shard.restore_hold(run, session, attempt);
+                self.push(session, Outgoing::Error(Code::Internal, "the slot was not given back".into()));
             }
             Step::Worker { session, ticket, .. } => {
-                refuse(ticket, internal(), out);
-                self.unwritten(session, cx, out);
+                refuse(ticket, internal(), self.out);
+                self.unwritten(session);
             }
             Step::Gone => {}
             Step::Pause { tenant, target, ticket, .. } => {
-                refuse(ticket, internal(), out);
-                self.pause_refused(tenant, &target, ticket.is_some(), cx, out);
+                refuse(ticket, internal(), self.out);
+                self.pause_refused(tenant, &target, ticket.is_some());
             }
         }
     }
 
-    fn unplace(&mut self, run: RunId, note: &Note, cx: Context, out: &mut Vec<Effect>) {
-        self.dequeue(run);
-        self.reopen(run, note, cx, out);
+    fn unplace(&mut self, run: RunId, note: &Note) {
+        self.shard.dequeue(run);
+        self.reopen(run, note);
         if let Some((_, ticket)) = note.ticket {
-            refuse(Some(ticket), Error::Internal("the database refused to unpark the run".into()), out);
+            refuse(Some(ticket), Error::Internal("the database refused to unpark the run".into()), self.out);
         }
         if let Some((session, _, _)) = note.holder {
-            self.push(session, Outgoing::Error(Code::Internal, "a result was not stored".into()), out);
+            self.push(session, Outgoing::Error(Code::Internal, "a result was not stored".into()));
         }
     }
 
     /// A result that cannot be stored must not leave its run hanging: it fails without the payload.
-    fn unend(&mut self, run: RunId, row: &EndRow, note: &Note, cx: Context, out: &mut Vec<Effect>) {
-        self.reopen(run, note, cx, out);
+    fn unend(&mut self, run: RunId, row: &EndRow, note: &Note) {
+        self.reopen(run, note);
         if let Some((_, ticket)) = note.ticket {
-            refuse(Some(ticket), Error::Internal("the database refused the cancel".into()), out);
+            refuse(Some(ticket), Error::Internal("the database refused the cancel".into()), self.out);
         }
         if let Some((session, attempt, Farewell::Stored)) = note.holder
             && (row.output.is_some()
@@ -104,31 +105,31 @@ impl Shard {
                 retryable: Some(false),
                 ..engine_error("result_rejected", "the database refused to store the result")
             };
-            self.on_run(run, Deferred::Result { session, attempt, outcome: Outcome::Failed(error) }, cx, out);
+            self.on_run(run, Deferred::Result { session, attempt, outcome: Outcome::Failed(error) });
         }
     }
 
     /// Memory is as before the refused change; a timer tries again what nobody else will.
-    fn reopen(&mut self, run: RunId, note: &Note, cx: Context, out: &mut Vec<Effect>) {
+    fn reopen(&mut self, run: RunId, note: &Note) {
         if let Some((session, attempt, farewell)) = note.holder
             && farewell != Farewell::Silent
         {
-            self.restore_hold(run, session, attempt);
+            self.shard.restore_hold(run, session, attempt);
         }
-        let again = cx.now.plus(RETRY_REFUSED);
-        if let Some(task) = self.tasks.get_mut(&run)
+        let again = self.now.plus(RETRY_REFUSED);
+        if let Some(task) = self.shard.tasks.get_mut(&run)
             && let Phase::Running(held) = &mut task.phase
         {
             held.deadline = Some(again);
             held.delivery = super::task::Delivery::Received;
-            if !self.sessions.contains_key(&held.session) {
+            if !self.shard.sessions.contains_key(&held.session) {
                 let session = held.session;
                 task.deferred.push_back(Deferred::TakeBack { session, reason: TakeBack::Lost });
             }
         }
-        self.set_timer(run, Some(again));
-        if self.tasks.get(&run).is_some_and(|t| matches!(t.phase, Phase::Queued { .. })) {
-            self.enqueue(run, out);
+        self.shard.set_timer(run, Some(again));
+        if self.shard.tasks.get(&run).is_some_and(|t| matches!(t.phase, Phase::Queued { .. })) {
+            self.enqueue(run);
         }
     }
 }

@@ -8,111 +8,98 @@ use helve_domain::id::{RunId, SessionId};
 use helve_domain::status::RunStatus;
 
 use super::flight::{Farewell, Note, Placed, Step};
-use super::state::{Shard, engine_error};
+use super::state::engine_error;
 use super::task::{Deferred, Delivery, Phase, TakeBack};
-use super::types::{Context, Effect, FinishRow, Mark, MoveRow, Placement};
+use super::turn::Turn;
+use super::types::{FinishRow, Mark, MoveRow, Placement};
 
 /// The longest wait before a run that is given back again and again is queued anew.
 const MAX_RELEASE_WAIT: Duration = Duration::from_secs(5);
 
-impl Shard {
+impl Turn<'_> {
     /// Back into the queue without spending a retry. A run that comes back again and again waits longer
     /// each time, so that one worker that refuses it does not spin.
-    pub(super) fn give_back(
-        &mut self,
-        run: RunId,
-        reason: &'static str,
-        note: Note,
-        cx: Context,
-        out: &mut Vec<Effect>,
-    ) {
-        let Some(task) = self.tasks.get(&run) else { return };
+    pub(super) fn give_back(&mut self, run: RunId, reason: &'static str, note: Note) {
+        let Some(task) = self.shard.tasks.get(&run) else { return };
         let retries = task.retries;
         let again = u32::try_from(task.redeliveries()).unwrap_or(0);
         let place = if again == 0 {
-            Placed::Queued { expires: task.spec.schedule_timeout.map(|d| cx.now.plus(d)), retries }
+            Placed::Queued { expires: task.spec.schedule_timeout.map(|d| self.now.plus(d)), retries }
         } else {
             let wait = Duration::from_millis(10) * 2_u32.saturating_pow(again.min(16));
-            Placed::Scheduled { due: cx.now.plus(wait.min(MAX_RELEASE_WAIT)), retries }
+            Placed::Scheduled { due: self.now.plus(wait.min(MAX_RELEASE_WAIT)), retries }
         };
-        self.place(run, place, None, reason, note, cx, out);
+        self.place(run, place, None, reason, note);
     }
 
     /// The attempt of a session that is over, or that never got it, goes to another.
-    pub(super) fn take_back(
-        &mut self,
-        run: RunId,
-        session: SessionId,
-        why: TakeBack,
-        cx: Context,
-        out: &mut Vec<Effect>,
-    ) {
-        let Some(task) = self.tasks.get(&run) else { return };
+    pub(super) fn take_back(&mut self, run: RunId, session: SessionId, why: TakeBack) {
+        let Some(task) = self.shard.tasks.get(&run) else { return };
         let Some(held) = task.held().filter(|h| h.session == session) else { return };
         if why == TakeBack::Undelivered && held.delivery == Delivery::Received {
             return;
         }
         let attempt = Attempt { run, number: task.attempt };
-        let (retries, lost) = (task.retries, task.redeliveries() >= self.settings.redeliveries);
-        let expires = task.spec.schedule_timeout.map(|d| cx.now.plus(d));
-        self.counters.taken_back += 1;
+        let (retries, lost) = (task.retries, task.redeliveries() >= self.shard.settings.redeliveries);
+        let expires = task.spec.schedule_timeout.map(|d| self.now.plus(d));
+        self.shard.counters.taken_back += 1;
         let note = |farewell| Note { holder: Some((session, attempt, farewell)), ticket: None };
         match why {
-            TakeBack::Released => self.give_back(run, "released", note(Farewell::Silent), cx, out),
+            TakeBack::Released => self.give_back(run, "released", note(Farewell::Silent)),
             TakeBack::Lost if lost => {
-                let message = format!("its worker was lost {} times", self.settings.redeliveries + 1);
+                let message = format!("its worker was lost {} times", self.shard.settings.redeliveries + 1);
                 let error = engine_error("worker_lost", message);
-                self.give_up(run, error, Some("worker_lost"), note(Farewell::Silent), cx, out);
+                self.give_up(run, error, Some("worker_lost"), note(Farewell::Silent));
             }
             TakeBack::Lost | TakeBack::Undelivered => {
                 let reason = if why == TakeBack::Lost { "worker_lost" } else { "reassigned" };
                 let note = note(Farewell::Superseded(Reason::Reassigned));
-                self.place(run, Placed::Queued { expires, retries }, None, reason, note, cx, out);
+                self.place(run, Placed::Queued { expires, retries }, None, reason, note);
             }
         }
     }
 
     /// The timer of a run has fired.
-    pub(super) fn fire(&mut self, run: RunId, cx: Context, out: &mut Vec<Effect>) {
-        let Some(task) = self.tasks.get(&run) else { return };
+    pub(super) fn fire(&mut self, run: RunId) {
+        let Some(task) = self.shard.tasks.get(&run) else { return };
         match &task.phase {
             Phase::New => {}
-            Phase::Scheduled { due } if *due <= cx.now => self.due(run, cx, out),
-            Phase::Queued { expires: Some(at) } if *at <= cx.now => self.expired(run, cx, out),
+            Phase::Scheduled { due } if *due <= self.now => self.due(run),
+            Phase::Queued { expires: Some(at) } if *at <= self.now => self.expired(run),
             Phase::Running(held) => match held.delivery {
-                Delivery::Sent { .. } => self.unconfirmed(run, cx, out),
-                Delivery::Received if held.deadline.is_some_and(|at| at <= cx.now) => self.timed_out(run, cx, out),
+                Delivery::Sent { .. } => self.unconfirmed(run),
+                Delivery::Received if held.deadline.is_some_and(|at| at <= self.now) => self.timed_out(run),
                 Delivery::Received => {}
             },
             Phase::Queued { .. } => {
-                let key = self.pauses.queue_of(task.tenant, &task.spec);
-                self.fill_queue(&key, cx, out);
+                let key = self.shard.pauses.queue_of(task.tenant, &task.spec);
+                self.fill_queue(&key);
             }
             Phase::Scheduled { .. } | Phase::Parked => {}
         }
     }
 
     /// A scheduled run's time has come: straight to a free slot if nothing is ahead, else into the queue.
-    fn due(&mut self, run: RunId, cx: Context, out: &mut Vec<Effect>) {
-        let Some(task) = self.tasks.get(&run) else { return };
-        let (key, spec) = (self.pauses.queue_of(task.tenant, &task.spec), task.spec.clone());
+    fn due(&mut self, run: RunId) {
+        let Some(task) = self.shard.tasks.get(&run) else { return };
+        let (key, spec) = (self.shard.pauses.queue_of(task.tenant, &task.spec), task.spec.clone());
         let (entry, tenant, retries) = ((task.rank, run), task.tenant, task.retries);
-        if self.is_clear(&key, &spec)
-            && let Some(session) = self.pick(&key, &spec)
+        if self.shard.is_clear(&key, &spec)
+            && let Some(session) = self.shard.pick(&key, &spec)
         {
-            let claim = self.claim(run, session, cx);
-            self.set_timer(run, None);
-            return self.write_changes(tenant, claim.into(), out);
+            let claim = self.claim(run, session);
+            self.shard.set_timer(run, None);
+            return self.write_changes(tenant, claim.into());
         }
-        if let Some(queue) = self.queues.get_mut(&key) {
+        if let Some(queue) = self.shard.queues.get_mut(&key) {
             queue.uncommitted.insert(entry);
         }
-        let expires = spec.schedule_timeout.map(|d| cx.now.plus(d));
-        self.place_due(run, expires, retries, cx, out);
+        let expires = spec.schedule_timeout.map(|d| self.now.plus(d));
+        self.place_due(run, expires, retries);
     }
 
-    fn place_due(&mut self, run: RunId, expires: Option<Timestamp>, retries: i32, cx: Context, out: &mut Vec<Effect>) {
-        let Some(task) = self.tasks.get(&run) else { return };
+    fn place_due(&mut self, run: RunId, expires: Option<Timestamp>, retries: i32) {
+        let Some(task) = self.shard.tasks.get(&run) else { return };
         let place = Placement {
             state: RunStatus::Queued,
             attempt: task.attempt,
@@ -124,20 +111,20 @@ impl Shard {
         };
         let (tenant, guard) = (task.tenant, task.guard());
         let row = MoveRow { run, tenant, guard, place, mark: Mark::None, worker: None, want_body: false, reason: None };
-        self.set_timer(run, None);
+        self.shard.set_timer(run, None);
         let place = Placed::Queued { expires, retries };
         let step = Step::Place { run, place, note: Note::default(), reason: None, code: None };
-        self.ride(tenant, (FinishRow::Move(Box::new(row)), step), &Note::default(), cx, out);
+        self.ride(tenant, (FinishRow::Move(Box::new(row)), step), &Note::default());
     }
 
     /// Everything that a session holds is taken back.
-    pub(super) fn take_all_back(&mut self, session: SessionId, why: TakeBack, cx: Context, out: &mut Vec<Effect>) {
-        let Some(s) = self.sessions.get(&session) else { return };
+    pub(super) fn take_all_back(&mut self, session: SessionId, why: TakeBack) {
+        let Some(s) = self.shard.sessions.get(&session) else { return };
         let mut held: Vec<RunId> = s.holds.keys().map(|a| a.run).collect();
         held.sort_unstable();
         for run in held {
-            if self.tasks.contains_key(&run) {
-                self.on_run(run, Deferred::TakeBack { session, reason: why }, cx, out);
+            if self.shard.tasks.contains_key(&run) {
+                self.on_run(run, Deferred::TakeBack { session, reason: why });
             }
         }
     }

@@ -11,9 +11,9 @@ use helve_domain::status::RunStatus;
 use helve_domain::trace::{Part, RunTrace, span_of};
 
 use super::flight::Step;
-use super::state::Shard;
 use super::task::Task;
-use super::types::{Body, Context, Effect};
+use super::turn::Turn;
+use super::types::{Body, Effect};
 
 /// An id says to the millisecond when it was made.
 const RESOLUTION: Duration = Duration::from_millis(1);
@@ -28,10 +28,10 @@ impl Task {
     }
 
     /// The first assignment is pushed.
-    pub(super) fn wait_over(&self, run: RunId, optimistic: bool, cx: Context, out: &mut Vec<Effect>) {
-        let Some(trace) = self.trace else { return };
+    pub(super) fn wait_over(&self, run: RunId, optimistic: bool, now: Timestamp) -> Option<Effect> {
+        let trace = self.trace?;
         let of = SpanOf::Wait { run: self.span_run(run), optimistic };
-        out.push(child(trace, run, Part::Wait, (self.ready_at(), cx.now), of));
+        Some(child(trace, run, Part::Wait, (self.ready_at(), now), of))
     }
 
     /// The code of an error, for the span of the attempt that it ends.
@@ -51,12 +51,11 @@ impl Task {
         (run, trace): (RunId, RunTrace),
         (outcome, failed, code): (&'static str, bool, Option<Box<str>>),
         end: Timestamp,
-        out: &mut Vec<Effect>,
-    ) {
-        let Some(held) = self.held() else { return };
+    ) -> Option<Effect> {
+        let held = self.held()?;
         let (number, worker, times) = (self.attempt, held.worker, (held.pushed_at, end));
         let of = SpanOf::Attempt { run: self.span_run(run), number, worker, outcome, code, failed };
-        out.push(child(trace, run, Part::Attempt(number), times, of));
+        Some(child(trace, run, Part::Attempt(number), times, of))
     }
 
     /// When it was created. Its place in the queue knows that better than its id, unless it was delayed.
@@ -66,12 +65,12 @@ impl Task {
     }
 }
 
-impl Shard {
+impl Turn<'_> {
     /// A step is committed and not yet applied: what it ends is told.
-    pub(super) fn spans_over(&self, step: &Step, cx: Context, out: &mut Vec<Effect>) {
+    pub(super) fn spans_over(&mut self, step: &Step) {
         let (Step::Place { run, .. } | Step::End { run, .. }) = step else { return };
         let run = *run;
-        let Some((task, trace)) = self.tasks.get(&run).and_then(|task| Some((task, task.trace?))) else { return };
+        let Some((task, trace)) = self.shard.tasks.get(&run).and_then(|task| Some((task, task.trace?))) else { return };
         match step {
             Step::Place { reason: Some(reason), code, .. } => {
                 let how = match *reason {
@@ -80,17 +79,17 @@ impl Shard {
                     "released" => ("released", false, None),
                     other => (other, true, code.clone().or_else(|| Some(Box::from(other)))),
                 };
-                task.attempt_over((run, trace), how, cx.now, out);
+                self.out.extend(task.attempt_over((run, trace), how, self.now));
             }
             Step::End { row, .. } => {
                 let code: Option<Box<str>> = row.error.as_ref().and_then(|e| e.code.as_deref()).map(Box::from);
                 let how = (row.reason.unwrap_or(row.state.as_str()), row.state == RunStatus::Failed, code.clone());
-                task.attempt_over((run, trace), how, row.finished_at, out);
+                self.out.extend(task.attempt_over((run, trace), how, row.finished_at));
                 let (status, attempts, retries) = (row.state, task.attempt, task.retries);
                 let of = SpanOf::Run { run: task.span_run(run), status, attempts, retries, code };
                 let context = trace.context(run, Part::Whole);
                 let (parent, start, end) = (trace.parent, task.created_at(run), row.finished_at);
-                out.push(Effect::Span(Box::new(Span { context, parent, start, end, of })));
+                self.out.push(Effect::Span(Box::new(Span { context, parent, start, end, of })));
             }
             _ => {}
         }

@@ -16,6 +16,7 @@ use super::placement::Offer;
 use super::queues::Queue;
 use super::session::Session;
 use super::task::{Deferred, Phase, Task};
+use super::turn::Turn;
 use super::types::{
     Answer, Command, Context, CreateRow, Effect, FinishRow, Flight, OpenRow, QueueKey, Rows, Ticket, Write,
 };
@@ -114,6 +115,110 @@ impl Counters {
     }
 }
 
+impl Turn<'_> {
+    /// Sends new runs and events to the create lane, as one transition.
+    pub(super) fn write_creates(&mut self, tenant: TenantId, draft: Draft<CreateRow>) {
+        self.write(tenant, Rows::Create(draft.rows), draft.steps);
+    }
+
+    /// Sends changes of open runs to the finish lane, as one transition.
+    pub(super) fn write_changes(&mut self, tenant: TenantId, draft: Draft<FinishRow>) {
+        self.write(tenant, Rows::Finish(draft.rows), draft.steps);
+    }
+
+    /// Sends one transition to its lane, and remembers what its rows mean.
+    pub(super) fn write(&mut self, tenant: TenantId, rows: Rows, steps: Vec<Step>) {
+        debug_assert_eq!(rows.len(), steps.len());
+        let flight = self.shard.next_flight;
+        self.shard.next_flight += 1;
+        for run in steps.iter().filter_map(Step::run) {
+            if let Some(task) = self.shard.tasks.get_mut(&run) {
+                helve_domain::invariant!(task.flight.is_none(), "I7 two transitions of {run} at once");
+                task.flight = Some(flight);
+            }
+        }
+        self.shard.flights.insert(flight, InFlight { steps });
+        self.out.push(Effect::Write(Write { flight, tenant, rows }));
+    }
+
+    /// Forgets a run; whoever waits behind it is answered from its row.
+    pub(super) fn forget(&mut self, run: RunId) {
+        self.shard.set_timer(run, None);
+        if let Some(task) = self.shard.tasks.remove(&run)
+            && !task.deferred.is_empty()
+        {
+            self.load_run(run, task.deferred);
+        }
+    }
+
+    /// Runs a command on a run: now, after its transition, or when its row is read.
+    pub(super) fn on_run(&mut self, run: RunId, command: Deferred) {
+        match self.shard.tasks.get_mut(&run) {
+            Some(task) if task.flight.is_some() => {
+                if let Some(session) = command.of_worker()
+                    && task.deferred.len() >= MAX_DEFERRED
+                {
+                    let message = "too many results or extensions of one attempt at once";
+                    let refused = Outgoing::Error(Code::TooManyRequests, message.into());
+                    return self.push(session, refused);
+                }
+                task.deferred.push_back(command);
+            }
+            Some(_) => self.apply(run, command),
+            None => self.load_run(run, VecDeque::from([command])),
+        }
+    }
+
+    fn load_run(&mut self, run: RunId, commands: VecDeque<Deferred>) {
+        match self.shard.loading.get_mut(&run) {
+            Some(waiting) => waiting.extend(commands),
+            None => {
+                self.shard.loading.insert(run, commands);
+                self.out.push(Effect::LoadRun(run));
+            }
+        }
+    }
+
+    /// Runs a command on a run that is in memory and does not fly.
+    pub(super) fn apply(&mut self, run: RunId, command: Deferred) {
+        match command {
+            Deferred::Cancel { tenant, ticket } => self.cancel(run, tenant, ticket),
+            Deferred::Unpark { tenant, ticket } => self.unpark(run, tenant, ticket),
+            Deferred::Result { session, attempt, outcome } => self.result(session, attempt, outcome),
+            Deferred::Extend { session, attempt, by } => self.extend(session, attempt, by),
+            Deferred::FreeSlot { session, attempt } => self.free_slot(session, attempt),
+            Deferred::TakeBack { session, reason } => self.take_back(run, session, reason),
+            Deferred::Timer => self.fire(run),
+        }
+    }
+
+    /// After a flight or a load: what waited, as far as it goes now; then whether memory keeps the run.
+    pub(super) fn settle(&mut self, run: RunId) {
+        while let Some(task) = self.shard.tasks.get_mut(&run) {
+            if task.flight.is_some() {
+                return;
+            }
+            let Some(next) = task.deferred.pop_front() else { break };
+            self.apply(run, next);
+        }
+        let Some(task) = self.shard.tasks.get(&run) else { return };
+        let keep = match &task.phase {
+            Phase::New | Phase::Running(_) => true,
+            Phase::Parked => false,
+            // Without a timer it waits in the database.
+            Phase::Scheduled { .. } => task.timer.is_some(),
+            Phase::Queued { .. } => {
+                let key = self.shard.pauses.queue_of(task.tenant, &task.spec);
+                let entry = (task.rank, run);
+                self.shard.queues.get(&key).is_some_and(|q| q.holds(&task.spec, entry)) || task.timer.is_some()
+            }
+        };
+        if !keep {
+            self.forget(run);
+        }
+    }
+}
+
 impl Shard {
     /// An empty shard.
     pub fn new(settings: Settings) -> Self {
@@ -148,34 +253,8 @@ impl Shard {
 
     /// Decides on one command. Effects are appended in the order in which they must happen.
     pub fn step(&mut self, command: Command, cx: Context, out: &mut Vec<Effect>) {
-        match command {
-            Command::Create(run, ticket) => self.create(*run, ticket, cx, out),
-            Command::CreateEvent(event, ticket) => self.create_event(*event, ticket, cx, out),
-            Command::Cancel { tenant, run, ticket } => {
-                self.on_run(run, Deferred::Cancel { tenant, ticket }, cx, out);
-            }
-            Command::Unpark { tenant, run, ticket } => {
-                self.on_run(run, Deferred::Unpark { tenant, ticket }, cx, out);
-            }
-            Command::Connect(hello, ticket) => self.connect(*hello, ticket, cx, out),
-            Command::Worker { session, transport, message } => self.worker(session, transport, message, cx, out),
-            Command::Congested(session) => {
-                if let Some(s) = self.sessions.get_mut(&session) {
-                    s.congested = true;
-                }
-            }
-            Command::Committed(flight, outcomes) => self.committed(flight, outcomes, cx, out),
-            Command::Rejected(flight, why) => self.rejected(flight, &why, cx, out),
-            Command::QueueLoaded(key, rows, all) => self.queue_loaded(&key, rows, all, cx, out),
-            Command::RunsLoaded(found) => self.runs_loaded(found, cx, out),
-            Command::TimersAsked(until) => self.timer_asked = until,
-            Command::TimersLoaded(rows, until, all) => self.timers_loaded(rows, until, all, cx, out),
-            Command::Recovered(workers, held) => self.recovered(workers, held, cx, out),
-            Command::PausesFound(found) => self.pauses_found(found, cx),
-            Command::Pause(order, ticket) => self.pause(*order, ticket, cx, out),
-            Command::Tick => self.tick(cx, out),
-            Command::Drain(grace) => self.drain(grace, out),
-        }
+        let Context { now, optimistic_room, creating, watched } = cx;
+        Turn { shard: self, now, optimistic_room, creating, watched, out }.run(command);
     }
 
     /// When [`Command::Tick`] is next needed.
@@ -221,31 +300,6 @@ impl Shard {
         !self.loading.is_empty() || !self.welcomes.is_empty()
     }
 
-    /// Sends new runs and events to the create lane, as one transition.
-    pub(super) fn write_creates(&mut self, tenant: TenantId, draft: Draft<CreateRow>, out: &mut Vec<Effect>) {
-        self.write(tenant, Rows::Create(draft.rows), draft.steps, out);
-    }
-
-    /// Sends changes of open runs to the finish lane, as one transition.
-    pub(super) fn write_changes(&mut self, tenant: TenantId, draft: Draft<FinishRow>, out: &mut Vec<Effect>) {
-        self.write(tenant, Rows::Finish(draft.rows), draft.steps, out);
-    }
-
-    /// Sends one transition to its lane, and remembers what its rows mean.
-    pub(super) fn write(&mut self, tenant: TenantId, rows: Rows, steps: Vec<Step>, out: &mut Vec<Effect>) {
-        debug_assert_eq!(rows.len(), steps.len());
-        let flight = self.next_flight;
-        self.next_flight += 1;
-        for run in steps.iter().filter_map(Step::run) {
-            if let Some(task) = self.tasks.get_mut(&run) {
-                helve_domain::invariant!(task.flight.is_none(), "I7 two transitions of {run} at once");
-                task.flight = Some(flight);
-            }
-        }
-        self.flights.insert(flight, InFlight { steps });
-        out.push(Effect::Write(Write { flight, tenant, rows }));
-    }
-
     /// Sets, moves or clears the one timer of a run.
     pub(super) fn set_timer(&mut self, run: RunId, at: Option<Timestamp>) {
         let Some(task) = self.tasks.get_mut(&run) else { return };
@@ -258,83 +312,6 @@ impl Shard {
         task.timer = at;
         if let Some(at) = at {
             self.timers.insert((at, run));
-        }
-    }
-
-    /// Forgets a run; whoever waits behind it is answered from its row.
-    pub(super) fn forget(&mut self, run: RunId, out: &mut Vec<Effect>) {
-        self.set_timer(run, None);
-        if let Some(task) = self.tasks.remove(&run)
-            && !task.deferred.is_empty()
-        {
-            self.load_run(run, task.deferred, out);
-        }
-    }
-
-    /// Runs a command on a run: now, after its transition, or when its row is read.
-    pub(super) fn on_run(&mut self, run: RunId, command: Deferred, cx: Context, out: &mut Vec<Effect>) {
-        match self.tasks.get_mut(&run) {
-            Some(task) if task.flight.is_some() => {
-                if let Some(session) = command.of_worker()
-                    && task.deferred.len() >= MAX_DEFERRED
-                {
-                    let message = "too many results or extensions of one attempt at once";
-                    let refused = Outgoing::Error(Code::TooManyRequests, message.into());
-                    return self.push(session, refused, out);
-                }
-                task.deferred.push_back(command);
-            }
-            Some(_) => self.apply(run, command, cx, out),
-            None => self.load_run(run, VecDeque::from([command]), out),
-        }
-    }
-
-    fn load_run(&mut self, run: RunId, commands: VecDeque<Deferred>, out: &mut Vec<Effect>) {
-        match self.loading.get_mut(&run) {
-            Some(waiting) => waiting.extend(commands),
-            None => {
-                self.loading.insert(run, commands);
-                out.push(Effect::LoadRun(run));
-            }
-        }
-    }
-
-    /// Runs a command on a run that is in memory and does not fly.
-    pub(super) fn apply(&mut self, run: RunId, command: Deferred, cx: Context, out: &mut Vec<Effect>) {
-        match command {
-            Deferred::Cancel { tenant, ticket } => self.cancel(run, tenant, ticket, cx, out),
-            Deferred::Unpark { tenant, ticket } => self.unpark(run, tenant, ticket, cx, out),
-            Deferred::Result { session, attempt, outcome } => self.result(session, attempt, outcome, cx, out),
-            Deferred::Extend { session, attempt, by } => self.extend(session, attempt, by, cx, out),
-            Deferred::FreeSlot { session, attempt } => self.free_slot(session, attempt, cx, out),
-            Deferred::TakeBack { session, reason } => self.take_back(run, session, reason, cx, out),
-            Deferred::Timer => self.fire(run, cx, out),
-        }
-    }
-
-    /// After a flight or a load: what waited, as far as it goes now; then whether memory keeps the run.
-    pub(super) fn settle(&mut self, run: RunId, cx: Context, out: &mut Vec<Effect>) {
-        while let Some(task) = self.tasks.get_mut(&run) {
-            if task.flight.is_some() {
-                return;
-            }
-            let Some(next) = task.deferred.pop_front() else { break };
-            self.apply(run, next, cx, out);
-        }
-        let Some(task) = self.tasks.get(&run) else { return };
-        let keep = match &task.phase {
-            Phase::New | Phase::Running(_) => true,
-            Phase::Parked => false,
-            // Without a timer it waits in the database.
-            Phase::Scheduled { .. } => task.timer.is_some(),
-            Phase::Queued { .. } => {
-                let key = self.pauses.queue_of(task.tenant, &task.spec);
-                let entry = (task.rank, run);
-                self.queues.get(&key).is_some_and(|q| q.holds(&task.spec, entry)) || task.timer.is_some()
-            }
-        };
-        if !keep {
-            self.forget(run, out);
         }
     }
 }

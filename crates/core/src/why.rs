@@ -16,7 +16,8 @@ use super::queues::Queue;
 use super::session::Session;
 use super::state::Shard;
 use super::task::{Delivery, Held, Phase, Task};
-use super::types::{Context, QueueKey};
+use super::turn::Turn;
+use super::types::QueueKey;
 
 /// A run that somebody asks about, as its row has it.
 #[derive(Debug, Clone)]
@@ -33,6 +34,17 @@ pub struct WhyQuery {
     pub due: Option<Timestamp>,
     /// Attempts so far.
     pub attempt: i32,
+}
+
+impl Turn<'_> {
+    /// A queued run starts: the pace of its queue is what an estimate is made of.
+    pub(super) fn note_start(&mut self, run: RunId) {
+        let Some(task) = self.shard.tasks.get(&run) else { return };
+        let key = self.shard.pauses.queue_of(task.tenant, &task.spec);
+        if let Some(queue) = self.shard.queues.get_mut(&key) {
+            queue.drain.note(self.now);
+        }
+    }
 }
 
 impl Shard {
@@ -55,15 +67,6 @@ impl Shard {
             }
             Phase::Running(held) => why(RunStatus::Running, self.why_running(&task.spec, held)),
         })
-    }
-
-    /// A queued run starts: the pace of its queue is what an estimate is made of.
-    pub(super) fn note_start(&mut self, run: RunId, cx: Context) {
-        let Some(task) = self.tasks.get(&run) else { return };
-        let key = self.pauses.queue_of(task.tenant, &task.spec);
-        if let Some(queue) = self.queues.get_mut(&key) {
-            queue.drain.note(cx.now);
-        }
     }
 
     fn why_by_row(&self, asked: &WhyQuery, now: Timestamp) -> Option<Why> {
