@@ -7,15 +7,15 @@ use helve_domain::error::Error;
 use helve_domain::id::RunId;
 use helve_domain::status::RunStatus;
 
-use super::flight::{Farewell, InFlight, Note, Placed, Start, Step};
-use super::state::{Shard, refuse};
-use super::task::{Deferred, Phase};
-use super::turn::Turn;
-use super::types::{Answer, Body, CreateKey, Effect, EndRow, Flight, QueueKey, RowOutcome, Seen, Ticket};
+use crate::state::flight::{Farewell, InFlight, Note, Placed, Start, Step};
+use crate::state::task::{Deferred, Phase};
+use crate::state::{Shard, refuse};
+use crate::turn::Turn;
+use crate::types::{Answer, Body, CreateKey, Effect, EndRow, Flight, QueueKey, RowOutcome, Seen, Ticket};
 
 impl Turn<'_> {
     /// A transition is committed.
-    pub(super) fn committed(&mut self, flight: Flight, outcomes: Vec<RowOutcome>) {
+    pub(crate) fn committed(&mut self, flight: Flight, outcomes: Vec<RowOutcome>) {
         let Some(InFlight { steps }) = self.shard.flights.remove(&flight) else { return };
         helve_domain::invariant!(steps.len() == outcomes.len(), "G3 a transition has an outcome for each of its rows");
         let mut touched = Vec::with_capacity(steps.len());
@@ -89,7 +89,7 @@ impl Turn<'_> {
                 {
                     let session = held.session;
                     held.deadline = Some(deadline);
-                    held.delivery = super::task::Delivery::Received;
+                    held.delivery = crate::state::task::Delivery::Received;
                     self.shard.set_timer(run, Some(deadline));
                     self.push(session, Outgoing::Extended(attempt, by));
                 }
@@ -247,7 +247,7 @@ impl Turn<'_> {
 
 impl Shard {
     /// Forgets a run that was not created, and what was reserved for it.
-    pub(super) fn uncreate(&mut self, run: RunId, start: Start) {
+    pub(crate) fn uncreate(&mut self, run: RunId, start: Start) {
         self.dequeue(run);
         if let Start::Assigned(to) = start {
             self.release(to.session, Attempt { run, number: 1 });

@@ -4,39 +4,40 @@
 //! it needs (a slot, a key, the run itself) and asks for one write. Only the commit of that write tells
 //! anybody: callers, workers, waiting commands.
 
+/// What is decided, a verb a file.
+mod commands {
+    pub mod claim;
+    pub mod connect;
+    pub mod create;
+    pub mod deliver;
+    pub mod end;
+    pub mod free_slot;
+    pub mod load;
+    pub mod pause;
+    pub mod recover;
+    pub mod requeue;
+    pub mod unpark;
+    pub mod worker;
+}
 mod commit;
-mod create;
-mod deliver;
-mod early;
-mod end;
-mod flight;
-mod live;
-mod load;
-mod park;
-mod pause;
-mod pauses;
-mod placement;
-mod queues;
-mod recover;
+/// What is asked, and changes nothing.
+mod queries {
+    pub mod spans;
+    pub mod survey;
+    pub mod watch;
+    pub mod why;
+    pub mod workers;
+}
 mod reject;
-mod requeue;
-mod session;
-mod sessions;
-mod spans;
 mod state;
-mod survey;
-mod task;
-mod timers;
 mod turn;
 mod types;
-mod why;
-mod worker_state;
 
 #[cfg(test)]
 mod tests;
 
+pub use queries::survey::{ActionLoad, Survey, Workers};
+pub use queries::why::WhyQuery;
+pub use queries::workers::WorkerState;
 pub use state::{Counters, Settings, Shard};
-pub use survey::{ActionLoad, Survey, Workers};
 pub use types::*;
-pub use why::WhyQuery;
-pub use worker_state::WorkerState;

@@ -5,18 +5,18 @@ use helve_domain::error::{Code, Error};
 use helve_domain::id::RunId;
 use helve_domain::run::RunError;
 
-use super::flight::{Farewell, InFlight, Note, Start, Step};
-use super::state::{engine_error, refuse};
-use super::task::{Deferred, Phase, TakeBack};
-use super::turn::Turn;
-use super::types::{EndRow, Flight};
+use crate::state::flight::{Farewell, InFlight, Note, Start, Step};
+use crate::state::task::{Deferred, Phase, TakeBack};
+use crate::state::{engine_error, refuse};
+use crate::turn::Turn;
+use crate::types::{EndRow, Flight};
 
 /// How long after a refusal by the database something is tried again.
 const RETRY_REFUSED: std::time::Duration = std::time::Duration::from_secs(5);
 
 impl Turn<'_> {
     /// The database refuses a transition for what it contains: undo it, and let nothing hang.
-    pub(super) fn rejected(&mut self, flight: Flight, why: &str) {
+    pub(crate) fn rejected(&mut self, flight: Flight, why: &str) {
         let Some(InFlight { steps }) = self.shard.flights.remove(&flight) else { return };
         let mut touched = Vec::new();
         // Backwards: the claims that used a freed slot before the change that freed it.
@@ -121,7 +121,7 @@ impl Turn<'_> {
             && let Phase::Running(held) = &mut task.phase
         {
             held.deadline = Some(again);
-            held.delivery = super::task::Delivery::Received;
+            held.delivery = crate::state::task::Delivery::Received;
             if !self.shard.sessions.contains_key(&held.session) {
                 let session = held.session;
                 task.deferred.push_back(Deferred::TakeBack { session, reason: TakeBack::Lost });

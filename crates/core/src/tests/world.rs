@@ -189,7 +189,7 @@ impl World {
         let loading = self.shard.queues.values().filter(|queue| queue.loading).count();
         assert_eq!(loading, self.shard.loading_queues, "every window that is read is counted");
         for s in self.shard.sessions.values() {
-            let held = super::super::queues::used_by_holds(s);
+            let held = crate::state::session::used_by_holds(s);
             let used: BTreeMap<_, _> = s.used.iter().filter(|u| *u.1 > 0).map(|(k, v)| (k.clone(), *v)).collect();
             let held: BTreeMap<_, _> = held.into_iter().filter(|u| u.1 > 0).collect();
             assert_eq!(used, held, "I13 slots in use are what is held");

@@ -15,7 +15,7 @@ use super::pause::{PAUSE, Pausing, RESUME};
 use super::store::Store;
 use super::worker::{In, Worker};
 use super::{Protection, Scope};
-use crate::queues::used_by_holds;
+use crate::state::session::used_by_holds;
 use crate::tests::world;
 use crate::{Answer, Command, Context, Effect, Flight, Lane, QueueKey, RowOutcome, Settings, Shard, Ticket, Write};
 

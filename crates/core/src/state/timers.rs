@@ -6,10 +6,10 @@ use std::time::Duration;
 use helve_domain::clock::Timestamp;
 use helve_domain::status::RunStatus;
 
-use super::state::Shard;
-use super::task::{Deferred, Phase, Task};
-use super::turn::Turn;
-use super::types::OpenRow;
+use crate::state::Shard;
+use crate::state::task::{Deferred, Phase, Task};
+use crate::turn::Turn;
+use crate::types::OpenRow;
 
 /// Timers of runs that one step fires: whoever steps decides when the next piece has its turn.
 const FIRED: usize = 64;
@@ -18,7 +18,7 @@ const MAX_TIMERS: usize = 50_000;
 
 impl Turn<'_> {
     /// Fires what is due, of runs only the first piece.
-    pub(super) fn tick(&mut self) {
+    pub(crate) fn tick(&mut self) {
         for _ in 0..FIRED {
             let Some((at, run)) = self.shard.timers.first().copied().filter(|t| t.0 <= self.now) else { break };
             self.shard.timers.remove(&(at, run));
@@ -41,7 +41,7 @@ impl Turn<'_> {
     }
 
     /// Rows whose timers lie before `until` have been read; if not all of them, the horizon is the last.
-    pub(super) fn timers_loaded(&mut self, rows: Vec<OpenRow>, until: Timestamp, all: bool) {
+    pub(crate) fn timers_loaded(&mut self, rows: Vec<OpenRow>, until: Timestamp, all: bool) {
         let reached = if all { Some(until) } else { rows.last().and_then(|r| r.due) };
         self.shard.timer_horizon = reached.unwrap_or(until);
         for row in rows {
@@ -69,7 +69,7 @@ impl Turn<'_> {
 impl Shard {
     /// Whether a timer at this time belongs in memory. When there are too many, the horizon comes nearer: what lies
     /// beyond it is read again.
-    pub(super) fn keeps_timer(&mut self, at: Timestamp) -> bool {
+    pub(crate) fn keeps_timer(&mut self, at: Timestamp) -> bool {
         if at > self.timer_horizon.max(self.timer_asked) {
             return false;
         }
@@ -84,7 +84,7 @@ impl Shard {
 }
 
 /// The phase of a row that no worker holds.
-pub(super) const fn resting_phase(row: &OpenRow) -> Option<Phase> {
+pub(crate) const fn resting_phase(row: &OpenRow) -> Option<Phase> {
     match row.state {
         RunStatus::Scheduled => match row.due {
             Some(due) => Some(Phase::Scheduled { due }),

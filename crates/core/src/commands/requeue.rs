@@ -7,11 +7,11 @@ use helve_domain::delivery::{Attempt, Reason};
 use helve_domain::id::{RunId, SessionId};
 use helve_domain::status::RunStatus;
 
-use super::flight::{Farewell, Note, Placed, Step};
-use super::state::engine_error;
-use super::task::{Deferred, Delivery, Phase, TakeBack};
-use super::turn::Turn;
-use super::types::{FinishRow, Mark, MoveRow, Placement};
+use crate::state::engine_error;
+use crate::state::flight::{Farewell, Note, Placed, Step};
+use crate::state::task::{Deferred, Delivery, Phase, TakeBack};
+use crate::turn::Turn;
+use crate::types::{FinishRow, Mark, MoveRow, Placement};
 
 /// The longest wait before a run that is given back again and again is queued anew.
 const MAX_RELEASE_WAIT: Duration = Duration::from_secs(5);
@@ -19,7 +19,7 @@ const MAX_RELEASE_WAIT: Duration = Duration::from_secs(5);
 impl Turn<'_> {
     /// Back into the queue without spending a retry. A run that comes back again and again waits longer
     /// each time, so that one worker that refuses it does not spin.
-    pub(super) fn give_back(&mut self, run: RunId, reason: &'static str, note: Note) {
+    pub(crate) fn give_back(&mut self, run: RunId, reason: &'static str, note: Note) {
         let Some(task) = self.shard.tasks.get(&run) else { return };
         let retries = task.retries;
         let again = u32::try_from(task.redeliveries()).unwrap_or(0);
@@ -33,7 +33,7 @@ impl Turn<'_> {
     }
 
     /// The attempt of a session that is over, or that never got it, goes to another.
-    pub(super) fn take_back(&mut self, run: RunId, session: SessionId, why: TakeBack) {
+    pub(crate) fn take_back(&mut self, run: RunId, session: SessionId, why: TakeBack) {
         let Some(task) = self.shard.tasks.get(&run) else { return };
         let Some(held) = task.held().filter(|h| h.session == session) else { return };
         if why == TakeBack::Undelivered && held.delivery == Delivery::Received {
@@ -60,7 +60,7 @@ impl Turn<'_> {
     }
 
     /// The timer of a run has fired.
-    pub(super) fn fire(&mut self, run: RunId) {
+    pub(crate) fn fire(&mut self, run: RunId) {
         let Some(task) = self.shard.tasks.get(&run) else { return };
         match &task.phase {
             Phase::New => {}
@@ -118,7 +118,7 @@ impl Turn<'_> {
     }
 
     /// Everything that a session holds is taken back.
-    pub(super) fn take_all_back(&mut self, session: SessionId, why: TakeBack) {
+    pub(crate) fn take_all_back(&mut self, session: SessionId, why: TakeBack) {
         let Some(s) = self.shard.sessions.get(&session) else { return };
         let mut held: Vec<RunId> = s.holds.keys().map(|a| a.run).collect();
         held.sort_unstable();

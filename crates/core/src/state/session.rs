@@ -9,11 +9,11 @@ use helve_domain::definition::Spec;
 use helve_domain::delivery::{Attempt, Reason, WorkerInfo};
 use helve_domain::id::{SessionId, TenantId, WorkerId};
 
-use super::types::{Transport, WorkerRow};
+use crate::types::{Transport, WorkerRow};
 
 /// A worker's session in memory.
 #[cfg_attr(test, derive(Clone))]
-pub(super) struct Session {
+pub(crate) struct Session {
     pub worker: WorkerId,
     pub tenant: TenantId,
     pub secret: [u8; 32],
@@ -37,7 +37,7 @@ pub(super) struct Session {
 }
 
 #[derive(Debug, Clone)]
-pub(super) struct Hold {
+pub(crate) struct Hold {
     pub cost: u32,
     pub kind: Arc<str>,
     /// Told to stop: the slot is kept until the worker lets go or until this time.
@@ -48,7 +48,7 @@ pub(super) struct Hold {
 
 /// At most 1,000 a second, with as many in store.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Budget {
+pub(crate) struct Budget {
     left: u32,
     since: Timestamp,
 }
@@ -141,4 +141,14 @@ impl Session {
             hold.cost = rest;
         }
     }
+}
+
+/// Slots in use of each session by what it holds; the sum that `used` must equal.
+#[cfg(test)]
+pub(crate) fn used_by_holds(session: &Session) -> BTreeMap<Arc<str>, u32> {
+    let mut used = BTreeMap::new();
+    for hold in session.holds.values() {
+        *used.entry(Arc::clone(&hold.kind)).or_default() += hold.cost;
+    }
+    used
 }

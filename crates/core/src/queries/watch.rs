@@ -5,14 +5,14 @@ use helve_domain::id::{SessionId, TenantId};
 use helve_domain::live::{Change, Changed};
 use helve_domain::status::RunStatus;
 
-use super::flight::{Placed, Start, Step};
-use super::state::Shard;
-use super::turn::Turn;
-use super::types::{Effect, Transport};
+use crate::state::Shard;
+use crate::state::flight::{Placed, Start, Step};
+use crate::turn::Turn;
+use crate::types::{Effect, Transport};
 
 impl Turn<'_> {
     /// A step is committed and not yet applied: those who watch hear of it.
-    pub(super) fn announce(&mut self, step: &Step) {
+    pub(crate) fn announce(&mut self, step: &Step) {
         let (run, status, attempt, reason) = match step {
             Step::Create { run, start, .. } => {
                 let (status, attempt) = match start {

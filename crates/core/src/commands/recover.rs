@@ -5,15 +5,15 @@ use std::collections::{BTreeMap, HashMap};
 use helve_domain::delivery::Attempt;
 use helve_domain::status::RunStatus;
 
-use super::session::{Budget, Session};
-use super::task::{Deferred, Delivery, Held, Phase, TakeBack, Task};
-use super::turn::Turn;
-use super::types::{OpenRow, WorkerRow};
+use crate::state::session::{Budget, Session};
+use crate::state::task::{Deferred, Delivery, Held, Phase, TakeBack, Task};
+use crate::turn::Turn;
+use crate::types::{OpenRow, WorkerRow};
 
 impl Turn<'_> {
     /// Workers get a fresh grace to come back; attempts wait for them. An attempt of a session that is
     /// not there any more goes to others at once.
-    pub(super) fn recovered(&mut self, workers: Vec<WorkerRow>, held: Vec<OpenRow>) {
+    pub(crate) fn recovered(&mut self, workers: Vec<WorkerRow>, held: Vec<OpenRow>) {
         for row in workers {
             let session = Session {
                 worker: row.worker,
@@ -44,7 +44,7 @@ impl Turn<'_> {
     }
 
     /// Takes a run that a worker holds into memory: it waits for its worker, or goes to others at once.
-    pub(super) fn adopt(&mut self, row: &OpenRow) {
+    pub(crate) fn adopt(&mut self, row: &OpenRow) {
         let Some(phase) = running_phase(row) else { return };
         let attempt = Attempt { run: row.run, number: row.attempt };
         self.shard.tasks.insert(row.run, Task::from_row(row, phase));

@@ -7,15 +7,15 @@ use helve_domain::error::Error;
 use helve_domain::id::RunId;
 use helve_domain::status::RunStatus;
 
-use super::state::{Shard, ids, refuse};
-use super::task::{Deferred, Phase, Task};
-use super::timers::resting_phase;
-use super::turn::Turn;
-use super::types::{Answer, Effect, EndedRun, Found, OpenRow, QueueKey};
+use crate::state::task::{Deferred, Phase, Task};
+use crate::state::timers::resting_phase;
+use crate::state::{Shard, ids, refuse};
+use crate::turn::Turn;
+use crate::types::{Answer, Effect, EndedRun, Found, OpenRow, QueueKey};
 
 impl Turn<'_> {
     /// A window of a queue: everything from the head, or from the old horizon, up to the new one.
-    pub(super) fn queue_loaded(&mut self, key: &QueueKey, rows: Vec<OpenRow>, all: bool) {
+    pub(crate) fn queue_loaded(&mut self, key: &QueueKey, rows: Vec<OpenRow>, all: bool) {
         let Some(queue) = self.shard.queues.get_mut(key) else { return };
         self.shard.loading_queues -= usize::from(std::mem::take(&mut queue.loading));
         let gone = std::mem::take(&mut queue.gone);
@@ -62,7 +62,7 @@ impl Turn<'_> {
     }
 
     /// Rows that commands wait for.
-    pub(super) fn runs_loaded(&mut self, found: Vec<(RunId, Found)>) {
+    pub(crate) fn runs_loaded(&mut self, found: Vec<(RunId, Found)>) {
         for (run, found) in found {
             let Some(commands) = self.shard.loading.remove(&run) else { continue };
             match found {

@@ -7,10 +7,10 @@ use helve_domain::clock::Timestamp;
 use helve_domain::id::TenantId;
 use helve_domain::run::Priority;
 
-use super::queues::Queue;
-use super::state::Shard;
-use super::task::Task;
-use super::types::QueueKey;
+use crate::state::Shard;
+use crate::state::queue::Queue;
+use crate::state::task::Task;
+use crate::types::QueueKey;
 
 /// Runs of one class that are looked at for the oldest one. Ageing puts the oldest of each priority near the head.
 const LOOKED_AT: usize = 1_000;
@@ -75,7 +75,7 @@ impl Workers {
 
 impl Task {
     /// From when on the run could have started: where it stands in the queue, without the worth of its priority.
-    pub(super) fn ready_at(&self) -> Timestamp {
+    pub(crate) fn ready_at(&self) -> Timestamp {
         Priority::entered(self.priority, self.rank)
     }
 }

@@ -9,14 +9,14 @@ use helve_domain::id::{RunId, SessionId, TenantId};
 use helve_domain::run::RunError;
 use helve_domain::status::RunStatus;
 
-use super::flight::{Change, Draft, Ending, Farewell, Note, Placed, Step};
-use super::state::{Shard, engine_error, jitter, refuse};
-use super::turn::Turn;
-use super::types::{EndRow, FinishRow, Mark, MoveRow, Placement, Ticket};
+use crate::state::flight::{Change, Draft, Ending, Farewell, Note, Placed, Step};
+use crate::state::{Shard, engine_error, jitter, refuse};
+use crate::turn::Turn;
+use crate::types::{EndRow, FinishRow, Mark, MoveRow, Placement, Ticket};
 
 impl Turn<'_> {
     /// A worker reports how an attempt ended.
-    pub(super) fn result(&mut self, session: SessionId, attempt: Attempt, outcome: Outcome) {
+    pub(crate) fn result(&mut self, session: SessionId, attempt: Attempt, outcome: Outcome) {
         let ours = self.shard.tasks.get(&attempt.run).is_some_and(|t| t.is_held_by(session, attempt.number));
         #[cfg(test)]
         let ours =
@@ -53,14 +53,14 @@ impl Turn<'_> {
     }
 
     /// A slot that was kept for an attempt told to stop is free again.
-    pub(super) fn let_go(&mut self, session: SessionId, attempt: Attempt) {
+    pub(crate) fn let_go(&mut self, session: SessionId, attempt: Attempt) {
         self.shard.release(session, attempt);
         self.shard.reset_session_timer(session);
         self.offer_room(session);
     }
 
     /// A session has room: what waits for it is claimed.
-    pub(super) fn offer_room(&mut self, session: SessionId) {
+    pub(crate) fn offer_room(&mut self, session: SessionId) {
         let Some(s) = self.shard.sessions.get(&session) else { return };
         let (tenant, actions) = (s.tenant, s.info.actions.clone());
         while let Some(claim) = self.claim_for(session) {
@@ -72,7 +72,7 @@ impl Turn<'_> {
     }
 
     /// An attempt failed: again later, or the run is over.
-    pub(super) fn fail(&mut self, attempt: Attempt, error: RunError, reason: &'static str, note: Note) {
+    pub(crate) fn fail(&mut self, attempt: Attempt, error: RunError, reason: &'static str, note: Note) {
         let Some(task) = self.shard.tasks.get(&attempt.run) else { return };
         let spent = u32::try_from(task.retries).unwrap_or(0);
         let retries = task.retries + 1;
@@ -94,7 +94,7 @@ impl Turn<'_> {
     }
 
     /// Someone wants the run to end.
-    pub(super) fn cancel(&mut self, run: RunId, tenant: TenantId, ticket: Ticket) {
+    pub(crate) fn cancel(&mut self, run: RunId, tenant: TenantId, ticket: Ticket) {
         let Some(task) = self.shard.tasks.get(&run).filter(|t| t.tenant == tenant) else {
             return refuse(Some(ticket), Error::not_found("run", run), self.out);
         };
@@ -107,7 +107,7 @@ impl Turn<'_> {
     }
 
     /// The execution timeout passed.
-    pub(super) fn timed_out(&mut self, run: RunId) {
+    pub(crate) fn timed_out(&mut self, run: RunId) {
         let Some(task) = self.shard.tasks.get(&run) else { return };
         let Some(held) = task.held() else { return };
         let attempt = Attempt { run, number: task.attempt };
@@ -118,7 +118,7 @@ impl Turn<'_> {
     }
 
     /// The run waited too long in the queue.
-    pub(super) fn expired(&mut self, run: RunId) {
+    pub(crate) fn expired(&mut self, run: RunId) {
         let Some(task) = self.shard.tasks.get(&run) else { return };
         let timeout = task.spec.schedule_timeout.map(helve_domain::duration::format).unwrap_or_default();
         let error =
@@ -128,7 +128,7 @@ impl Turn<'_> {
     }
 
     /// Gives an attempt more time; written, since a takeover must know.
-    pub(super) fn extend(&mut self, session: SessionId, attempt: Attempt, by: Duration) {
+    pub(crate) fn extend(&mut self, session: SessionId, attempt: Attempt, by: Duration) {
         let Some(task) = self.shard.tasks.get(&attempt.run).filter(|t| t.is_held_by(session, attempt.number)) else {
             return self.push(session, Outgoing::Superseded(vec![(attempt, Reason::Reassigned)]));
         };
@@ -159,7 +159,7 @@ impl Turn<'_> {
     }
 
     /// Writes that a run rests again: queued or scheduled. What its slot can do at once rides along.
-    pub(super) fn place(
+    pub(crate) fn place(
         &mut self,
         run: RunId,
         place: Placed,
@@ -196,7 +196,7 @@ impl Turn<'_> {
     }
 
     /// Writes that a run is over.
-    pub(super) fn end(&mut self, run: RunId, ending: Ending, note: Note) {
+    pub(crate) fn end(&mut self, run: RunId, ending: Ending, note: Note) {
         self.shard.dequeue(run);
         let Some(task) = self.shard.tasks.get(&run) else { return };
         let tenant = task.tenant;
@@ -210,7 +210,7 @@ impl Turn<'_> {
 
     /// Writes a change together with the claims that use the slot which it frees. The slot itself is
     /// free for everyone else only after the commit.
-    pub(super) fn ride(&mut self, tenant: TenantId, change: Change, note: &Note) {
+    pub(crate) fn ride(&mut self, tenant: TenantId, change: Change, note: &Note) {
         let mut draft = Draft::from(change);
         let mut actions = Vec::new();
         if let Some((session, attempt, farewell)) = note.holder
@@ -235,7 +235,7 @@ impl Turn<'_> {
 
 impl Shard {
     /// Undoes [`Shard::ride`]'s loan when the transition was refused.
-    pub(super) fn restore_hold(&mut self, run: RunId, session: SessionId, attempt: Attempt) {
+    pub(crate) fn restore_hold(&mut self, run: RunId, session: SessionId, attempt: Attempt) {
         let Some(spec) = self.tasks.get(&run).map(|t| t.spec.clone()) else { return };
         if let Some(s) = self.sessions.get_mut(&session) {
             let freed = s.holds.get(&attempt).is_some_and(|hold| hold.freed);
@@ -248,7 +248,7 @@ impl Shard {
     }
 
     /// A conflict answer for a cancel of what has ended already.
-    pub(super) fn already_finished(run: RunId, state: RunStatus) -> Error {
+    pub(crate) fn already_finished(run: RunId, state: RunStatus) -> Error {
         Error::Conflict {
             code: Code::AlreadyFinished,
             message: format!("the run has already {}; what is final stays final", past(state)),

@@ -4,17 +4,17 @@ use helve_domain::delivery::{Assignment, Attempt, Close, Outgoing, Reason};
 use helve_domain::error::Code;
 use helve_domain::id::{RunId, SessionId};
 
-use super::flight::Assigned;
-use super::task::{Deferred, Delivery, Held, Phase, TakeBack};
-use super::turn::Turn;
-use super::types::{Effect, Seen};
+use crate::state::flight::Assigned;
+use crate::state::task::{Deferred, Delivery, Held, Phase, TakeBack};
+use crate::turn::Turn;
+use crate::types::{Effect, Seen};
 
 /// How often an assignment is sent before it is taken back.
 const SENDS: u32 = 3;
 
 impl Turn<'_> {
     /// A committed assignment goes to its worker.
-    pub(super) fn deliver(&mut self, run: RunId, to: Assigned) {
+    pub(crate) fn deliver(&mut self, run: RunId, to: Assigned) {
         let Some(task) = self.shard.tasks.get_mut(&run) else { return };
         task.phase = Phase::Running(Held {
             session: to.session,
@@ -68,7 +68,7 @@ impl Turn<'_> {
     }
 
     /// The worker says that these attempts arrived.
-    pub(super) fn received(&mut self, session: SessionId, attempts: Vec<Attempt>) {
+    pub(crate) fn received(&mut self, session: SessionId, attempts: Vec<Attempt>) {
         let (mut strangers, mut flooded) = (Vec::new(), false);
         for attempt in attempts {
             let held_here = self.shard.sessions.get(&session).is_some_and(|s| s.holds.contains_key(&attempt));
@@ -90,7 +90,7 @@ impl Turn<'_> {
     }
 
     /// From now on the attempt's time runs. False: nothing changed.
-    pub(super) fn confirm(&mut self, session: SessionId, attempt: Attempt) -> bool {
+    pub(crate) fn confirm(&mut self, session: SessionId, attempt: Attempt) -> bool {
         let Some(task) = self.shard.tasks.get_mut(&attempt.run) else { return false };
         if !task.is_held_by(session, attempt.number) {
             return false;
@@ -109,7 +109,7 @@ impl Turn<'_> {
     }
 
     /// The time of an unconfirmed assignment has come: send it again, or take it back.
-    pub(super) fn unconfirmed(&mut self, run: RunId) {
+    pub(crate) fn unconfirmed(&mut self, run: RunId) {
         let Some(held) = self.shard.tasks.get(&run).and_then(|t| t.held()) else { return };
         let session = held.session;
         let Delivery::Sent { times, .. } = held.delivery else { return };
@@ -126,7 +126,7 @@ impl Turn<'_> {
     }
 
     /// After a reconnect: what the worker never had is sent on the new socket.
-    pub(super) fn send_again(&mut self, run: RunId) {
+    pub(crate) fn send_again(&mut self, run: RunId) {
         if let Some(task) = self.shard.tasks.get_mut(&run)
             && let Phase::Running(held) = &mut task.phase
         {
@@ -136,7 +136,7 @@ impl Turn<'_> {
     }
 
     /// Tells a session something, if it has a socket.
-    pub(super) fn push(&mut self, session: SessionId, message: Outgoing) {
+    pub(crate) fn push(&mut self, session: SessionId, message: Outgoing) {
         if let Some(transport) = self.shard.sessions.get(&session).and_then(|s| s.transport) {
             self.out.push(Effect::Push(transport, message));
         }

@@ -9,16 +9,15 @@ use helve_domain::error::Error;
 use helve_domain::id::{SessionId, TenantId, WorkerId};
 use helve_domain::pause::{MAX_PAUSES, Pause, Paused, Resumed, Target};
 
-use super::flight::{Assigned, Placed, Start, Step};
-use super::queues::Entry;
-use super::session::Session;
-use super::state::{Shard, refuse};
-use super::turn::Turn;
-use super::types::{Answer, Effect, Flight, PauseChange, PauseOrder, PauseRow, QueueKey, Rows, Ticket};
+use crate::state::flight::{Assigned, Placed, Start, Step};
+use crate::state::queue::Entry;
+use crate::state::{Shard, refuse};
+use crate::turn::Turn;
+use crate::types::{Answer, Effect, Flight, PauseChange, PauseOrder, PauseRow, QueueKey, Rows, Ticket};
 
 impl Turn<'_> {
     /// Somebody pauses or resumes.
-    pub(super) fn pause(&mut self, order: PauseOrder, ticket: Ticket) {
+    pub(crate) fn pause(&mut self, order: PauseOrder, ticket: Ticket) {
         let PauseOrder { tenant, target, change } = order;
         let before = self.shard.pauses.get(tenant, &target).map(|p| Pause::clone(p));
         if let Target::Worker(worker) = &target
@@ -64,7 +63,7 @@ impl Turn<'_> {
 
     /// The row of a pause is committed. Its caller hears of it when the assignments that were decided before are
     /// committed too: after the answer none comes any more.
-    pub(super) fn pause_written(
+    pub(crate) fn pause_written(
         &mut self,
         tenant: TenantId,
         target: Target,
@@ -87,7 +86,7 @@ impl Turn<'_> {
     }
 
     /// A transition has landed: whoever waited for it may be answered.
-    pub(super) fn pauses_landed(&mut self, flight: Flight) {
+    pub(crate) fn pauses_landed(&mut self, flight: Flight) {
         for (_, _, waits) in &mut self.shard.pauses.unanswered {
             waits.remove(&flight);
         }
@@ -102,7 +101,7 @@ impl Turn<'_> {
 
     /// A change that somebody asked for could not be written: memory goes back to what stands in the rows, unless
     /// another change of it is on its way. One that came by itself stays: its row is looked at again after a takeover.
-    pub(super) fn pause_refused(&mut self, tenant: TenantId, target: &Target, asked: bool) {
+    pub(crate) fn pause_refused(&mut self, tenant: TenantId, target: &Target, asked: bool) {
         let same =
             |step: &Step| matches!(step, Step::Pause { tenant: t, target: o, .. } if *t == tenant && o == target);
         if asked && !self.shard.flights.values().any(|f| f.steps.iter().any(same)) {
@@ -112,7 +111,7 @@ impl Turn<'_> {
     }
 
     /// What a former owner left paused. Comes before everything else that it left.
-    pub(super) fn pauses_found(&mut self, found: Vec<Paused>) {
+    pub(crate) fn pauses_found(&mut self, found: Vec<Paused>) {
         for Paused { tenant, target, pause } in found {
             self.shard.pauses.note_written(tenant, &target, Some(pause.clone()));
             self.shard.pauses.set(tenant, &target, Some(pause), self.now);
@@ -120,7 +119,7 @@ impl Turn<'_> {
     }
 
     /// After a takeover: paused workers take nothing, and a pause whose worker is gone is over.
-    pub(super) fn pauses_recovered(&mut self) {
+    pub(crate) fn pauses_recovered(&mut self) {
         for (tenant, worker) in self.shard.pauses.of_workers() {
             match self.shard.session_of(tenant, worker) {
                 Some(session) => self.shard.shut_session(session),
@@ -130,7 +129,7 @@ impl Turn<'_> {
     }
 
     /// A worker has left for good, and its pause with it.
-    pub(super) fn pause_left(&mut self, tenant: TenantId, worker: WorkerId) {
+    pub(crate) fn pause_left(&mut self, tenant: TenantId, worker: WorkerId) {
         let target = Target::Worker(worker);
         if self.shard.pauses.get(tenant, &target).is_some() {
             self.change_pause(tenant, target, None, None);
@@ -138,7 +137,7 @@ impl Turn<'_> {
     }
 
     /// Pauses that end by themselves, and gentle starts that may go on.
-    pub(super) fn pauses_due(&mut self) {
+    pub(crate) fn pauses_due(&mut self) {
         while let Some((tenant, target)) = self.shard.pauses.due(self.now) {
             let gentle = self.shard.pauses.refill(tenant, &target, self.now);
             if gentle {
@@ -204,26 +203,15 @@ impl Turn<'_> {
     }
 
     /// A run starts: gentle starts give a token for it.
-    pub(super) fn spend(&mut self, tenant: TenantId, spec: &Spec, to: Assigned) {
+    pub(crate) fn spend(&mut self, tenant: TenantId, spec: &Spec, to: Assigned) {
         if !self.shard.pauses.is_empty() {
             self.shard.pauses.spend(tenant, spec, to.worker, self.now);
             self.shard.shut_session(to.session);
         }
     }
 
-    /// As [`Shard::refill`], for everything that waits for an action.
-    pub(super) fn refill_action(&mut self, tenant: TenantId, action: Arc<str>) {
-        let key = QueueKey::of(tenant, action);
-        self.refill(&key);
-        if !self.shard.pauses.is_empty() {
-            for part in self.shard.pauses.parts(tenant, &key.action) {
-                self.refill(&part);
-            }
-        }
-    }
-
     /// Opens the windows beside those of an action that a worker now offers.
-    pub(super) fn open_parts(&mut self, key: &QueueKey) {
+    pub(crate) fn open_parts(&mut self, key: &QueueKey) {
         for part in self.shard.pauses.parts(key.tenant, &key.action) {
             self.shard.queues.entry(part.clone()).or_default().offers_changed();
             self.refill(&part);
@@ -231,7 +219,7 @@ impl Turn<'_> {
     }
 
     /// Closes the windows beside that of an action which nobody offers any more.
-    pub(super) fn close_parts(&mut self, key: &QueueKey) {
+    pub(crate) fn close_parts(&mut self, key: &QueueKey) {
         for part in self.shard.pauses.parts(key.tenant, &key.action) {
             self.close_queue(&part);
         }
@@ -247,7 +235,7 @@ impl Shard {
     }
 
     /// Sets whether a session takes work as far as pauses say.
-    pub(super) fn shut_session(&mut self, session: SessionId) {
+    pub(crate) fn shut_session(&mut self, session: SessionId) {
         if let Some(s) = self.sessions.get_mut(&session) {
             s.paused = self.pauses.shuts(s.tenant, Target::Worker(s.worker));
         }
@@ -274,7 +262,7 @@ impl Shard {
             return true;
         }
         let keys = self.queues_of(tenant, target);
-        !keys.is_empty() && keys.iter().all(|k| self.queues.get(k).is_some_and(super::queues::Queue::is_drained))
+        !keys.is_empty() && keys.iter().all(|k| self.queues.get(k).is_some_and(crate::state::queue::Queue::is_drained))
     }
 
     fn session_of(&self, tenant: TenantId, worker: WorkerId) -> Option<SessionId> {
@@ -294,27 +282,8 @@ impl Shard {
         tasks.map(|(run, task)| (self.pauses.queue_of(tenant, &task.spec), (task.rank, run))).collect()
     }
 
-    /// The earliest run that needs an action and that a session could take now.
-    pub(super) fn first_for(&self, s: &Session, action: &Arc<str>) -> Option<Entry> {
-        let of = |key: &QueueKey| {
-            let queue = self.queues.get(key).filter(|queue| queue.len() > 0 && !self.pauses.block(key))?;
-            queue.first_for(s)
-        };
-        let first = of(&QueueKey::of(s.tenant, Arc::clone(action)));
-        if self.pauses.is_empty() {
-            return first;
-        }
-        self.pauses.parts(s.tenant, action).iter().filter_map(of).chain(first).min()
-    }
-
-    /// Whether a newcomer may start at once, as far as its queue and pauses say.
-    pub(super) fn is_clear(&self, key: &QueueKey, spec: &Spec) -> bool {
-        let clear = |key| self.queues.get(key).is_some_and(|q| q.is_clear(spec));
-        clear(key) && (self.pauses.is_empty() || (!self.pauses.block(key) && clear(&key.whole())))
-    }
-
     /// A worker of the action went or changed.
-    pub(super) fn parts_changed(&mut self, key: &QueueKey) {
+    pub(crate) fn parts_changed(&mut self, key: &QueueKey) {
         for part in self.pauses.parts(key.tenant, &key.action) {
             if let Some(queue) = self.queues.get_mut(&part) {
                 queue.offers_changed();

@@ -11,17 +11,17 @@ use helve_domain::pause::{Pause, Target};
 use helve_domain::run::RunError;
 use helve_domain::status::RunStatus;
 
-use super::types::{CreateKey, CreateRow, EndRow, FinishRow, Ticket};
+use crate::types::{CreateKey, CreateRow, EndRow, FinishRow, Ticket};
 
 /// A run or event to write, with what its commit means for memory.
-pub(super) type Creation = (CreateRow, Step);
+pub(crate) type Creation = (CreateRow, Step);
 /// A change of an open run to write, with what its commit means for memory.
-pub(super) type Change = (FinishRow, Step);
+pub(crate) type Change = (FinishRow, Step);
 
 /// A transition that is being put together: each row with what its commit means.
-pub(super) struct Draft<R> {
-    pub(super) rows: Vec<R>,
-    pub(super) steps: Vec<Step>,
+pub(crate) struct Draft<R> {
+    pub(crate) rows: Vec<R>,
+    pub(crate) steps: Vec<Step>,
 }
 
 impl<R> Draft<R> {
@@ -39,13 +39,13 @@ impl<R> From<(R, Step)> for Draft<R> {
 
 /// A transition on its way, with what each of its rows means.
 #[cfg_attr(test, derive(Clone, Debug))]
-pub(super) struct InFlight {
+pub(crate) struct InFlight {
     pub steps: Vec<Step>,
 }
 
 /// What a row of a flight means for memory.
 #[cfg_attr(test, derive(Clone, Debug))]
-pub(super) enum Step {
+pub(crate) enum Step {
     /// A run is created.
     Create { run: RunId, ticket: Option<Ticket>, start: Start, key: Option<CreateKey> },
     /// An event is created; its runs follow as steps of their own. `of`: whose it is, and the event's key.
@@ -69,7 +69,7 @@ pub(super) enum Step {
 }
 
 /// How a run ends.
-pub(super) struct Ending {
+pub(crate) struct Ending {
     pub state: RunStatus,
     /// The worker's result.
     pub output: Option<Payload>,
@@ -87,7 +87,7 @@ impl Ending {
 
 /// To whom a run is given, and when that was decided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Assigned {
+pub(crate) struct Assigned {
     pub session: SessionId,
     pub worker: WorkerId,
     pub at: Timestamp,
@@ -95,7 +95,7 @@ pub(super) struct Assigned {
 
 /// Where a new run starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Start {
+pub(crate) enum Start {
     Assigned(Assigned),
     Queued { expires: Option<Timestamp> },
     Scheduled { due: Timestamp },
@@ -103,7 +103,7 @@ pub(super) enum Start {
 
 /// Where a run comes to rest.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Placed {
+pub(crate) enum Placed {
     Queued {
         expires: Option<Timestamp>,
         retries: i32,
@@ -120,7 +120,7 @@ pub(super) enum Placed {
 
 /// Whom a change concerns besides the run: the holder of its last attempt and a caller.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Note {
+pub(crate) struct Note {
     /// The attempt that ends with this change, and how its holder learns of it.
     pub holder: Option<(SessionId, Attempt, Farewell)>,
     /// The caller who asked for it.
@@ -129,7 +129,7 @@ pub(super) struct Note {
 
 /// How the holder of an attempt learns that it is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Farewell {
+pub(crate) enum Farewell {
     /// It sent the result: the result is stored.
     Stored,
     /// It must stop within the grace, and keeps the slot until then.

@@ -1,185 +1,27 @@
-//! Queues: what waits for one action, by rank, and who could take it.
-//!
-//! Memory holds a window of each queue that has a worker: everything before the *horizon*. What lies at or
-//! beyond the horizon may be only in the database and is read when the window runs low. Within a window,
-//! runs that need the same slots and labels form a class: a class whose head finds no slot is
-//! blocked as a whole, and never blocks another.
+//! Claims: what waits is given to sessions with room, in the order of the queue; and what memory holds of a queue.
 
-#[cfg(test)]
-use std::collections::BTreeMap;
-use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use helve_domain::definition::Spec;
 use helve_domain::delivery::Attempt;
-use helve_domain::id::{RunId, SessionId};
+use helve_domain::id::{RunId, SessionId, TenantId};
 use helve_domain::status::RunStatus;
-use helve_domain::why::Drain;
 
-use super::flight::{Assigned, Change, Step};
-use super::placement::{Needs, offer_of};
-use super::session::Session;
-use super::state::Shard;
-use super::task::Phase;
-use super::turn::Turn;
-use super::types::{Effect, FinishRow, Mark, MoveRow, Placement, QueueKey};
+use crate::state::Shard;
+use crate::state::flight::{Assigned, Change, Step};
+use crate::state::offers::{Needs, offer_of};
+use crate::state::queue::Entry;
+use crate::state::session::Session;
+use crate::state::task::Phase;
+use crate::turn::Turn;
+use crate::types::{Effect, FinishRow, Mark, MoveRow, Placement, QueueKey};
 
 /// Runs in memory of one queue, in windows, when nobody could take most of them.
 const PASSED_WINDOWS: usize = 4;
-/// Classes of one queue that are looked at for a worker who could take them.
-const PASSED_CLASSES: usize = 256;
-
-/// A place in a queue: rank, then id.
-pub(super) type Entry = (i64, RunId);
-
-/// What one action's waiting runs look like in memory.
-#[derive(Default)]
-#[cfg_attr(test, derive(Clone, Debug))]
-pub(super) struct Queue {
-    classes: Vec<Class>,
-    count: usize,
-    /// False until the head was read: an unread backlog counts as ahead of everything.
-    pub loaded: bool,
-    pub loading: bool,
-    /// The queue was closed while a read was on its way: its rows say nothing about the reopened one.
-    pub stale: bool,
-    /// Rows at or beyond it may be only in the database; `None`: memory holds all.
-    pub horizon: Option<Entry>,
-    /// Queued runs that are not committed: ahead of what comes later, and not claimable yet.
-    pub uncommitted: BTreeSet<Entry>,
-    /// Committed beyond the horizon while a read is on its way: the read may have missed them.
-    pub late: BTreeSet<Entry>,
-    /// Ended while a read is on its way: the read may still bring them.
-    pub gone: HashSet<RunId>,
-    /// Starts of the last minute.
-    pub drain: Drain,
-}
-
-#[cfg_attr(test, derive(Clone, Debug))]
-struct Class {
-    needs: Needs,
-    entries: BTreeSet<Entry>,
-    /// Whether some worker could take it when it has room; `None`: not looked at since the last change.
-    served: Option<bool>,
-}
-
-impl Queue {
-    pub const fn len(&self) -> usize {
-        self.count
-    }
-
-    fn class(&self, spec: &Spec) -> Option<&Class> {
-        self.classes.iter().find(|c| c.needs.is_of(spec))
-    }
-
-    pub fn holds(&self, spec: &Spec, entry: Entry) -> bool {
-        self.late.contains(&entry) || self.class(spec).is_some_and(|c| c.entries.contains(&entry))
-    }
-
-    /// Whether nothing that could run is ahead of a newcomer of this class.
-    pub fn is_clear(&self, spec: &Spec) -> bool {
-        self.loaded
-            && self.horizon.is_none()
-            && self.uncommitted.is_empty()
-            && self.class(spec).is_none_or(|c| c.entries.is_empty())
-    }
-
-    /// Whether nothing at all waits, here or in the database.
-    pub fn is_drained(&self) -> bool {
-        self.loaded && self.horizon.is_none() && self.uncommitted.is_empty() && self.count == 0
-    }
-
-    pub fn insert(&mut self, spec: &Spec, entry: Entry) {
-        let at = match self.classes.iter().position(|c| c.needs.is_of(spec)) {
-            Some(at) => at,
-            None => {
-                self.classes.push(Class { needs: Needs::of(spec), entries: BTreeSet::new(), served: None });
-                self.classes.len() - 1
-            }
-        };
-        if self.classes[at].entries.insert(entry) {
-            self.count += 1;
-        }
-    }
-
-    pub fn remove(&mut self, spec: &Spec, entry: Entry) {
-        self.late.remove(&entry);
-        let Some(at) = self.classes.iter().position(|c| c.needs.is_of(spec)) else { return };
-        if self.classes[at].entries.remove(&entry) {
-            self.count -= 1;
-        }
-        if self.classes[at].entries.is_empty() {
-            self.classes.swap_remove(at);
-        }
-    }
-
-    /// How many wait that some worker could take when it has room. The others are passed over.
-    pub fn served(&mut self, could: impl Fn(&Needs) -> bool) -> usize {
-        let mut served = 0;
-        for (i, class) in self.classes.iter_mut().enumerate() {
-            if i >= PASSED_CLASSES || *class.served.get_or_insert_with(|| could(&class.needs)) {
-                served += class.entries.len();
-            }
-        }
-        served
-    }
-
-    /// Workers came, went or changed: another answer may hold for each class.
-    pub fn offers_changed(&mut self) {
-        for class in &mut self.classes {
-            class.served = None;
-        }
-    }
-
-    /// How many stand before an entry, over all classes.
-    pub fn before(&self, entry: Entry) -> usize {
-        self.classes.iter().map(|c| c.entries.range(..entry).count()).sum()
-    }
-
-    /// The last entry of the window, over all classes.
-    pub fn last(&self) -> Option<Entry> {
-        self.classes.iter().filter_map(|c| c.entries.last().copied()).max()
-    }
-
-    /// Every entry at or beyond `from`.
-    pub fn beyond(&self, from: Entry) -> Vec<Entry> {
-        self.classes.iter().flat_map(|c| c.entries.range(from..).copied()).collect()
-    }
-
-    /// The first entries of each class.
-    pub fn first_of_each_class(&self, limit: usize) -> impl Iterator<Item = Entry> {
-        self.classes.iter().flat_map(move |c| c.entries.iter().take(limit).copied())
-    }
-
-    /// Every entry.
-    pub fn all(&self) -> Vec<Entry> {
-        self.classes.iter().flat_map(|c| c.entries.iter().copied()).collect()
-    }
-
-    /// The earliest claimable entry of each class, earliest first.
-    fn heads(&self) -> Vec<(Entry, Needs)> {
-        let mut heads: Vec<_> =
-            self.classes.iter().filter_map(|c| c.entries.first().map(|e| (*e, c.needs.clone()))).collect();
-        heads.sort_unstable_by_key(|h| h.0);
-        heads
-    }
-
-    /// The earliest entry that a session could take now.
-    pub fn first_for(&self, s: &Session) -> Option<Entry> {
-        let fits = self.classes.iter().filter(|class| class.needs.fit(s));
-        let heads = fits.filter_map(|class| class.entries.first().copied());
-        heads.filter(|head| self.loaded && !self.waits_behind_uncommitted(*head)).min()
-    }
-
-    /// Whether an uncommitted run stands before `entry`: it must be given out first.
-    fn waits_behind_uncommitted(&self, entry: Entry) -> bool {
-        self.uncommitted.first().is_some_and(|first| *first < entry)
-    }
-}
 
 impl Turn<'_> {
     /// A committed queued run enters its queue, if memory is to hold it.
-    pub(super) fn enqueue(&mut self, run: RunId) {
+    pub(crate) fn enqueue(&mut self, run: RunId) {
         let Some(task) = self.shard.tasks.get(&run) else { return };
         let (key, entry) = (self.shard.pauses.queue_of(task.tenant, &task.spec), (task.rank, run));
         let spec = Arc::clone(&task.spec);
@@ -205,7 +47,7 @@ impl Turn<'_> {
     }
 
     /// Takes one run out of a window and out of memory.
-    pub(super) fn drop_entry(&mut self, key: &QueueKey, entry: Entry) {
+    pub(crate) fn drop_entry(&mut self, key: &QueueKey, entry: Entry) {
         let Some(task) = self.shard.tasks.get(&entry.1) else { return };
         let spec = Arc::clone(&task.spec);
         if let Some(queue) = self.shard.queues.get_mut(key) {
@@ -217,7 +59,7 @@ impl Turn<'_> {
     }
 
     /// Gives out what waits for one action while sessions have room, each claim a transition of its own.
-    pub(super) fn fill_queue(&mut self, key: &QueueKey) {
+    pub(crate) fn fill_queue(&mut self, key: &QueueKey) {
         while let Some((entry, session)) = self.shard.next_claim(key) {
             let claim = self.claim(entry.1, session);
             self.write_changes(key.tenant, claim.into());
@@ -226,14 +68,14 @@ impl Turn<'_> {
     }
 
     /// Claims for a session what waits longest for any of its actions, if it has room.
-    pub(super) fn claim_for(&mut self, session: SessionId) -> Option<Change> {
+    pub(crate) fn claim_for(&mut self, session: SessionId) -> Option<Change> {
         let s = self.shard.sessions.get(&session).filter(|s| s.takes_work())?;
         let (_, run) = s.info.actions.iter().filter_map(|action| self.shard.first_for(s, action)).min()?;
         Some(self.claim(run, session))
     }
 
     /// Reserves a slot for a queued run and says what to write.
-    pub(super) fn claim(&mut self, run: RunId, session: SessionId) -> Change {
+    pub(crate) fn claim(&mut self, run: RunId, session: SessionId) -> Change {
         self.shard.dequeue(run);
         self.note_start(run);
         let (Some(task), Some(s)) = (self.shard.tasks.get_mut(&run), self.shard.sessions.get_mut(&session)) else {
@@ -266,7 +108,7 @@ impl Turn<'_> {
     }
 
     /// Puts back a run whose claim was not written.
-    pub(super) fn unclaim(&mut self, run: RunId, session: SessionId) {
+    pub(crate) fn unclaim(&mut self, run: RunId, session: SessionId) {
         let Some(task) = self.shard.tasks.get_mut(&run) else { return };
         task.flight = None;
         let attempt = Attempt { run, number: task.attempt + 1 };
@@ -277,7 +119,7 @@ impl Turn<'_> {
     }
 
     /// Asks for more of a queue when its window runs low.
-    pub(super) fn refill(&mut self, key: &QueueKey) {
+    pub(crate) fn refill(&mut self, key: &QueueKey) {
         let window = self.shard.settings.window;
         let wanted =
             self.shard.offers.get(&key.whole()).is_some_and(|o| !o.sessions.is_empty()) && self.shard.pauses.opens(key);
@@ -302,7 +144,7 @@ impl Turn<'_> {
     }
 
     /// A queue that nobody can serve any more, or that is empty and was never read, leaves memory.
-    pub(super) fn close_queue(&mut self, key: &QueueKey) {
+    pub(crate) fn close_queue(&mut self, key: &QueueKey) {
         let Some(queue) = self.shard.queues.get_mut(key) else { return };
         queue.loaded = false;
         queue.horizon = None;
@@ -314,17 +156,37 @@ impl Turn<'_> {
         }
         self.shard.queues.retain(|k, q| k != key || q.loading || !q.uncommitted.is_empty());
     }
+
+    /// A queued run starts: the pace of its queue is what an estimate is made of.
+    pub(crate) fn note_start(&mut self, run: RunId) {
+        let Some(task) = self.shard.tasks.get(&run) else { return };
+        let key = self.shard.pauses.queue_of(task.tenant, &task.spec);
+        if let Some(queue) = self.shard.queues.get_mut(&key) {
+            queue.drain.note(self.now);
+        }
+    }
+
+    /// As [`Shard::refill`], for everything that waits for an action.
+    pub(crate) fn refill_action(&mut self, tenant: TenantId, action: Arc<str>) {
+        let key = QueueKey::of(tenant, action);
+        self.refill(&key);
+        if !self.shard.pauses.is_empty() {
+            for part in self.shard.pauses.parts(tenant, &key.action) {
+                self.refill(&part);
+            }
+        }
+    }
 }
 
 impl Shard {
     /// A session with room for a run of `spec`, in turn.
-    pub(super) fn pick(&mut self, key: &QueueKey, spec: &Spec) -> Option<SessionId> {
+    pub(crate) fn pick(&mut self, key: &QueueKey, spec: &Spec) -> Option<SessionId> {
         offer_of(&mut self.offers, key)?.pick(&self.sessions, &Needs::of(spec))
     }
 
     /// A run has ended: a window that is being read must not bring it back. It could take the slot once more that a
     /// worker still holds for it.
-    pub(super) fn note_gone(&mut self, run: RunId) {
+    pub(crate) fn note_gone(&mut self, run: RunId) {
         let Some(task) = self.tasks.get(&run).filter(|_| self.loading_queues > 0) else { return };
         let whole = QueueKey::of(task.tenant, Arc::clone(&task.spec.action));
         let part = (!self.pauses.is_empty())
@@ -337,7 +199,7 @@ impl Shard {
     }
 
     /// Takes a run out of its queue because something happens to it.
-    pub(super) fn dequeue(&mut self, run: RunId) {
+    pub(crate) fn dequeue(&mut self, run: RunId) {
         let Some(task) = self.tasks.get(&run) else { return };
         let (key, entry) = (self.pauses.queue_of(task.tenant, &task.spec), (task.rank, run));
         let spec = Arc::clone(&task.spec);
@@ -365,7 +227,7 @@ impl Shard {
     }
 
     /// Frees the slots of an attempt, and lets its session be found again.
-    pub(super) fn release(&mut self, session: SessionId, attempt: Attempt) {
+    pub(crate) fn release(&mut self, session: SessionId, attempt: Attempt) {
         let Some(s) = self.sessions.get_mut(&session) else { return };
         if !s.release(attempt) {
             return;
@@ -382,14 +244,23 @@ impl Shard {
         let (Some(queue), Some(offer)) = (self.queues.get_mut(key), self.offers.get(&key.whole())) else { return 0 };
         queue.served(|needs| offer.could_take(&self.sessions, needs))
     }
-}
 
-/// Slots in use of each session by what it holds; the sum that `used` must equal.
-#[cfg(test)]
-pub(super) fn used_by_holds(session: &Session) -> BTreeMap<Arc<str>, u32> {
-    let mut used = BTreeMap::new();
-    for hold in session.holds.values() {
-        *used.entry(Arc::clone(&hold.kind)).or_default() += hold.cost;
+    /// The earliest run that needs an action and that a session could take now.
+    pub(crate) fn first_for(&self, s: &Session, action: &Arc<str>) -> Option<Entry> {
+        let of = |key: &QueueKey| {
+            let queue = self.queues.get(key).filter(|queue| queue.len() > 0 && !self.pauses.block(key))?;
+            queue.first_for(s)
+        };
+        let first = of(&QueueKey::of(s.tenant, Arc::clone(action)));
+        if self.pauses.is_empty() {
+            return first;
+        }
+        self.pauses.parts(s.tenant, action).iter().filter_map(of).chain(first).min()
     }
-    used
+
+    /// Whether a newcomer may start at once, as far as its queue and pauses say.
+    pub(crate) fn is_clear(&self, key: &QueueKey, spec: &Spec) -> bool {
+        let clear = |key| self.queues.get(key).is_some_and(|q| q.is_clear(spec));
+        clear(key) && (self.pauses.is_empty() || (!self.pauses.block(key) && clear(&key.whole())))
+    }
 }

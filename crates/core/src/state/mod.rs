@@ -1,29 +1,30 @@
 //! The state of a shard: tasks, queues, sessions, timers, and transitions that are on their way.
 
+pub mod flight;
+pub mod offers;
+pub mod pauses;
+pub mod queue;
+pub mod session;
+pub mod task;
+pub mod timers;
+
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use helve_domain::clock::Timestamp;
-use helve_domain::delivery::{Attempt, Outgoing, Welcome};
-use helve_domain::error::Code;
+use helve_domain::delivery::{Attempt, Welcome};
 use helve_domain::id::{RunId, SessionId, TenantId};
 use helve_domain::run::RunError;
 
-use super::flight::{Draft, InFlight, Step};
-use super::pauses::Pauses;
-use super::placement::Offer;
-use super::queues::Queue;
-use super::session::Session;
-use super::task::{Deferred, Phase, Task};
-use super::turn::Turn;
-use super::types::{
-    Answer, Command, Context, CreateRow, Effect, FinishRow, Flight, OpenRow, QueueKey, Rows, Ticket, Write,
-};
-
-/// What may wait behind a run's transition before more of its worker is refused. What else waits is bounded by callers,
-/// or comes once.
-const MAX_DEFERRED: usize = 64;
+use crate::state::flight::InFlight;
+use crate::state::offers::Offer;
+use crate::state::pauses::Pauses;
+use crate::state::queue::Queue;
+use crate::state::session::Session;
+use crate::state::task::{Deferred, Task};
+use crate::turn::Turn;
+use crate::types::{Answer, Command, Context, Effect, Flight, OpenRow, QueueKey, Ticket};
 
 /// The settings that decisions depend on; their meaning is told in `config::Scheduling`.
 #[derive(Debug, Clone)]
@@ -49,44 +50,44 @@ pub struct Settings {
 /// One unit of state with one writer: everything of the tenants that are hashed to it.
 #[cfg_attr(test, derive(Clone))]
 pub struct Shard {
-    pub(super) settings: Settings,
+    pub(crate) settings: Settings,
     /// Every run that memory has an interest in; all others are only in the database.
-    pub(super) tasks: HashMap<RunId, Task>,
-    pub(super) queues: HashMap<QueueKey, Queue>,
-    pub(super) offers: HashMap<QueueKey, Offer>,
-    pub(super) sessions: HashMap<SessionId, Session>,
-    pub(super) pauses: Pauses,
-    pub(super) flights: HashMap<Flight, InFlight>,
+    pub(crate) tasks: HashMap<RunId, Task>,
+    pub(crate) queues: HashMap<QueueKey, Queue>,
+    pub(crate) offers: HashMap<QueueKey, Offer>,
+    pub(crate) sessions: HashMap<SessionId, Session>,
+    pub(crate) pauses: Pauses,
+    pub(crate) flights: HashMap<Flight, InFlight>,
     /// Create keys on their way, and who waits behind each.
-    pub(super) keys: HashMap<(TenantId, Arc<str>, Arc<str>), VecDeque<Command>>,
+    pub(crate) keys: HashMap<(TenantId, Arc<str>, Arc<str>), VecDeque<Command>>,
     /// At most one timer a run: what it means follows from where the run stands.
-    pub(super) timers: BTreeSet<(Timestamp, RunId)>,
-    pub(super) session_timers: BTreeSet<(Timestamp, SessionId)>,
+    pub(crate) timers: BTreeSet<(Timestamp, RunId)>,
+    pub(crate) session_timers: BTreeSet<(Timestamp, SessionId)>,
     /// Timers up to here are in memory; later ones wait in the database.
-    pub(super) timer_horizon: Timestamp,
+    pub(crate) timer_horizon: Timestamp,
     /// A read up to here is on its way. It may miss what is committed meanwhile, so that is kept.
-    pub(super) timer_asked: Timestamp,
+    pub(crate) timer_asked: Timestamp,
     /// Commands that wait for a run's row to be read.
-    pub(super) loading: HashMap<RunId, VecDeque<Deferred>>,
+    pub(crate) loading: HashMap<RunId, VecDeque<Deferred>>,
     /// Workers whose row is committed while the heads of their queues are still being read.
-    pub(super) welcomes: Vec<(Ticket, Box<Welcome>)>,
+    pub(crate) welcomes: Vec<(Ticket, Box<Welcome>)>,
     /// Windows that are being read.
-    pub(super) loading_queues: usize,
+    pub(crate) loading_queues: usize,
     /// Creates that are not committed.
-    pub(super) creating: usize,
+    pub(crate) creating: usize,
     /// The same by tenant.
-    pub(super) creating_of: HashMap<TenantId, usize>,
+    pub(crate) creating_of: HashMap<TenantId, usize>,
     /// Runs assigned at creation that are not committed.
-    pub(super) optimistic: usize,
-    pub(super) next_flight: Flight,
-    pub(super) draining: bool,
-    pub(super) counters: Counters,
+    pub(crate) optimistic: usize,
+    pub(crate) next_flight: Flight,
+    pub(crate) draining: bool,
+    pub(crate) counters: Counters,
     /// Switches the attempt fence off, so that the model can show that it notices.
     #[cfg(test)]
-    pub(super) unfenced: bool,
+    pub(crate) unfenced: bool,
     /// A pause does not wait for what was decided before it.
     #[cfg(test)]
-    pub(super) hasty: bool,
+    pub(crate) hasty: bool,
 }
 
 /// What the shard has done since it is here.
@@ -112,110 +113,6 @@ impl Counters {
         self.finished += other.finished;
         self.resent += other.resent;
         self.taken_back += other.taken_back;
-    }
-}
-
-impl Turn<'_> {
-    /// Sends new runs and events to the create lane, as one transition.
-    pub(super) fn write_creates(&mut self, tenant: TenantId, draft: Draft<CreateRow>) {
-        self.write(tenant, Rows::Create(draft.rows), draft.steps);
-    }
-
-    /// Sends changes of open runs to the finish lane, as one transition.
-    pub(super) fn write_changes(&mut self, tenant: TenantId, draft: Draft<FinishRow>) {
-        self.write(tenant, Rows::Finish(draft.rows), draft.steps);
-    }
-
-    /// Sends one transition to its lane, and remembers what its rows mean.
-    pub(super) fn write(&mut self, tenant: TenantId, rows: Rows, steps: Vec<Step>) {
-        debug_assert_eq!(rows.len(), steps.len());
-        let flight = self.shard.next_flight;
-        self.shard.next_flight += 1;
-        for run in steps.iter().filter_map(Step::run) {
-            if let Some(task) = self.shard.tasks.get_mut(&run) {
-                helve_domain::invariant!(task.flight.is_none(), "I7 two transitions of {run} at once");
-                task.flight = Some(flight);
-            }
-        }
-        self.shard.flights.insert(flight, InFlight { steps });
-        self.out.push(Effect::Write(Write { flight, tenant, rows }));
-    }
-
-    /// Forgets a run; whoever waits behind it is answered from its row.
-    pub(super) fn forget(&mut self, run: RunId) {
-        self.shard.set_timer(run, None);
-        if let Some(task) = self.shard.tasks.remove(&run)
-            && !task.deferred.is_empty()
-        {
-            self.load_run(run, task.deferred);
-        }
-    }
-
-    /// Runs a command on a run: now, after its transition, or when its row is read.
-    pub(super) fn on_run(&mut self, run: RunId, command: Deferred) {
-        match self.shard.tasks.get_mut(&run) {
-            Some(task) if task.flight.is_some() => {
-                if let Some(session) = command.of_worker()
-                    && task.deferred.len() >= MAX_DEFERRED
-                {
-                    let message = "too many results or extensions of one attempt at once";
-                    let refused = Outgoing::Error(Code::TooManyRequests, message.into());
-                    return self.push(session, refused);
-                }
-                task.deferred.push_back(command);
-            }
-            Some(_) => self.apply(run, command),
-            None => self.load_run(run, VecDeque::from([command])),
-        }
-    }
-
-    fn load_run(&mut self, run: RunId, commands: VecDeque<Deferred>) {
-        match self.shard.loading.get_mut(&run) {
-            Some(waiting) => waiting.extend(commands),
-            None => {
-                self.shard.loading.insert(run, commands);
-                self.out.push(Effect::LoadRun(run));
-            }
-        }
-    }
-
-    /// Runs a command on a run that is in memory and does not fly.
-    pub(super) fn apply(&mut self, run: RunId, command: Deferred) {
-        match command {
-            Deferred::Cancel { tenant, ticket } => self.cancel(run, tenant, ticket),
-            Deferred::Unpark { tenant, ticket } => self.unpark(run, tenant, ticket),
-            Deferred::Result { session, attempt, outcome } => self.result(session, attempt, outcome),
-            Deferred::Extend { session, attempt, by } => self.extend(session, attempt, by),
-            Deferred::FreeSlot { session, attempt } => self.free_slot(session, attempt),
-            Deferred::TakeBack { session, reason } => self.take_back(run, session, reason),
-            Deferred::Timer => self.fire(run),
-        }
-    }
-
-    /// After a flight or a load: what waited, as far as it goes now; then whether memory keeps the run.
-    pub(super) fn settle(&mut self, run: RunId) {
-        while let Some(task) = self.shard.tasks.get_mut(&run) {
-            if task.flight.is_some() {
-                return;
-            }
-            let Some(next) = task.deferred.pop_front() else { break };
-            self.apply(run, next);
-        }
-        let Some(task) = self.shard.tasks.get(&run) else { return };
-        let keep = match &task.phase {
-            Phase::New | Phase::Running(_) => true,
-            Phase::Parked => false,
-            // Without a timer it waits in the database.
-            Phase::Scheduled { .. } => task.timer.is_some(),
-            Phase::Queued { .. } => {
-                let key = self.shard.pauses.queue_of(task.tenant, &task.spec);
-                let entry = (task.rank, run);
-                self.shard.queues.get(&key).is_some_and(|q| q.holds(&task.spec, entry)) || task.timer.is_some()
-            }
-        };
-        if !keep {
-            self.forget(run);
-        }
     }
 }
 
@@ -301,7 +198,7 @@ impl Shard {
     }
 
     /// Sets, moves or clears the one timer of a run.
-    pub(super) fn set_timer(&mut self, run: RunId, at: Option<Timestamp>) {
+    pub(crate) fn set_timer(&mut self, run: RunId, at: Option<Timestamp>) {
         let Some(task) = self.tasks.get_mut(&run) else { return };
         if task.timer == at {
             return;
@@ -317,14 +214,14 @@ impl Shard {
 }
 
 /// An error answer for a caller.
-pub(super) fn refuse(ticket: Option<Ticket>, error: helve_domain::error::Error, out: &mut Vec<Effect>) {
+pub(crate) fn refuse(ticket: Option<Ticket>, error: helve_domain::error::Error, out: &mut Vec<Effect>) {
     if let Some(ticket) = ticket {
         out.push(Effect::Answer(ticket, Answer::Failed(error)));
     }
 }
 
 /// Deterministic noise in 0..1 for back-off, so that the core stays a function of its inputs.
-pub(super) fn jitter(attempt: Attempt) -> f64 {
+pub(crate) fn jitter(attempt: Attempt) -> f64 {
     let mut x = attempt.run.uuid().as_u128() as u64 ^ (u64::from(attempt.number.unsigned_abs()) << 32);
     x ^= x >> 33;
     x = x.wrapping_mul(0xff51_afd7_ed55_8ccd);
@@ -335,11 +232,11 @@ pub(super) fn jitter(attempt: Attempt) -> f64 {
 }
 
 /// The error of a run that the engine ends by itself.
-pub(super) fn engine_error(code: &str, message: impl Into<String>) -> RunError {
+pub(crate) fn engine_error(code: &str, message: impl Into<String>) -> RunError {
     RunError::of_engine(code, message)
 }
 
 /// Runs that are in a set of rows, for a quick "is it there".
-pub(super) fn ids(rows: &[OpenRow]) -> HashSet<RunId> {
+pub(crate) fn ids(rows: &[OpenRow]) -> HashSet<RunId> {
     rows.iter().map(|r| r.run).collect()
 }

@@ -9,7 +9,7 @@ use helve_domain::definition::Spec;
 use helve_domain::id::{TenantId, WorkerId};
 use helve_domain::pause::{Bucket, MAX_PAUSES, Pause, Paused, Target};
 
-use super::types::{Flight, QueueKey, Ticket};
+use crate::types::{Flight, QueueKey, Ticket};
 
 /// The shortest time between two looks at a bucket.
 const LEAST_WAIT: Duration = Duration::from_millis(10);
@@ -19,7 +19,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// Everything of a shard that is paused or starts gently.
 #[derive(Default)]
 #[cfg_attr(test, derive(Clone, Debug))]
-pub(super) struct Pauses {
+pub(crate) struct Pauses {
     pub standing: HashMap<(TenantId, Target), Gate>,
     /// What stands in the rows: what memory goes back to when a change is refused.
     pub rows: HashMap<(TenantId, Target), Pause>,
@@ -30,7 +30,7 @@ pub(super) struct Pauses {
 
 /// One pause in memory.
 #[cfg_attr(test, derive(Clone, Debug))]
-pub(super) struct Gate {
+pub(crate) struct Gate {
     pub pause: Arc<Pause>,
     /// Of a gentle start.
     pub bucket: Option<Bucket>,

@@ -6,15 +6,15 @@ use helve_domain::retry::OnExhausted;
 use helve_domain::run::{Priority, RunError};
 use helve_domain::status::RunStatus;
 
-use super::flight::{Ending, Note, Placed, Step};
-use super::state::{Shard, refuse};
-use super::task::Phase;
-use super::turn::Turn;
-use super::types::{FinishRow, Mark, MoveRow, Placement, Ticket};
+use crate::state::flight::{Ending, Note, Placed, Step};
+use crate::state::task::Phase;
+use crate::state::{Shard, refuse};
+use crate::turn::Turn;
+use crate::types::{FinishRow, Mark, MoveRow, Placement, Ticket};
 
 impl Turn<'_> {
     /// An attempt failed and there will be no other: the run has failed, or a person is to decide.
-    pub(super) fn give_up(&mut self, run: RunId, error: RunError, reason: Option<&'static str>, note: Note) {
+    pub(crate) fn give_up(&mut self, run: RunId, error: RunError, reason: Option<&'static str>, note: Note) {
         let Some(task) = self.shard.tasks.get(&run) else { return };
         let retries = task.retries;
         match task.spec.retry.after_last(&error) {
@@ -27,7 +27,7 @@ impl Turn<'_> {
 
     /// Someone sends a parked run to its queue again, with nothing spent. It waits for its turn like a new run: a
     /// thousand that are unparked at once do not push aside what waits already.
-    pub(super) fn unpark(&mut self, run: RunId, tenant: TenantId, ticket: Ticket) {
+    pub(crate) fn unpark(&mut self, run: RunId, tenant: TenantId, ticket: Ticket) {
         let Some(task) = self.shard.tasks.get_mut(&run).filter(|t| t.tenant == tenant) else {
             return refuse(Some(ticket), Error::not_found("run", run), self.out);
         };
@@ -70,7 +70,7 @@ impl Turn<'_> {
 
 impl Shard {
     /// A conflict answer for an unpark of what is not parked.
-    pub(super) fn not_parked(run: RunId, state: RunStatus) -> Error {
+    pub(crate) fn not_parked(run: RunId, state: RunStatus) -> Error {
         Error::Conflict {
             code: Code::NotParked,
             message: format!("only a parked run can be unparked; this one is {}", state.as_str()),

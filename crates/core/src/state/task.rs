@@ -11,11 +11,11 @@ use helve_domain::id::{EventId, RunId, SessionId, TenantId, WorkerId};
 use helve_domain::status::RunStatus;
 use helve_domain::trace::RunTrace;
 
-use super::types::{Body, Flight, Guard, OpenRow, Ticket};
+use crate::types::{Body, Flight, Guard, OpenRow, Ticket};
 
 /// A run in memory.
 #[cfg_attr(test, derive(Clone))]
-pub(super) struct Task {
+pub(crate) struct Task {
     pub tenant: TenantId,
     pub spec: Arc<Spec>,
     pub priority: i16,
@@ -40,7 +40,7 @@ pub(super) struct Task {
 
 /// Where a task stands, as committed; while it flies, the phase before the flight.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Phase {
+pub(crate) enum Phase {
     /// Not committed yet.
     New,
     Scheduled {
@@ -56,7 +56,7 @@ pub(super) enum Phase {
 
 /// A running attempt.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Held {
+pub(crate) struct Held {
     pub session: SessionId,
     pub worker: WorkerId,
     pub started_at: Timestamp,
@@ -68,7 +68,7 @@ pub(super) struct Held {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Delivery {
+pub(crate) enum Delivery {
     /// Sent so many times, first at `first`; not confirmed.
     Sent { first: Timestamp, times: u32 },
     /// The worker has it.
@@ -77,7 +77,7 @@ pub(super) enum Delivery {
 
 /// A command that waits until the run's transition is committed or its row is read.
 #[cfg_attr(test, derive(Clone, Debug))]
-pub(super) enum Deferred {
+pub(crate) enum Deferred {
     Cancel {
         tenant: TenantId,
         ticket: Ticket,
@@ -121,7 +121,7 @@ impl Deferred {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum TakeBack {
+pub(crate) enum TakeBack {
     /// The worker gave it back, or left.
     Released,
     /// Never confirmed, or not held after a reconnect.

@@ -12,12 +12,12 @@ use helve_domain::why::{
     Away, Cause, Estimate, Holder, Place, RUNS, WORKERS, Wait, Why, WorkerState, estimate, estimate_at,
 };
 
-use super::queues::Queue;
-use super::session::Session;
-use super::state::Shard;
-use super::task::{Delivery, Held, Phase, Task};
-use super::turn::Turn;
-use super::types::QueueKey;
+use crate::state::Shard;
+use crate::state::queue::Queue;
+use crate::state::session::Session;
+use crate::state::task::{Delivery, Held, Phase, Task};
+use crate::turn::Turn;
+use crate::types::QueueKey;
 
 /// A run that somebody asks about, as its row has it.
 #[derive(Debug, Clone)]
@@ -36,16 +36,7 @@ pub struct WhyQuery {
     pub attempt: i32,
 }
 
-impl Turn<'_> {
-    /// A queued run starts: the pace of its queue is what an estimate is made of.
-    pub(super) fn note_start(&mut self, run: RunId) {
-        let Some(task) = self.shard.tasks.get(&run) else { return };
-        let key = self.shard.pauses.queue_of(task.tenant, &task.spec);
-        if let Some(queue) = self.shard.queues.get_mut(&key) {
-            queue.drain.note(self.now);
-        }
-    }
-}
+impl Turn<'_> {}
 
 impl Shard {
     /// Why a run stands where it stands. `None`: the row says that it runs, and memory does not know it: it has moved

@@ -4,14 +4,14 @@ use helve_domain::delivery::{Attempt, Outgoing, Reason};
 use helve_domain::id::{RunId, SessionId};
 use helve_domain::status::RunStatus;
 
-use super::flight::{Farewell, Note, Step};
-use super::task::Deferred;
-use super::turn::Turn;
-use super::types::{FinishRow, Mark, MoveRow, Placement};
+use crate::state::flight::{Farewell, Note, Step};
+use crate::state::task::Deferred;
+use crate::turn::Turn;
+use crate::types::{FinishRow, Mark, MoveRow, Placement};
 
 impl Turn<'_> {
     /// A worker gives back the slots of an attempt that goes on. Said twice, it is answered twice and done once.
-    pub(super) fn wants_free(&mut self, id: SessionId, attempt: Attempt) {
+    pub(crate) fn wants_free(&mut self, id: SessionId, attempt: Attempt) {
         let hold = self.shard.sessions.get(&id).and_then(|s| s.holds.get(&attempt));
         match hold.map(|hold| (hold.until, hold.freed)) {
             None => self.push(id, Outgoing::Superseded(vec![(attempt, Reason::Unknown)])),
@@ -27,7 +27,7 @@ impl Turn<'_> {
 
     /// Writes that an attempt holds no slot any more, since a takeover must know, together with the claims that use
     /// what it held.
-    pub(super) fn free_slot(&mut self, session: SessionId, attempt: Attempt) {
+    pub(crate) fn free_slot(&mut self, session: SessionId, attempt: Attempt) {
         if !self.shard.tasks.get(&attempt.run).is_some_and(|t| t.is_held_by(session, attempt.number)) {
             return self.push(session, Outgoing::Superseded(vec![(attempt, Reason::Reassigned)]));
         }
@@ -63,7 +63,7 @@ impl Turn<'_> {
     }
 
     /// It is committed: what the claims did not take is free for everyone.
-    pub(super) fn freed(&mut self, run: RunId, session: SessionId, attempt: Attempt, applied: bool) {
+    pub(crate) fn freed(&mut self, run: RunId, session: SessionId, attempt: Attempt, applied: bool) {
         if !applied {
             // The row was not as memory had it: the attempt is not this worker's.
             self.forget(run);

@@ -10,17 +10,17 @@ use helve_domain::span::{Span, SpanOf, SpanRun};
 use helve_domain::status::RunStatus;
 use helve_domain::trace::{Part, RunTrace, span_of};
 
-use super::flight::Step;
-use super::task::Task;
-use super::turn::Turn;
-use super::types::{Body, Effect};
+use crate::state::flight::Step;
+use crate::state::task::Task;
+use crate::turn::Turn;
+use crate::types::{Body, Effect};
 
 /// An id says to the millisecond when it was made.
 const RESOLUTION: Duration = Duration::from_millis(1);
 
 impl Task {
     /// The context that its worker gets: that of the attempt's span, or, if the trace is not recorded, what came along.
-    pub(super) fn traceparent(&self, run: RunId, body: &Body) -> Option<String> {
+    pub(crate) fn traceparent(&self, run: RunId, body: &Body) -> Option<String> {
         match self.trace {
             Some(trace) => Some(trace.context(run, Part::Attempt(self.attempt)).to_string()),
             None => body.traceparent.clone(),
@@ -28,14 +28,14 @@ impl Task {
     }
 
     /// The first assignment is pushed.
-    pub(super) fn wait_over(&self, run: RunId, optimistic: bool, now: Timestamp) -> Option<Effect> {
+    pub(crate) fn wait_over(&self, run: RunId, optimistic: bool, now: Timestamp) -> Option<Effect> {
         let trace = self.trace?;
         let of = SpanOf::Wait { run: self.span_run(run), optimistic };
         Some(child(trace, run, Part::Wait, (self.ready_at(), now), of))
     }
 
     /// The code of an error, for the span of the attempt that it ends.
-    pub(super) fn code_for_trace(&self, error: Option<&RunError>) -> Option<Box<str>> {
+    pub(crate) fn code_for_trace(&self, error: Option<&RunError>) -> Option<Box<str>> {
         self.trace?;
         error?.code.as_deref().map(Box::from)
     }
@@ -67,7 +67,7 @@ impl Task {
 
 impl Turn<'_> {
     /// A step is committed and not yet applied: what it ends is told.
-    pub(super) fn spans_over(&mut self, step: &Step) {
+    pub(crate) fn spans_over(&mut self, step: &Step) {
         let (Step::Place { run, .. } | Step::End { run, .. }) = step else { return };
         let run = *run;
         let Some((task, trace)) = self.shard.tasks.get(&run).and_then(|task| Some((task, task.trace?))) else { return };

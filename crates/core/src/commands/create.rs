@@ -10,17 +10,17 @@ use helve_domain::run::Run;
 use helve_domain::status::RunStatus;
 use uuid::Uuid;
 
-use super::flight::{Assigned, Creation, Draft, Start, Step};
-use super::state::{Shard, refuse};
-use super::task::{Phase, Task};
-use super::turn::Turn;
-use super::types::{Command, CreateKey, CreateRow, InsertRow, NewEventRow, NewRunRow, Placement, QueueKey, Ticket};
+use crate::state::flight::{Assigned, Creation, Draft, Start, Step};
+use crate::state::task::{Phase, Task};
+use crate::state::{Shard, refuse};
+use crate::turn::Turn;
+use crate::types::{Command, CreateKey, CreateRow, InsertRow, NewEventRow, NewRunRow, Placement, QueueKey, Ticket};
 
 /// Creates that may wait behind one create key.
 const MAX_BEHIND_KEY: usize = 1_000;
 
 impl Turn<'_> {
-    pub(super) fn create(&mut self, run: NewRunRow, ticket: Option<Ticket>) {
+    pub(crate) fn create(&mut self, run: NewRunRow, ticket: Option<Ticket>) {
         if let Some(key) = &run.key
             && self.shard.keys.contains_key(&key.identity())
         {
@@ -37,7 +37,7 @@ impl Turn<'_> {
         self.write_creates(tenant, creation.into());
     }
 
-    pub(super) fn create_event(&mut self, event: NewEventRow, ticket: Ticket) {
+    pub(crate) fn create_event(&mut self, event: NewEventRow, ticket: Ticket) {
         if let Some(key) = &event.create_key
             && self.shard.keys.contains_key(&key.identity())
         {
@@ -144,7 +144,7 @@ impl Turn<'_> {
     }
 
     /// The create under a key is decided: who waited behind it goes on and meets the committed row.
-    pub(super) fn unlock_key(&mut self, key: Option<&CreateKey>) {
+    pub(crate) fn unlock_key(&mut self, key: Option<&CreateKey>) {
         let Some(waiting) = key.and_then(|k| self.shard.keys.remove(&k.identity())) else { return };
         for command in waiting {
             self.run(command);
@@ -154,7 +154,7 @@ impl Turn<'_> {
 
 impl Shard {
     /// A create is committed or refused.
-    pub(super) fn end_create(&mut self, run: RunId) {
+    pub(crate) fn end_create(&mut self, run: RunId) {
         self.creating -= 1;
         let Some(tenant) = self.tasks.get(&run).map(|t| t.tenant) else { return };
         if let Some(own) = self.creating_of.get_mut(&tenant) {
@@ -172,7 +172,7 @@ impl Shard {
     }
 
     /// A run as the interface shows it, from memory; `None` when memory lacks its payloads.
-    pub(super) fn view(&self, run: RunId) -> Option<Box<Run>> {
+    pub(crate) fn view(&self, run: RunId) -> Option<Box<Run>> {
         let task = self.tasks.get(&run)?;
         let body = task.body.as_ref()?;
         let (status, due, held) = match &task.phase {

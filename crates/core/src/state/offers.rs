@@ -7,12 +7,12 @@ use helve_domain::definition::Spec;
 use helve_domain::id::SessionId;
 use helve_domain::labels::Requirements;
 
-use super::session::Session;
-use super::types::QueueKey;
+use crate::state::session::Session;
+use crate::types::QueueKey;
 
 /// What a run needs of a worker: runs with the same needs are one class of their queue.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Needs {
+pub(crate) struct Needs {
     kind: Arc<str>,
     cost: u32,
     labels: Requirements,
@@ -21,7 +21,7 @@ pub(super) struct Needs {
 /// The sessions that offer an action.
 #[derive(Default)]
 #[cfg_attr(test, derive(Clone, Debug))]
-pub(super) struct Offer {
+pub(crate) struct Offer {
     pub sessions: Vec<SessionId>,
     /// Where the next search starts: work goes round.
     cursor: usize,
@@ -107,7 +107,7 @@ impl Offer {
 }
 
 /// The offer of a queue's action.
-pub(super) fn offer_of<'a>(offers: &'a mut HashMap<QueueKey, Offer>, key: &QueueKey) -> Option<&'a mut Offer> {
+pub(crate) fn offer_of<'a>(offers: &'a mut HashMap<QueueKey, Offer>, key: &QueueKey) -> Option<&'a mut Offer> {
     match key.part {
         None => offers.get_mut(key),
         Some(_) => offers.get_mut(&key.whole()),
