@@ -207,21 +207,23 @@ impl Play {
         let row = |i: u32| {
             let at = self.now.plus(std::time::Duration::from_micros(u64::from(i)));
             OpenRow {
-                run: RunId::generate(at),
-                tenant: self.tenant,
+                facts: RunFacts {
+                    run: RunId::generate(at),
+                    tenant: self.tenant,
+                    state,
+                    attempt: 0,
+                    retries: 0,
+                    unparked: 0,
+                    freed: false,
+                    priority: self.spec.priority.number(),
+                    rank: self.spec.priority.rank(at),
+                    due: (state == RunStatus::Scheduled).then(|| at.plus(std::time::Duration::from_secs(30))),
+                    holder: None,
+                    started_at: None,
+                    event: None,
+                    replay_of: None,
+                },
                 spec: Arc::clone(&self.spec),
-                state,
-                attempt: 0,
-                retries: 0,
-                unparked: 0,
-                freed: false,
-                priority: self.spec.priority.number(),
-                rank: self.spec.priority.rank(at),
-                due: (state == RunStatus::Scheduled).then(|| at.plus(std::time::Duration::from_secs(30))),
-                holder: None,
-                started_at: None,
-                event: None,
-                replay_of: None,
                 trace: None,
             }
         };

@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use diesel::QueryableByName;
 use diesel::sql_types::{Array, BigInt, Binary, Integer, Nullable, SmallInt, Text, Timestamptz};
 use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
-use helve_domain::change::{CreateKey, EndedRun, Stored, StoredRun, WorkerRow};
+use helve_domain::change::{CreateKey, EndedRun, RunFacts, Stored, StoredRun, WorkerRow};
 use helve_domain::clock::Timestamp;
 use helve_domain::delivery::WorkerInfo;
 use helve_domain::error::{Error, Result};
@@ -83,7 +83,7 @@ statement! {
 }
 
 #[derive(QueryableByName)]
-struct OpenRow {
+struct StoredRow {
     #[diesel(sql_type = SqlUuid)]
     id: Uuid,
     #[diesel(sql_type = SqlUuid)]
@@ -211,7 +211,7 @@ impl Reader {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let (part, apart) = (part.map(str::to_owned), apart.iter().map(|w| w.to_string()).collect());
         let query = QueueRows { tenant: tenant.uuid(), action: action.to_owned(), rank, id, limit, part, apart };
-        self.load::<OpenRow, _>(query).await?.into_iter().map(stored).collect()
+        self.load::<StoredRow, _>(query).await?.into_iter().map(stored).collect()
     }
 
     /// Rows of these shards with a timer up to `until`, at most `limit` a shard, by shard and time.
@@ -221,7 +221,7 @@ impl Reader {
     pub async fn timers(&mut self, shards: &[i16], until: Timestamp, limit: usize) -> Result<Vec<StoredRun>> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let query = TimerRows { shards: shards.to_vec(), until: until.to_utc(), limit };
-        self.load::<OpenRow, _>(query).await?.into_iter().map(stored).collect()
+        self.load::<StoredRow, _>(query).await?.into_iter().map(stored).collect()
     }
 
     /// Runs of these shards that workers hold.
@@ -230,7 +230,7 @@ impl Reader {
     /// As [`Reader::queue`].
     pub async fn held(&mut self, shards: &[i16]) -> Result<Vec<StoredRun>> {
         let query = HeldRows { shards: shards.to_vec() };
-        self.load::<OpenRow, _>(query).await?.into_iter().map(stored).collect()
+        self.load::<StoredRow, _>(query).await?.into_iter().map(stored).collect()
     }
 
     /// What the rows know of these runs. Open ones are read first: one that ends between the two reads
@@ -242,9 +242,9 @@ impl Reader {
         let ids: Vec<Uuid> = runs.iter().map(|r| r.uuid()).collect();
         let since = runs.iter().min().map_or(DateTime::UNIX_EPOCH, |r| r.created_at().to_utc());
         let mut found = HashMap::with_capacity(runs.len());
-        for row in self.load::<OpenRow, _>(OpenRows { ids: ids.clone() }).await? {
+        for row in self.load::<StoredRow, _>(OpenRows { ids: ids.clone() }).await? {
             let run = stored(row)?;
-            found.insert(run.run, Stored::Open(run));
+            found.insert(run.facts.run, Stored::Open(run));
         }
         for row in self.load::<EndedRow, _>(EndedRows { ids, since }).await? {
             let run = RunId::from_uuid(row.id);
@@ -292,19 +292,16 @@ fn state(number: i16, run: RunId) -> Result<RunStatus> {
     RunStatus::from_number(number).ok_or_else(|| Error::Internal(format!("{run} has the unknown state {number}")))
 }
 
-fn stored(row: OpenRow) -> Result<StoredRun> {
+fn stored(row: StoredRow) -> Result<StoredRun> {
     let run = RunId::from_uuid(row.id);
-    Ok(StoredRun {
+    let facts = RunFacts {
         run,
         tenant: TenantId::from_uuid(row.tenant),
-        workflow: row.workflow,
-        version: row.version,
         state: state(row.state, run)?,
         attempt: row.attempt,
         retries: row.retries,
         unparked: row.unparked.unwrap_or(0),
         freed: row.freed == Some(row.attempt),
-        labels: row.labels,
         priority: row.priority,
         rank: row.rank,
         due: row.due.map(Timestamp::from),
@@ -312,8 +309,9 @@ fn stored(row: OpenRow) -> Result<StoredRun> {
         started_at: row.started_at.map(Timestamp::from),
         event: row.event.map(EventId::from_uuid),
         replay_of: row.replay_of.map(RunId::from_uuid),
-        traceparent: row.traceparent,
-    })
+    };
+    let StoredRow { workflow, version, labels, traceparent, .. } = row;
+    Ok(StoredRun { facts, workflow, version, labels, traceparent })
 }
 
 fn worker(row: WorkerDbRow) -> Result<WorkerRow> {

@@ -1,12 +1,13 @@
 //! What goes into the core and what comes out of it.
 
 use std::collections::BTreeMap;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
 pub use helve_domain::change::{
     Body, CreateKey, CreateRow, EndRow, EndedRun, FinishRow, Guard, InsertRow, Mark, MoveRow, NewEventRow, NewRunRow,
-    PauseRow, Placement, RowOutcome, Rows, WorkerChange, WorkerRow,
+    PauseRow, Placement, RowOutcome, Rows, RunFacts, WorkerChange, WorkerRow,
 };
 
 use helve_domain::clock::Timestamp;
@@ -200,41 +201,23 @@ pub struct NewSession {
     pub holding: Vec<Attempt>,
 }
 
-/// An open row as the database has it.
+/// An open row as the database has it, with what it runs.
 #[derive(Debug, Clone)]
 pub struct OpenRow {
-    /// Its id.
-    pub run: RunId,
-    /// Whose.
-    pub tenant: TenantId,
+    /// The row.
+    pub facts: RunFacts,
     /// What it runs.
     pub spec: Arc<Spec>,
-    /// State, one of the open ones.
-    pub state: RunStatus,
-    /// Fencing number.
-    pub attempt: i32,
-    /// Retries spent.
-    pub retries: i32,
-    /// The attempt after which it was last unparked; 0: never.
-    pub unparked: i32,
-    /// Its worker gave back the slots of this attempt early.
-    pub freed: bool,
-    /// Class in the queue.
-    pub priority: i16,
-    /// Place in the queue.
-    pub rank: i64,
-    /// The next timer.
-    pub due: Option<Timestamp>,
-    /// Who holds it.
-    pub holder: Option<(WorkerId, SessionId)>,
-    /// Since when.
-    pub started_at: Option<Timestamp>,
-    /// The event that started it.
-    pub event: Option<EventId>,
-    /// The run that it repeats.
-    pub replay_of: Option<RunId>,
     /// Its trace, if that is recorded.
     pub trace: Option<RunTrace>,
+}
+
+impl Deref for OpenRow {
+    type Target = RunFacts;
+
+    fn deref(&self) -> &RunFacts {
+        &self.facts
+    }
 }
 
 /// What the database knows of an id.

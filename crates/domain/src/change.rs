@@ -304,17 +304,13 @@ pub enum RowOutcome {
     KeyTaken,
 }
 
-/// An open row as the database has it.
+/// What decisions look at of an open row.
 #[derive(Debug, Clone)]
-pub struct StoredRun {
+pub struct RunFacts {
     /// Its id.
     pub run: RunId,
     /// Whose.
     pub tenant: TenantId,
-    /// The workflow's name.
-    pub workflow: String,
-    /// The version that it keeps.
-    pub version: i32,
     /// State, one of the open ones.
     pub state: RunStatus,
     /// Fencing number.
@@ -325,8 +321,6 @@ pub struct StoredRun {
     pub unparked: i32,
     /// Its worker gave back the slots of this attempt early.
     pub freed: bool,
-    /// What it asks of the labels of its worker, if not what its version does.
-    pub labels: Option<String>,
     /// Class in the queue.
     pub priority: i16,
     /// Place in the queue.
@@ -341,6 +335,19 @@ pub struct StoredRun {
     pub event: Option<EventId>,
     /// The run that it repeats.
     pub replay_of: Option<RunId>,
+}
+
+/// An open row as the database has it.
+#[derive(Debug, Clone)]
+pub struct StoredRun {
+    /// What decisions look at.
+    pub facts: RunFacts,
+    /// The workflow's name.
+    pub workflow: String,
+    /// The version that it keeps.
+    pub version: i32,
+    /// What it asks of the labels of its worker, if not what its version does.
+    pub labels: Option<String>,
     /// W3C trace context of its trigger.
     pub traceparent: Option<String>,
 }

@@ -224,10 +224,11 @@ impl Reads {
     async fn open_rows(&self, rows: Vec<StoredRun>) -> Result<Vec<OpenRow>> {
         let mut open = Vec::with_capacity(rows.len());
         for row in rows {
-            let spec = match self.definitions.version(row.tenant, &row.workflow, row.version).await {
+            let run = row.facts.run;
+            let spec = match self.definitions.version(row.facts.tenant, &row.workflow, row.version).await {
                 Ok(spec) => spec,
                 Err(Error::NotFound { code: Code::WorkflowNotFound, .. }) => {
-                    error!(run = %row.run, workflow = row.workflow, version = row.version, "a run's version is missing");
+                    error!(run = %run, workflow = row.workflow, version = row.version, "a run's version is missing");
                     continue;
                 }
                 Err(e) => return Err(e),
@@ -236,28 +237,12 @@ impl Reads {
                 None => spec,
                 Some(Ok(labels)) => Arc::new(Spec { labels, ..(*spec).clone() }),
                 Some(Err(e)) => {
-                    error!(run = %row.run, error = %e, "a run is left alone");
+                    error!(run = %run, error = %e, "a run is left alone");
                     continue;
                 }
             };
-            open.push(OpenRow {
-                run: row.run,
-                tenant: row.tenant,
-                spec,
-                state: row.state,
-                attempt: row.attempt,
-                retries: row.retries,
-                unparked: row.unparked,
-                freed: row.freed,
-                priority: row.priority,
-                rank: row.rank,
-                due: row.due,
-                holder: row.holder,
-                started_at: row.started_at,
-                event: row.event,
-                replay_of: row.replay_of,
-                trace: self.sampler.and_then(|sampler| sampler.trace_of(row.run, row.traceparent.as_deref())),
-            });
+            let trace = self.sampler.and_then(|sampler| sampler.trace_of(run, row.traceparent.as_deref()));
+            open.push(OpenRow { facts: row.facts, spec, trace });
         }
         Ok(open)
     }

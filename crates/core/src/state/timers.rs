@@ -9,7 +9,7 @@ use helve_domain::status::RunStatus;
 use crate::state::Shard;
 use crate::state::task::{Deferred, Phase, Task};
 use crate::turn::Turn;
-use crate::types::OpenRow;
+use crate::types::{OpenRow, RunFacts};
 
 /// Timers of runs that one step fires: whoever steps decides when the next piece has its turn.
 const FIRED: usize = 64;
@@ -84,7 +84,7 @@ impl Shard {
 }
 
 /// The phase of a row that no worker holds.
-pub(crate) const fn resting_phase(row: &OpenRow) -> Option<Phase> {
+pub(crate) const fn resting_phase(row: &RunFacts) -> Option<Phase> {
     match row.state {
         RunStatus::Scheduled => match row.due {
             Some(due) => Some(Phase::Scheduled { due }),

@@ -7,7 +7,7 @@ use helve_domain::id::RunId;
 use helve_domain::status::RunStatus;
 
 use super::world::{Load, Stored, World};
-use crate::{CreateRow, FinishRow, Mark, OpenRow, QueueKey, RowOutcome, Rows, Write};
+use crate::{CreateRow, FinishRow, Mark, OpenRow, QueueKey, RowOutcome, Rows, RunFacts, Write};
 
 impl World {
     /// A window of a queue as the rows are now; what it brings comes later.
@@ -69,21 +69,23 @@ impl World {
                     return RowOutcome::KeyTaken;
                 }
                 let open = OpenRow {
-                    run: row.run.id,
-                    tenant: row.run.tenant,
+                    facts: RunFacts {
+                        run: row.run.id,
+                        tenant: row.run.tenant,
+                        state: row.place.state,
+                        attempt: row.place.attempt,
+                        retries: 0,
+                        unparked: 0,
+                        freed: false,
+                        priority: row.run.priority.number(),
+                        rank: row.rank,
+                        due: row.place.due,
+                        holder: row.place.worker,
+                        started_at: row.place.started_at,
+                        event: None,
+                        replay_of: row.run.replay_of,
+                    },
                     spec: Arc::clone(&row.run.spec),
-                    state: row.place.state,
-                    attempt: row.place.attempt,
-                    retries: 0,
-                    unparked: 0,
-                    freed: false,
-                    priority: row.run.priority.number(),
-                    rank: row.rank,
-                    due: row.place.due,
-                    holder: row.place.worker,
-                    started_at: row.place.started_at,
-                    event: None,
-                    replay_of: row.run.replay_of,
                     trace: row.run.trace,
                 };
                 let before = self.open.insert(row.run.id, Stored { row: open, body: Arc::clone(&row.run.body) });
@@ -101,7 +103,7 @@ impl World {
                 let Some(stored) = self.open.get_mut(&row.run).filter(|s| matches(s, &row.guard)) else {
                     return RowOutcome::Missed;
                 };
-                let r = &mut stored.row;
+                let r = &mut stored.row.facts;
                 assert!(row.place.attempt >= r.attempt, "I8 attempts never go back");
                 r.freed &= row.place.attempt == r.attempt;
                 (r.state, r.attempt, r.retries, r.due) =

@@ -11,7 +11,7 @@ use helve_domain::status::RunStatus;
 use super::Protection;
 use crate::{
     Body, CreateRow, EndRow, EndedRun, FinishRow, Found, Guard, InsertRow, Mark, MoveRow, OpenRow, RowOutcome, Rows,
-    WorkerChange, WorkerRow, Write,
+    RunFacts, WorkerChange, WorkerRow, Write,
 };
 
 /// How a run ended, and how often.
@@ -90,21 +90,23 @@ impl Store {
             return RowOutcome::KeyTaken;
         }
         let open = OpenRow {
-            run,
-            tenant: row.run.tenant,
+            facts: RunFacts {
+                run,
+                tenant: row.run.tenant,
+                state: row.place.state,
+                attempt: row.place.attempt,
+                retries: 0,
+                unparked: 0,
+                freed: false,
+                priority: row.run.priority.number(),
+                rank: row.rank,
+                due: row.place.due,
+                holder: row.place.worker,
+                started_at: row.place.started_at,
+                event: None,
+                replay_of: row.run.replay_of,
+            },
             spec: Arc::clone(&row.run.spec),
-            state: row.place.state,
-            attempt: row.place.attempt,
-            retries: 0,
-            unparked: 0,
-            freed: false,
-            priority: row.run.priority.number(),
-            rank: row.rank,
-            due: row.place.due,
-            holder: row.place.worker,
-            started_at: row.place.started_at,
-            event: None,
-            replay_of: row.run.replay_of,
             trace: row.run.trace,
         };
         self.open.insert(run, (open, Arc::clone(&row.run.body)));
@@ -115,6 +117,7 @@ impl Store {
         let Some((r, body)) = self.open.get_mut(&row.run).filter(|(r, _)| matches(r, &row.guard, off)) else {
             return RowOutcome::Missed;
         };
+        let r = &mut r.facts;
         r.freed &= row.place.attempt == r.attempt;
         (r.state, r.attempt, r.retries, r.due) = (row.place.state, row.place.attempt, row.place.retries, row.place.due);
         (r.holder, r.started_at) = (row.place.worker, row.place.started_at);
