@@ -40,6 +40,7 @@ impl Tuning {
             url: Secret::new(url),
             pool_size: self.database_pool_size.unwrap_or(usual.pool_size),
             statement_timeout: self.database_statement_timeout.unwrap_or(usual.statement_timeout),
+            home: usual.home,
         }
     }
 }

@@ -1,16 +1,9 @@
-//! Connections: the pool for everything that is not a lane, and single ones for lanes and leases.
+//! Connections, each made a session of Helve when it opens: for the pool, and single ones for lanes and leases.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use diesel::ConnectionError;
-use diesel::result::{DatabaseErrorKind, QueryResult};
-use diesel_async::pooled_connection::bb8::{self, RunError};
-use diesel_async::pooled_connection::{
-    AsyncDieselConnectionManager, ManagerConfig, PoolError, PoolableConnection, RecyclingMethod,
-};
-use diesel_async::{AsyncPgConnection, SimpleAsyncConnection};
-use futures_util::FutureExt;
+use diesel_async::AsyncPgConnection;
 use helve_domain::error::{Error, Result};
 use helve_postgres::Database;
 use helve_postgres::target::Target;
@@ -21,20 +14,13 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use tracing::{debug, warn};
 
 use super::driven::{Driven, Driver};
-use super::failure::{is_disconnected, map_error};
+use super::session::{self, Path};
 use super::sqlstate::{self, LastState, Listened, Listening, Plainly};
 
 /// The longest that opening a connection, or waiting for one of the pool, may take.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(in crate::db) const PATIENCE: Duration = Duration::from_secs(5);
 /// Where PostgreSQL listens unless told otherwise.
 const DEFAULT_PORT: u16 = 5432;
-
-/// Connections for reads and transactions off the hot path. Cheap to clone.
-#[derive(Clone)]
-pub struct Pool(bb8::Pool<AsyncPgConnection>);
-
-/// A connection of the pool.
-pub(in crate::db) type Pooled<'a> = bb8::PooledConnection<'a, AsyncPgConnection>;
 
 /// Opens a connection for one purpose; `name` appears in `pg_stat_activity` as `helve:<name>`.
 ///
@@ -43,7 +29,7 @@ pub(in crate::db) type Pooled<'a> = bb8::PooledConnection<'a, AsyncPgConnection>
 /// logged); `Internal` when the URL or a certificate file cannot be read.
 pub async fn connect(database: &Database, name: &str) -> Result<AsyncPgConnection> {
     let target = Target::new(database, name)?;
-    open(&target, database.statement_timeout).await.map_err(|e| {
+    open(&target, database).await.map(|opened| opened.conn).map_err(|e| {
         warn!(error = %e, connection = name, "the database cannot be reached");
         Error::unavailable("the database cannot be reached")
     })
@@ -52,8 +38,17 @@ pub async fn connect(database: &Database, name: &str) -> Result<AsyncPgConnectio
 /// As [`connect`], with the server's or the driver's own words: for a person at a terminal.
 pub(in crate::db) async fn connect_verbosely(database: &Database, name: &str) -> Result<AsyncPgConnection> {
     let target = Target::new(database, name)?;
-    let failed = |e| Error::Internal(format!("the database cannot be reached: {e}"));
-    open(&target, database.statement_timeout).await.map_err(failed)
+    open(&target, database).await.map(|opened| opened.conn).map_err(unreachable)
+}
+
+/// As [`connect_verbosely`], with the search_path that the URL, the role and the database make.
+pub(in crate::db) async fn connect_unpinned(database: &Database, name: &str) -> Result<AsyncPgConnection> {
+    let target = Target::new(database, name)?;
+    open_with(&target, database, Path::AsItComes).await.map(|opened| opened.conn).map_err(unreachable)
+}
+
+fn unreachable(e: ConnectionError) -> Error {
+    Error::Internal(format!("the database cannot be reached: {e}"))
 }
 
 /// As [`connect`], for an owner who awaits one statement after another: see [`super::driven`].
@@ -65,7 +60,7 @@ pub(in crate::db) async fn connect_driven(database: &Database, name: &str) -> Re
         let conn = driver.drive(AsyncPgConnection::try_from(client)).await?;
         let mut driven = Driven { conn, driver, last_error };
         let Driven { conn, driver, .. } = &mut driven;
-        driver.drive(set_up(conn, database.statement_timeout)).await?;
+        driver.drive(session::set_up(conn, database, Path::Home)).await?;
         Ok(driven)
     };
     in_time(opened).await.map_err(|e: ConnectionError| {
@@ -74,11 +69,23 @@ pub(in crate::db) async fn connect_driven(database: &Database, name: &str) -> Re
     })
 }
 
-async fn open(target: &Target, statement_timeout: Duration) -> Result<AsyncPgConnection, ConnectionError> {
+/// A connection that is open, and what its server said of it.
+pub(in crate::db) struct Opened {
+    pub conn: AsyncPgConnection,
+    /// It takes no writes: the server is a standby, or the role or database says so. A session keeps that.
+    pub read_only: bool,
+}
+
+/// Opens a session of Helve.
+pub(in crate::db) async fn open(target: &Target, database: &Database) -> Result<Opened, ConnectionError> {
+    open_with(target, database, Path::Home).await
+}
+
+async fn open_with(target: &Target, database: &Database, path: Path) -> Result<Opened, ConnectionError> {
     let opened = async {
-        let mut conn = dial(target).await?;
-        set_up(&mut conn, statement_timeout).await?;
-        Ok(conn)
+        let mut opened = dial(target).await?;
+        session::set_up(&mut opened.conn, database, path).await?;
+        Ok(opened)
     };
     in_time(opened).await
 }
@@ -88,27 +95,23 @@ async fn in_time<T>(opened: impl Future<Output = Result<T, ConnectionError>>) ->
     tokio::time::timeout(PATIENCE, opened).await.unwrap_or_else(|_| Err(late()))
 }
 
-async fn set_up(conn: &mut AsyncPgConnection, statement_timeout: Duration) -> Result<(), ConnectionError> {
-    // Only a superuser may set lc_messages; others have it from their database, and the check at
-    // the start warns when that is not English (deadlocks reach us as text).
-    // What a role or database may set against idle sessions and long transactions is not meant for an engine: its
-    // connections are idle as long as there is no work. And the fence reads a lane's row again after it has waited
-    // for it, which only this isolation does.
-    let setup = format!(
-        "set statement_timeout = {}; set idle_in_transaction_session_timeout = '60s'; set idle_session_timeout = 0; \
-         set default_transaction_isolation = 'read committed'; \
-         do $$ begin perform set_config('lc_messages', 'C', false); exception when others then null; end $$; \
-         do $$ begin perform set_config('transaction_timeout', '0', false); exception when others then null; end $$",
-        statement_timeout.as_millis()
-    );
-    conn.batch_execute(&setup).await.map_err(ConnectionError::CouldntSetupConfiguration)
+async fn dial(target: &Target) -> Result<Opened, ConnectionError> {
+    let (conn, read_only) = match reach(target).await? {
+        Reached::Tls(client, driver) => {
+            let read_only = is_read_only(|name| driver.parameter(name));
+            (AsyncPgConnection::try_from_client_and_connection(client, *driver).await, read_only)
+        }
+        Reached::Plain(client, driver) => {
+            let read_only = is_read_only(|name| driver.parameter(name));
+            (AsyncPgConnection::try_from_client_and_connection(client, *driver).await, read_only)
+        }
+    };
+    Ok(Opened { conn: conn?, read_only })
 }
 
-async fn dial(target: &Target) -> Result<AsyncPgConnection, ConnectionError> {
-    match reach(target).await? {
-        Reached::Tls(client, driver) => AsyncPgConnection::try_from_client_and_connection(client, *driver).await,
-        Reached::Plain(client, driver) => AsyncPgConnection::try_from_client_and_connection(client, *driver).await,
-    }
+/// What the server says of a session by itself when it begins.
+fn is_read_only<'a>(parameter: impl Fn(&str) -> Option<&'a str>) -> bool {
+    ["default_transaction_read_only", "in_hot_standby"].into_iter().any(|name| parameter(name) == Some("on"))
 }
 
 /// A connection for an owner who drives it; the codes of its errors are noted in `last`.
@@ -182,107 +185,4 @@ fn with_causes(error: &dyn std::error::Error) -> String {
         next = cause.source();
     }
     text
-}
-
-impl Pool {
-    /// A pool on `database`; connects when first used.
-    ///
-    /// # Errors
-    /// `Internal` when the URL or a certificate file cannot be read.
-    pub fn new(database: &Database) -> Result<Self> {
-        let target = Arc::new(Target::new(database, "pool")?);
-        let statement_timeout = database.statement_timeout;
-        let mut config = ManagerConfig::default();
-        config.custom_setup = Box::new(move |_| {
-            let target = Arc::clone(&target);
-            async move { open(&target, statement_timeout).await }.boxed()
-        });
-        // The check at every checkout asks memory, not the server: it costs no round trip, and after a
-        // restart of the database no caller meets the dead connections of before.
-        config.recycling_method = RecyclingMethod::CustomFunction(Box::new(|conn| {
-            let broken = conn.is_broken();
-            async move { if broken { Err(closed()) } else { Ok(()) } }.boxed()
-        }));
-        let manager = AsyncDieselConnectionManager::<AsyncPgConnection>::new_with_config("", config);
-        let pool = bb8::Pool::builder()
-            .max_size(database.pool_size)
-            .connection_timeout(PATIENCE)
-            .test_on_check_out(true)
-            .error_sink(Box::new(LogErrors))
-            .build_unchecked(manager);
-        Ok(Self(pool))
-    }
-
-    /// A connection. Hold it for one statement or one transaction.
-    ///
-    /// # Errors
-    /// `Unavailable` when there is none within 5 s.
-    pub(in crate::db) async fn get(&self) -> Result<Pooled<'_>> {
-        self.0.get().await.map_err(|e| match e {
-            RunError::TimedOut => Error::unavailable("no connection to the database came free"),
-            RunError::User(e) => {
-                warn!(error = %e, "the database cannot be reached");
-                Error::unavailable("the database cannot be reached")
-            }
-        })
-    }
-
-    /// Runs a read. One that meets a connection which has just died runs once more on a fresh one, so
-    /// `query` must not write.
-    pub(in crate::db) async fn run<T, F>(&self, query: F) -> Result<T>
-    where
-        T: Send,
-        F: Send + Sync,
-        for<'c> F: AsyncFn(&'c mut AsyncPgConnection) -> QueryResult<T>
-            + Repeatable<&'c mut AsyncPgConnection, QueryResult<T>, Once: Send>,
-    {
-        let first = {
-            let mut conn = self.get().await?;
-            query(&mut conn).await
-        };
-        match first {
-            Err(e) if is_disconnected(&e) => {
-                debug!(error = %e, "connection lost, reading again");
-                let mut conn = self.get().await?;
-                query(&mut conn).await.map_err(map_error)
-            }
-            other => other.map_err(map_error),
-        }
-    }
-}
-
-/// An asynchronous closure whose futures can be named, to demand that they are `Send`: the language
-/// cannot yet say that of an `AsyncFn`.
-pub(in crate::db) trait Repeatable<A, R>: Fn(A) -> <Self as Repeatable<A, R>>::Once {
-    /// The future of one call.
-    type Once: Future<Output = R>;
-}
-
-impl<F, A, R, Once> Repeatable<A, R> for F
-where
-    F: Fn(A) -> Once,
-    Once: Future<Output = R>,
-{
-    type Once = Once;
-}
-
-fn closed() -> diesel::result::Error {
-    diesel::result::Error::DatabaseError(DatabaseErrorKind::ClosedConnection, Box::new("closed".to_owned()))
-}
-
-/// Says why the pool cannot connect. bb8 backs off between attempts, so this is no flood.
-#[derive(Debug, Clone, Copy)]
-struct LogErrors;
-
-impl ::bb8::ErrorSink<PoolError> for LogErrors {
-    fn sink(&self, error: PoolError) {
-        match error {
-            PoolError::QueryError(e) => debug!(error = %e, "a dead connection left the pool"),
-            PoolError::ConnectionError(e) => warn!(error = %e, "the database cannot be reached"),
-        }
-    }
-
-    fn boxed_clone(&self) -> Box<dyn ::bb8::ErrorSink<PoolError>> {
-        Box::new(*self)
-    }
 }

@@ -7,13 +7,22 @@ use tracing::{error, warn};
 
 /// Messages, in the language C, of a server that goes down, comes up, or has no room. The driver's error
 /// reaches us without its SQLSTATE.
-const AWAY: [&str; 8] = [
+const AWAY: [&str; 14] = [
     "terminating connection",
     "the database system is",
     "remaining connection slots are reserved",
     "sorry, too many clients already",
     "canceling statement due to statement timeout",
     "canceling statement due to lock timeout",
+    // The disk is full, or the memory.
+    "could not extend file",
+    "could not write to file",
+    "out of memory",
+    "out of shared memory",
+    // It protects itself: its transaction ids run out.
+    "database is not accepting commands",
+    // A pooler has given the session to somebody else meanwhile.
+    "prepared statement \"",
     "connection closed",
     "error communicating with the server",
 ];
@@ -35,6 +44,16 @@ pub(in crate::db) fn is_disconnected(e: &Query) -> bool {
     }
 }
 
+/// The session takes no writes: its server is a standby, or its role or database says so. Nothing was done.
+fn is_read_only(e: &Query) -> bool {
+    matches!(e, Query::DatabaseError(Kind::ReadOnlyTransaction, _))
+}
+
+/// The statement was refused for what its session is: another one may do it.
+pub(in crate::db) fn is_of_session(e: &Query) -> bool {
+    is_read_only(e) || message(e).starts_with("prepared statement \"")
+}
+
 /// Nothing was done, and the same statement may succeed at once.
 fn is_retryable(e: &Query) -> bool {
     matches!(e, Query::DatabaseError(Kind::SerializationFailure, _)) || message(e) == "deadlock detected"
@@ -48,6 +67,10 @@ pub(in crate::db) fn is_statement_timeout(e: &Query) -> bool {
 /// The error of a read, or of one statement that was certainly not executed. Unique violations are the
 /// caller's to look at before.
 pub(in crate::db) fn map_error(e: Query) -> Error {
+    if is_read_only(&e) {
+        warn!(error = %e, "the database takes no writes: it is a standby, or default_transaction_read_only is on");
+        return Error::unavailable("the database takes no writes at present: it is read-only");
+    }
     let away = is_disconnected(&e) || is_retryable(&e) || AWAY.iter().any(|text| message(&e).starts_with(text));
     if away {
         warn!(error = %e, "the database did not answer");
@@ -86,6 +109,17 @@ mod tests {
         }
         let starting = failed(Kind::Unknown, "the database system is starting up");
         assert_eq!(map_write_error(starting).code(), Code::Unavailable);
+    }
+
+    #[test]
+    fn what_the_server_s_state_refuses_is_unavailable_and_the_session_goes() {
+        let standby = || failed(Kind::ReadOnlyTransaction, "cannot execute INSERT in a read-only transaction");
+        let forgotten = || failed(Kind::Unknown, "prepared statement \"s1\" does not exist");
+        let full = || failed(Kind::Unknown, "could not extend file \"base/5/16384\": No space left on device");
+        for (refused, of_session) in [(standby(), true), (forgotten(), true), (full(), false)] {
+            assert_eq!(is_of_session(&refused), of_session);
+            assert_eq!(map_write_error(refused).code(), Code::Unavailable);
+        }
     }
 
     #[test]

@@ -8,7 +8,8 @@ use helve_domain::error::{Error, Result};
 use helve_postgres::Database;
 use tracing::warn;
 
-use super::connect::{self, Pool};
+use super::Pool;
+use super::connect;
 use super::failure::map_error;
 
 /// Major versions that are tested.

@@ -66,10 +66,28 @@ statement! {
 }
 
 statement! {
-    /// Tables of others that hide Helve's.
-    InTheWay("sql/home/in_the_way.sql") {
-        "1" => tables: Vec<String> as Array<Text>,
+    /// Which schemas of the search_path are homes.
+    Find("sql/home/find.sql") {
+        "1" => telling: Vec<String> as Array<Text>,
     }
+}
+
+impl Find {
+    /// Looks for what no schema without Helve has.
+    pub fn new() -> Self {
+        Self { telling: TABLES[..TELLING].iter().chain([&LIST]).map(|&name| name.to_owned()).collect() }
+    }
+}
+
+/// What [`Find`] has found.
+#[derive(Debug, QueryableByName)]
+pub(in crate::db) struct Found {
+    /// Schemas with Helve, in the order of the search_path.
+    #[diesel(sql_type = Array<Text>)]
+    pub homes: Vec<String>,
+    /// Where Helve would be put.
+    #[diesel(sql_type = Nullable<Text>)]
+    pub otherwise: Option<String>,
 }
 
 #[derive(Debug, Clone, QueryableByName)]
@@ -144,6 +162,11 @@ impl Home {
     /// Helve is not installed here.
     pub fn is_new(&self) -> bool {
         !self.applied.contains(FIRST)
+    }
+
+    /// The schema that Helve is in, or would be put into.
+    pub fn schema(&self) -> Option<&str> {
+        self.place.schema.as_deref()
     }
 
     /// The schema that the audit views get, where they are still to be made.
@@ -229,32 +252,18 @@ async fn strangers(conn: &mut AsyncPgConnection, own: &[&str]) -> QueryResult<Ve
     Ok(Strangers { own }.load::<Name>(conn).await?.into_iter().map(|row| row.name).collect())
 }
 
-/// Whether an engine finds its own tables and no others under their names. Tables of others in the same schema are only
-/// told: who made them later must not keep an engine from its start.
+/// Whether Helve is there. Tables of others in its schema are only told: who made them later must not keep an engine from
+/// its start.
 ///
 /// # Errors
 /// `Internal` with a text for the operator; `Unavailable`.
 pub async fn check(pool: &Pool) -> Result<()> {
-    let (home, hiding) = {
+    let home = {
         let mut conn = pool.get().await?;
-        let home = Home::look(&mut conn).await.map_err(map_error)?;
-        let tables = TABLES.iter().map(|&name| name.to_owned()).collect();
-        let hiding: Vec<Name> = InTheWay { tables }.load(&mut conn).await.map_err(map_error)?;
-        (home, hiding)
+        Home::look(&mut conn).await.map_err(map_error)?
     };
-    let hiding: Vec<String> = hiding.into_iter().map(|row| row.name).collect();
-    if let Some(names) = some(&hiding) {
-        let path = &home.place.search_path;
-        return Err(Error::Internal(format!(
-            "the search_path ({path}) leads to {names} beside Helve's tables: name Helve's schema first"
-        )));
-    }
     if home.is_new() {
-        // Elsewhere on the path, or nowhere.
-        return match home.crowded() {
-            Some(refusal) if home.place.elsewhere.is_none() => Err(Error::Internal(refusal)),
-            _ => Ok(()),
-        };
+        return home.crowded().map_or(Ok(()), |refusal| Err(Error::Internal(refusal)));
     }
     if let Some(names) = some(&neighbours(pool).await?) {
         let schema = home.place.schema.as_deref().unwrap_or_default();

@@ -13,8 +13,10 @@ use helve_domain::error::{Error, Result};
 use helve_postgres::Database;
 use tracing::{info, warn};
 
-use super::connect::{self, Pool};
+use super::Pool;
+use super::connect;
 use super::home::{AUDIT_SCHEMA, Home, Neighbours};
+use super::session;
 use super::statement::statement;
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations");
@@ -72,7 +74,7 @@ pub async fn migrate(database: &Database) -> Result<Vec<String>> {
 pub async fn migrate_beside(database: &Database, neighbours: Neighbours) -> Result<Vec<String>> {
     // A change of a large table may take longer than any read.
     let patient = Database { statement_timeout: Duration::ZERO, ..database.clone() };
-    let mut conn = connect::connect_verbosely(&patient, "migrate").await?;
+    let mut conn = connect::connect_unpinned(&patient, "migrate").await?;
     let lock = format!("set lock_timeout = '60s'; select pg_advisory_lock({LOCK}); set lock_timeout = '{PATIENCE}'");
     conn.batch_execute(&lock)
         .await
@@ -81,6 +83,9 @@ pub async fn migrate_beside(database: &Database, neighbours: Neighbours) -> Resu
     if let Some(refusal) = home.refusal(neighbours) {
         return Err(Error::Internal(format!("nothing was changed: {refusal}")));
     }
+    let schema = home.schema().unwrap_or_default().to_owned();
+    // What others put in front of it while the changes are made is not met.
+    conn.batch_execute(&session::pin(&schema)).await.map_err(|e| Error::Internal(format!("migration failed: {e}")))?;
     let changes = Changes { audit: home.audit_schema().to_owned() };
     if !home.is_new() {
         return upgrade(conn, changes).await;

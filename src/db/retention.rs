@@ -200,7 +200,7 @@ pub async fn delete(pool: &Pool, tenant: TenantId, runs: &[&Finished]) -> Result
     conn.batch_execute("set lock_timeout = '500ms'").await.map_err(map_error)?;
     let gone: QueryResult<Vec<Count>> = delete.load(&mut *conn).await;
     // Others of the pool wait as they did.
-    let reset = conn.batch_execute("reset lock_timeout").await;
+    let reset = conn.batch_execute("set lock_timeout = 0").await;
     let gone = gone.map_err(map_write_error)?;
     reset.map_err(map_error)?;
     Ok(gone.into_iter().next().map_or(0, |row| row.n))

@@ -6,4 +6,4 @@ pub mod plain;
 pub mod target;
 mod tls;
 
-pub use database::Database;
+pub use database::{Database, Home};
