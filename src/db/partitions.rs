@@ -68,6 +68,8 @@ struct PartitionRow {
     name: String,
     #[diesel(sql_type = Bool)]
     plain: bool,
+    #[diesel(sql_type = Bool)]
+    keyless: bool,
     #[diesel(sql_type = Nullable<Timestamptz>)]
     from_time: Option<DateTime<Utc>>,
     #[diesel(sql_type = Nullable<Timestamptz>)]
@@ -102,6 +104,8 @@ struct Partition {
     name: String,
     /// A table, not somebody's foreign one.
     plain: bool,
+    /// Nothing says by what a subscriber would know its rows.
+    keyless: bool,
     from: DateTime<Utc>,
     to: DateTime<Utc>,
 }
@@ -111,7 +115,7 @@ impl Partition {
         let (table, by) = TABLES.into_iter().find(|(table, _)| *table == row.parent)?;
         let from = row.from_time.or_else(|| time_of(row.from_id?))?;
         let to = row.to_time.or_else(|| time_of(row.to_id?))?;
-        Some(Self { table, by, name: row.name, plain: row.plain, from, to })
+        Some(Self { table, by, name: row.name, plain: row.plain, keyless: row.keyless, from, to })
     }
 
     fn has(&self, table: &str, week: Week) -> bool {
@@ -140,7 +144,24 @@ pub async fn make_ahead(pool: &Pool, now: Timestamp) -> Result<()> {
             break;
         }
     }
+    identify(&mut conn, &have).await;
     Ok(())
+}
+
+/// Gives the weeks of an earlier release what [`creation`] gives to new ones. Nothing waits for it: a later pass will do.
+async fn identify(conn: &mut AsyncPgConnection, have: &[Partition]) {
+    for Partition { name, .. } in have.iter().filter(|partition| partition.keyless) {
+        if let Err(e) = guarded(conn, &identity(name)).await {
+            warn!(error = %e, partition = name, "a partition has no replica identity yet, a later pass will try");
+            break;
+        }
+    }
+}
+
+/// By what a subscriber would know a row that is deleted. Without one, where another application publishes all tables of
+/// the database, a delete is refused. It costs nothing where nobody decodes the log.
+fn identity(name: &str) -> String {
+    format!("alter table {name} replica identity full")
 }
 
 /// Makes the weeks of these times, where one is missing: for a row that has met no partition, before it is written
@@ -209,15 +230,20 @@ async fn creation(conn: &mut AsyncPgConnection, table: &str, by: By, week: Week)
     };
     let (from, to) = (week.bound(by), week.next().bound(by));
     let given = owner.map_or(String::new(), |owner| format!("alter table {name} owner to {owner}; "));
+    let identity = match by {
+        By::Time => format!("{}; ", identity(&name)),
+        // These have a primary key.
+        By::Id => String::new(),
+    };
     Ok(format!(
-        "create table {name} (like {parent} including all); {given}\
+        "create table {name} (like {parent} including all); {identity}{given}\
          alter table {parent} attach partition {name} for values from ('{from}') to ('{to}')"
     ))
 }
 
 /// Runs DDL, all or nothing. Its lock must not queue up in front of the lanes: it waits 50 ms at most.
 async fn guarded(conn: &mut AsyncPgConnection, sql: &str) -> QueryResult<()> {
-    conn.batch_execute(&format!("set lock_timeout = '50ms'; {sql}; reset lock_timeout")).await
+    conn.batch_execute(&format!("set lock_timeout = '50ms'; {sql}; set lock_timeout = 0")).await
 }
 
 fn is_locked(e: &diesel::result::Error) -> bool {

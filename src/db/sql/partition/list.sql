@@ -4,6 +4,9 @@ select
     t.name as parent,
     format('%I.%I', n.nspname, c.relname) as name,
     c.relkind = 'r' as plain,
+    -- a publication for all tables would have its deletes refused
+    c.relkind = 'r' and c.relreplident = 'd'
+        and not exists (select from pg_index x where x.indrelid = c.oid and x.indisprimary) as keyless,
     case when k.by = 'timestamptz' then b.bounds[1]::timestamptz end as from_time,
     case when k.by = 'timestamptz' then b.bounds[2]::timestamptz end as to_time,
     case when k.by = 'uuid' then b.bounds[1]::uuid end as from_id,
@@ -21,7 +24,7 @@ join lateral (
 join lateral (
     select regexp_match(
         pg_get_expr(c.relpartbound, c.oid),
-        'FROM \(''(?!-?infinity)([^'']+)''\) TO \(''(?!-?infinity)([^'']+)''\)'
+        'FROM [(]''(?!-?infinity)([^'']+)''[)] TO [(]''(?!-?infinity)([^'']+)''[)]'
     ) as bounds
 ) b on b.bounds is not null
 order by 1, 2
