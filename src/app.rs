@@ -207,6 +207,7 @@ impl Base {
             scheduler: scheduler.clone(),
             definitions: self.definitions.clone(),
             retention: config.retention.clone(),
+            metrics: Arc::clone(&self.metrics),
             clock: self.clock.clone(),
             supervisor: self.supervisor.clone(),
         });

@@ -241,6 +241,8 @@ pub struct Metrics {
     pub finish: LaneMetrics,
     /// Engines that this one has taken over from.
     pub takeovers: Counter,
+    /// Tenants whose old runs could not be deleted, once for each pass.
+    pub retention_failed: Counter,
     /// What became of spans.
     pub spans: SpanMetrics,
 }
@@ -268,6 +270,7 @@ impl Default for Metrics {
             create: LaneMetrics::default(),
             finish: LaneMetrics::default(),
             takeovers: Counter::default(),
+            retention_failed: Counter::default(),
             spans: SpanMetrics::default(),
         }
     }

@@ -15,6 +15,7 @@ use tracing::{debug, warn};
 
 use crate::db::Pool;
 use crate::db::retention::{self, Finished, Rule};
+use crate::metrics::Metrics;
 use crate::ops::retention::of_definition;
 
 /// How often what has become too old is looked for.
@@ -28,6 +29,8 @@ const PAGE: usize = 2_000;
 const BATCH: usize = 500;
 /// Reads of one rule in one pass: others have their turn.
 const PAGES: usize = 500;
+/// After so many failures in a row it is the database.
+const FAILURES: u32 = 3;
 /// The pause after each statement.
 const REST: Duration = Duration::from_millis(20);
 
@@ -61,13 +64,14 @@ struct Progress {
 /// Deletes what is older than its tenant or workflow says.
 pub struct Sweep {
     pool: Pool,
+    metrics: Arc<Metrics>,
     /// By tenant and time. Lost with the process: the next one begins anew.
     progress: Mutex<HashMap<(TenantId, Duration), Progress>>,
 }
 
 /// Starts the sweep. `owned` gives the shards whose tenants are this process's.
-pub fn start(pool: Pool, clock: Clock, supervisor: &Supervisor, owned: impl Fn() -> Vec<i16> + Send + 'static) {
-    let sweep = Arc::new(Sweep::new(pool));
+pub fn start(sweep: Sweep, clock: Clock, supervisor: &Supervisor, owned: impl Fn() -> Vec<i16> + Send + 'static) {
+    let sweep = Arc::new(sweep);
     let stopping = supervisor.stopping();
     let schedule = Schedule::of("retention", LOOK);
     supervisor.every(schedule, move || {
@@ -86,20 +90,21 @@ pub fn start(pool: Pool, clock: Clock, supervisor: &Supervisor, owned: impl Fn()
 
 impl Sweep {
     /// Knows nothing yet.
-    pub fn new(pool: Pool) -> Self {
-        Self { pool, progress: Mutex::default() }
+    pub fn new(pool: Pool, metrics: Arc<Metrics>) -> Self {
+        Self { pool, metrics, progress: Mutex::default() }
     }
 
-    /// Deletes what is too old at `now`, of the tenants of these shards. Gives how many runs.
+    /// Deletes what is too old at `now`, of the tenants of these shards. Gives how many runs. A tenant whose runs cannot be
+    /// deleted is logged and counted, and keeps no other one waiting.
     ///
     /// # Errors
-    /// `Unavailable`, `OutcomeUnknown`: the next pass goes on.
+    /// `Unavailable`, `OutcomeUnknown`: the database is away, the next pass goes on.
     pub async fn pass(&self, shards: Vec<i16>, now: Timestamp, stopping: &CancellationToken) -> Result<i64> {
         if shards.is_empty() {
             return Ok(0);
         }
         let mut progress = self.progress.lock().await;
-        let mut gone = 0;
+        let (mut gone, mut in_a_row) = (0, 0);
         let rules = by_time(retention::rules(&self.pool, shards).await?);
         progress.retain(|key, _| rules.contains_key(key));
         for ((tenant, keep), which) in rules {
@@ -109,7 +114,21 @@ impl Sweep {
             let mut at = known.unwrap_or(Progress { which, place: beginning, whole_at: now });
             let swept = self.tenant(tenant, now.minus(keep), &mut at, stopping).await;
             progress.insert((tenant, keep), at);
-            gone += swept?;
+            match swept {
+                Ok(n) => {
+                    gone += n;
+                    in_a_row = 0;
+                }
+                // Something of this tenant's rows, or of somebody who holds or forbids them: others have their turn.
+                Err(e) => {
+                    self.metrics.retention_failed.inc();
+                    warn!(error = %e, tenant.id = %tenant, "old runs of a tenant cannot be deleted, the next pass will try");
+                    in_a_row += 1;
+                    if in_a_row >= FAILURES && matches!(e, Error::Unavailable { .. } | Error::OutcomeUnknown) {
+                        return Err(e);
+                    }
+                }
+            }
         }
         Ok(gone)
     }

@@ -6,11 +6,14 @@ pub mod jobs;
 mod tickets;
 mod weeks;
 
+use std::sync::Arc;
+
 use helve_domain::clock::Clock;
 use helve_supervisor::Supervisor;
 
 use crate::config::Retention;
 use crate::db::Pool;
+use crate::metrics::Metrics;
 use crate::ops::definitions::Definitions;
 use crate::sched::Scheduler;
 use jobs::Jobs;
@@ -25,6 +28,8 @@ pub struct Parts {
     pub definitions: Definitions,
     /// How long things are kept.
     pub retention: Retention,
+    /// What fails is counted.
+    pub metrics: Arc<Metrics>,
     /// Time.
     pub clock: Clock,
     /// Owns the tasks.
@@ -37,6 +42,7 @@ pub fn start(parts: Parts) -> Jobs {
     weeks::start(pool.clone(), clock.clone(), supervisor, retention.history);
     tickets::start(pool.clone(), clock.clone(), supervisor);
     let owner = scheduler.clone();
-    history::start(pool.clone(), clock.clone(), supervisor, move || owner.owned_shards());
+    let sweep = history::Sweep::new(pool.clone(), Arc::clone(&parts.metrics));
+    history::start(sweep, clock.clone(), supervisor, move || owner.owned_shards());
     jobs::start(parts)
 }

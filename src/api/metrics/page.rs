@@ -66,6 +66,9 @@ fn engine(page: &mut Page, state: &ApiState, metrics: &Metrics) {
     page.family("helve_ready", Kind::Gauge, "1 while the engine takes work.").sample(&[], ready);
     let owned = state.scheduler.directory().here().len();
     page.family("helve_shards_owned", Kind::Gauge, "Shards that this engine owns, of 64 in all.").sample(&[], owned);
+    let help = "Tenants whose old runs could not be deleted, once for each pass.";
+    let failed = metrics.retention_failed.get();
+    page.family("helve_retention_failures_total", Kind::Counter, help).sample(&[], failed);
     let broken = helve_domain::error::broken_invariants();
     page.family("helve_broken_invariants_total", Kind::Counter, "States that must never be.").sample(&[], broken);
 }

@@ -7,4 +7,5 @@ mod dev;
 mod entry;
 mod logs;
 mod neighbours;
+mod sessions;
 mod tls;

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use helve::housekeeping::history::Sweep;
 use helve::ops::tenants;
 use helve_domain::clock::Clock;
 use serde_json::{Value, json};
@@ -54,7 +53,7 @@ async fn each_run_is_kept_as_long_as_its_workflow_or_tenant_says() {
     let stranger = engine.second_tenant().await;
     assert_eq!((count(&engine, "payload").await, count(&engine, "run_transition").await), (7, 3));
 
-    let (sweep, now, never) = (Sweep::new(engine.pool.clone()), Clock::system().now(), CancellationToken::new());
+    let (sweep, now, never) = (engine.sweep(), Clock::system().now(), CancellationToken::new());
     let all: Vec<i16> = (0..64).collect();
     let pass = async |hours: u32| sweep.pass(all.clone(), now.plus(HOUR * hours), &never).await.unwrap();
     // Not yet; and not those of somebody else's shards.
@@ -102,7 +101,7 @@ async fn a_late_end_is_found_too() {
     let late = "update run_history set finished_at = finished_at + interval '2 hours'
         where created_at = (select min(created_at) from run_history)";
     assert_eq!(sql.execute(late, &[]).await.unwrap(), 1);
-    let (sweep, now, never) = (Sweep::new(engine.pool.clone()), Clock::system().now(), CancellationToken::new());
+    let (sweep, now, never) = (engine.sweep(), Clock::system().now(), CancellationToken::new());
     let all: Vec<i16> = (0..64).collect();
     let pass = async |hours: u32| sweep.pass(all.clone(), now.plus(HOUR * hours), &never).await.unwrap();
     assert_eq!(pass(2).await, 1);

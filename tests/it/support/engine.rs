@@ -2,12 +2,13 @@
 
 use std::net::SocketAddr;
 use std::ops::Deref;
-use std::sync::Once;
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use helve::app::App;
 use helve::config::{Config, Http as HttpConfig, Retention, Scheduling, Traces};
 use helve::db::Pool;
+use helve::housekeeping::history::Sweep;
 use helve::ops::tokens::NewToken;
 use helve::ops::{tenants, tokens};
 use helve::sched::Scheduler;
@@ -197,6 +198,11 @@ impl Engine {
         let pool = Pool::new(&Database { pool_size: 2, ..config.database.clone() }).unwrap();
         let (token, database) = (self.token.clone(), self.database.clone());
         Self { url, token, tenant: self.tenant, pool, database, config, clock, http, app: Some(app) }
+    }
+
+    /// What deletes its old runs, to be driven by hand.
+    pub fn sweep(&self) -> Sweep {
+        Sweep::new(self.pool.clone(), Arc::default())
     }
 
     /// Another tenant of the same engine.
