@@ -8,7 +8,7 @@ use bytes::Bytes;
 use helve::config::Scheduling;
 use helve_core::{
     Answer, Body, Command, Context, CreateRow, Effect, FinishRow, NewRunRow, NewSession, OpenRow, RowOutcome, Rows,
-    Settings, Shard, Ticket, Transport, WorkerMessage, Write,
+    RunFacts, Settings, Shard, Ticket, Transport, WorkerMessage, Write,
 };
 use helve_domain::clock::Timestamp;
 use helve_domain::definition::{Spec, WorkflowDefinition};
