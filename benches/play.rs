@@ -7,8 +7,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use helve::config::Scheduling;
 use helve_core::{
-    Answer, Body, Command, Context, CreateRow, Effect, FinishRow, NewRunRow, NewSession, OpenRow, RowOutcome, Rows,
-    RunFacts, Settings, Shard, Ticket, Transport, WorkerMessage, Write,
+    Answer, Body, Command, Context, CreateRow, Effect, FinishRow, Incoming, NewRunRow, NewSession, OpenRow, RowOutcome,
+    Rows, RunFacts, Settings, Shard, Ticket, Transport, Write,
 };
 use helve_domain::clock::Timestamp;
 use helve_domain::definition::{Spec, WorkflowDefinition};
@@ -168,16 +168,16 @@ impl Play {
     /// A worker confirms the attempt that it has had for longest; gives it.
     pub fn receive(&mut self) -> (Transport, Attempt) {
         let (transport, attempt) = self.held.swap_remove(0);
-        self.say(transport, WorkerMessage::Received(vec![attempt]));
+        self.say(transport, Incoming::Received(vec![attempt]));
         (transport, attempt)
     }
 
     /// It succeeds, and the result is committed with whatever takes its place.
     pub fn succeed(&mut self, (transport, attempt): (Transport, Attempt)) {
-        self.say(transport, WorkerMessage::Results(vec![(attempt, Outcome::Succeeded(Payload::null()))]));
+        self.say(transport, Incoming::Results(vec![(attempt, Outcome::Succeeded(Payload::null()))]));
     }
 
-    fn say(&mut self, transport: Transport, message: WorkerMessage) {
+    fn say(&mut self, transport: Transport, message: Incoming) {
         let session = self.sessions[usize::try_from(transport).unwrap()];
         self.step(Command::Worker { session, transport, message });
     }
@@ -243,7 +243,7 @@ impl Play {
             created.extend_from_slice(self.rows_of(trigger).creates());
             let (transport, attempt) = self.receive();
             let (session, output) = (self.sessions[usize::try_from(transport).unwrap()], Payload::null());
-            let message = WorkerMessage::Results(vec![(attempt, Outcome::Succeeded(output))]);
+            let message = Incoming::Results(vec![(attempt, Outcome::Succeeded(output))]);
             ended.extend_from_slice(self.rows_of(Command::Worker { session, transport, message }).finishes());
         }
         (created, ended)

@@ -8,6 +8,7 @@ pub mod config;
 pub mod db;
 pub mod failpoint;
 pub mod forward;
+mod frames;
 pub mod housekeeping;
 pub mod hub;
 pub mod live;

@@ -13,18 +13,16 @@ pub(crate) use request::Request;
 pub use start::{Parts, start};
 pub use stats::Stats;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use helve_domain::clock::{Clock, Timestamp};
 use helve_domain::definition::Spec;
-use helve_domain::delivery::{Attempt, Outcome, WorkerInfo};
+use helve_domain::delivery::{Attempt, Incoming, WorkerInfo};
 use helve_domain::error::{Error, Result};
 use helve_domain::id::{EventId, NodeId, RunId, SessionId, TenantId, TokenId};
 use helve_domain::json::Payload;
-use helve_domain::live::{LogBatch, Progress};
 use helve_domain::run::{Priority, Run};
 use helve_domain::secret::Secret;
 use tokio::sync::mpsc::error::SendTimeoutError;
@@ -178,35 +176,6 @@ pub struct Connection {
     pub transport: u64,
 }
 
-/// What a worker says after its hello.
-#[derive(Debug)]
-pub enum FromWorker {
-    /// These attempts arrived.
-    Received(Vec<Attempt>),
-    /// These attempts ended.
-    Results(Vec<(Attempt, Outcome)>),
-    /// More time for an attempt: from now on it may take this long.
-    Extend(Attempt, Duration),
-    /// The attempt's slots are given back, and it goes on.
-    FreeSlot(Attempt),
-    /// New labels, instead of all others.
-    Labels(BTreeMap<String, String>),
-    /// Lines of its log.
-    Log(Vec<LogBatch>),
-    /// How far attempts are.
-    Progress(Vec<Progress>),
-    /// New slot totals.
-    Capacity(BTreeMap<Arc<str>, u32>),
-    /// Assign nothing more.
-    Drain,
-    /// The worker leaves for good: its work goes to others at once.
-    Goodbye,
-    /// The socket is gone; the worker may come back within the grace.
-    Lost,
-    /// The outbox has room again.
-    CaughtUp,
-}
-
 impl Scheduler {
     /// Those who watch, and what workers say.
     pub const fn live(&self) -> &Live {
@@ -279,7 +248,7 @@ impl Scheduler {
     }
 
     /// Passes on what a worker says. Waits while the owner is busy: the socket is read more slowly.
-    pub async fn worker(&self, from: Connection, message: FromWorker) {
+    pub async fn worker(&self, from: Connection, message: Incoming) {
         let mut request = Request::Worker { from, message };
         // The owner ends only with the process: nobody is left who could take the message. A slow one must not
         // lose it.

@@ -11,9 +11,7 @@ use helve_domain::run::Run;
 use helve_domain::why::Why;
 use tokio::sync::oneshot;
 
-use super::{
-    Connection, Created, EventCreated, FromWorker, Hello, NewEvent, NewRun, PauseOrder, Stats, WhyQuery, WorkerState,
-};
+use super::{Connection, Created, EventCreated, Hello, NewEvent, NewRun, PauseOrder, Stats, WhyQuery, WorkerState};
 use crate::hub::Outbox;
 use crate::share::Held;
 
@@ -71,7 +69,7 @@ pub(crate) enum Request {
     },
     Worker {
         from: Connection,
-        message: FromWorker,
+        message: helve_domain::delivery::Incoming,
     },
     Snapshot {
         tenant: TenantId,

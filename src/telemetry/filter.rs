@@ -4,31 +4,36 @@ use tracing_subscriber::EnvFilter;
 
 const DEFAULT: &str = "info";
 const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
-/// The parts of the program that log: the first two names of their targets.
+/// The parts of the engine that log: the first two names of their targets.
 const PARTS: &[&str] = &[
     "api",
     "app",
     "cli",
-    "client",
-    "clock",
+    "cluster",
     "config",
     "db",
-    "domain",
-    "error",
     "failpoint",
     "forward",
+    "housekeeping",
     "hub",
-    "id",
-    "jobs",
+    "live",
     "metrics",
     "ops",
-    "oracle",
     "sched",
     "share",
-    "supervisor",
     "telemetry",
     "traces",
     "ws",
+];
+/// The crates beside it: the first name of their targets.
+const CRATES: &[&str] = &[
+    "helve_bench",
+    "helve_client",
+    "helve_core",
+    "helve_domain",
+    "helve_postgres",
+    "helve_supervisor",
+    "helve_terminal",
 ];
 
 /// Reads a filter: directives between commas, each a level for everything, or `helve::part=level`.
@@ -49,15 +54,16 @@ fn directive(text: &str) -> Result<String, String> {
         // The directive for spans has a grammar of its own.
         _ if text.contains('[') => return Ok(text.to_owned()),
         Some((target, given)) => (Some(target.trim()), given.trim()),
-        None if text == "helve" || text.contains("::") => (Some(text), "trace"),
+        None if text == "helve" || CRATES.contains(&text) || text.contains("::") => (Some(text), "trace"),
         None => (None, text),
     };
     let level = level(given).ok_or_else(|| format!("`{given}` is no level: {}", LEVELS.join(", ")))?;
     let Some(target) = target else { return Ok(level.to_owned()) };
     if !logs(target) {
         return Err(format!(
-            "nothing here logs as `{target}`: a target is `helve` or `helve::` and one of {}",
-            PARTS.join(", ")
+            "nothing here logs as `{target}`: a target is `helve`, or `helve::` and one of {}, or one of {}",
+            PARTS.join(", "),
+            CRATES.join(", ")
         ));
     }
     Ok(format!("{target}={level}"))
@@ -81,7 +87,8 @@ fn logs(target: &str) -> bool {
     match part {
         (Some("helve"), None) => true,
         (Some("helve"), Some(part)) => PARTS.contains(&part),
-        _ => false,
+        (Some(other), _) => CRATES.contains(&other),
+        (None, _) => false,
     }
 }
 
@@ -99,6 +106,7 @@ mod tests {
             ("warn, helve=trace", "helve=trace,warn"),
             ("helve::sched=Debug,info", "helve::sched=debug,info"),
             ("info,helve::ws::session", "helve::ws::session=trace,info"),
+            ("helve_core=debug", "helve_core=debug"),
         ] {
             assert_eq!(parse(text).map(|filter| filter.to_string()), Ok(same.to_owned()), "{text}");
         }
@@ -120,5 +128,10 @@ mod tests {
         let parts: Vec<_> = lib.lines().filter_map(|l| l.trim().strip_prefix("pub mod ")?.strip_suffix(';')).collect();
         assert!(parts.len() > 15, "{parts:?}");
         assert_eq!(parts, PARTS);
+        let manifest = include_str!("../../Cargo.toml");
+        let ours = manifest.lines().filter_map(|l| l.strip_suffix(".workspace = true")?.strip_prefix("helve-"));
+        let mut ours: Vec<_> = ours.map(|name| format!("helve_{name}")).collect();
+        ours.sort();
+        assert_eq!(ours, CRATES);
     }
 }

@@ -4,14 +4,14 @@ use bytes::Bytes;
 use helve_domain::delivery::{Close, Outgoing};
 use helve_domain::limits::Limits;
 
-use super::protocol;
+use crate::frames;
 
 /// Writes a message as the frames that a session would send.
 pub fn write(message: &Outgoing, limits: &Limits, mut each: impl FnMut(String)) {
     match message {
-        Outgoing::Assign(tasks) => protocol::assign(tasks, limits.frame_bytes, each),
+        Outgoing::Assign(tasks) => frames::assign(tasks, limits.frame_bytes, each),
         message => {
-            if let Some(frame) = protocol::encode(message) {
+            if let Some(frame) = frames::encode(message) {
                 each(frame);
             }
         }
@@ -23,6 +23,6 @@ pub fn write(message: &Outgoing, limits: &Limits, mut each: impl FnMut(String)) 
 /// # Errors
 /// It is not a frame at all.
 pub fn read(text: &Bytes, limits: &Limits) -> Result<impl Sized, Close> {
-    let decoded = protocol::decode(text, limits);
+    let decoded = frames::decode(text, limits);
     if decoded.is_frame { Ok(decoded) } else { Err(Close::BadFrame) }
 }

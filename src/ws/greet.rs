@@ -12,9 +12,9 @@ use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Message;
 
 use super::guest::{Caller, Guest, Who};
-use super::protocol::{self, Checked, Fault, HelloFrame, Incoming};
 use super::wire::{End, Step, Wire};
 use super::{Context, refusals};
+use crate::frames::{self, Checked, Fault, Frame, HelloFrame};
 use crate::hub::{self, Inbox};
 use crate::sched::{Connection, Hello};
 
@@ -39,7 +39,7 @@ pub(super) async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
     };
     match opened {
         Ok((guest, (welcome, connection, inbox))) => {
-            wire.push(protocol::welcome(&welcome, ctx.scheduler.node(), &ctx.scheduling, &ctx.limits));
+            wire.push(frames::welcome(&welcome, ctx.scheduler.node(), &ctx.scheduling, &ctx.limits));
             Ok((guest, welcome, connection, inbox))
         }
         Err(err) => {
@@ -88,21 +88,21 @@ async fn first_hello<S: AsyncRead + AsyncWrite + Unpin>(
             Message::Close(_) => return Err(End::Gone),
             Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => continue,
         };
-        let decoded = protocol::decode(&text.into(), &ctx.limits);
+        let decoded = frames::decode(&text.into(), &ctx.limits);
         if let (false, Some(fault)) = (decoded.is_frame, decoded.faults.first()) {
             return Err(refusals::refuse(ctx, wire, token, fault, Close::BadFrame).await);
         }
         for fault in &decoded.faults {
-            wire.push(protocol::fault(fault));
+            wire.push(frames::fault(fault));
         }
         match decoded.frame {
-            Some(Incoming::Hello(Ok(hello))) => return Ok(*hello),
-            Some(Incoming::Hello(Err(fault))) => {
+            Some(Frame::Hello(Ok(hello))) => return Ok(*hello),
+            Some(Frame::Hello(Err(fault))) => {
                 return Err(refusals::refuse(ctx, wire, token, &fault, Close::BadFrame).await);
             }
             Some(_) => {
                 let message = "the first frame must be `hello`; this one was ignored";
-                wire.push(protocol::fault(&Fault::whole(Code::HelloRequired, message)));
+                wire.push(frames::fault(&Fault::whole(Code::HelloRequired, message)));
             }
             None => {}
         }

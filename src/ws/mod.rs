@@ -6,7 +6,6 @@ pub mod frames;
 mod greet;
 mod guest;
 mod pace;
-mod protocol;
 mod refusals;
 mod session;
 mod sockets;

@@ -11,8 +11,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tracing::warn;
 
 use super::Context;
-use super::protocol::{self, Fault};
 use super::wire::{End, Wire};
+use crate::frames::{self, Fault};
 
 /// Refusals that are answered at once: somebody is trying things out.
 const FREE: u32 = 3;
@@ -111,7 +111,7 @@ pub(super) async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(
     if matches!(close, Close::BadFrame | Close::NotAllowed | Close::Auth) {
         let verdict = ctx.refusals.note(token, ctx.clock.instant());
         if let Some(more) = verdict.log {
-            let (at, reason) = protocol::logged(fault);
+            let (at, reason) = frames::logged(fault);
             warn!(code = fault.code.as_str(), at, reason, close = close.code(), more, "a hello was refused");
         }
         if let Some(wait) = verdict.wait {
@@ -123,7 +123,7 @@ pub(super) async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(
             }
         }
     }
-    wire.push(protocol::fault(fault));
+    wire.push(frames::fault(fault));
     End::Close(close)
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use helve_domain::delivery::{Close, Outgoing, Reason};
+use helve_domain::delivery::{Close, Incoming, Outgoing, Reason};
 use helve_domain::error::Code;
 use helve_domain::id::TenantId;
 use helve_domain::json::SMALL;
@@ -17,14 +17,14 @@ use tracing::{debug, info, warn};
 
 use super::guest::{Caller, Guest};
 use super::pace::{Mistakes, Pace};
-use super::protocol::{self, Fault, Incoming};
 use super::sockets::Place;
 use super::voice::Voice;
 use super::wire::{End, Step, Wire};
 use super::{Context, greet};
 use crate::failpoint::{self, Point};
+use crate::frames::{self, Fault, Frame};
 use crate::hub::{Inbox, Next};
-use crate::sched::{Connection, FromWorker};
+use crate::sched::Connection;
 
 /// How long a worker may take nothing of what waits for it.
 const STALL: Duration = Duration::from_secs(30);
@@ -53,7 +53,7 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(ctx: &Context, stre
     let ended = AssertUnwindSafe(session.run()).catch_unwind().await;
     // Said before the farewell: the grace counts from the loss, not from a peer's last word.
     if !session.left {
-        session.tell(FromWorker::Lost).await;
+        session.tell(Incoming::Lost).await;
     }
     match ended {
         Ok(end) => {
@@ -200,7 +200,7 @@ impl<'c, S: AsyncRead + AsyncWrite + Unpin> Session<'c, S> {
             }
             Message::Binary(_) => {
                 let fault = Fault::binary();
-                self.wire.push(protocol::fault(&fault));
+                self.wire.push(frames::fault(&fault));
                 self.no_frame(&fault)
             }
             Message::Close(_) => Some(End::Gone),
@@ -225,14 +225,14 @@ impl<'c, S: AsyncRead + AsyncWrite + Unpin> Session<'c, S> {
     }
 
     /// What a text says, after what is wrong with it was answered.
-    fn read(&mut self, text: &Bytes) -> Result<Option<Incoming>, End> {
+    fn read(&mut self, text: &Bytes) -> Result<Option<Frame>, End> {
         let keep = |mended: Bytes| match mended.len() {
             0..=SMALL => mended,
             large => self.ctx.shares.count(self.tenant, large).keep(mended),
         };
-        let decoded = protocol::decode_kept(text, &self.ctx.limits, keep);
+        let decoded = frames::decode_kept(text, &self.ctx.limits, keep);
         for fault in &decoded.faults {
-            self.wire.push(protocol::fault(fault));
+            self.wire.push(frames::fault(fault));
         }
         self.idle_words(&decoded);
         if let (false, Some(fault)) = (decoded.is_frame, decoded.faults.first()) {
@@ -250,87 +250,60 @@ impl<'c, S: AsyncRead + AsyncWrite + Unpin> Session<'c, S> {
             return Some(end);
         }
         match frame {
-            Incoming::Hello(_) => {
+            Frame::Hello(_) => {
                 let message = "this socket has had its hello; this one was ignored";
-                self.wire.push(protocol::fault(&Fault::whole(Code::HelloTwice, message)));
+                self.wire.push(frames::fault(&Fault::whole(Code::HelloTwice, message)));
             }
-            Incoming::Received(attempts) if attempts.is_empty() => {}
-            Incoming::Received(attempts) => {
-                failpoint::hit(Point::ReadReceived).await;
-                self.tell(FromWorker::Received(attempts)).await;
-            }
-            Incoming::Results(results) if results.is_empty() => {}
-            Incoming::Results(results) => {
-                failpoint::hit(Point::ReadResult).await;
-                self.tell(FromWorker::Results(results)).await;
-            }
-            Incoming::Extend(extensions) => {
-                for (attempt, timeout) in extensions {
-                    self.tell(FromWorker::Extend(attempt, timeout)).await;
-                }
-            }
-            Incoming::FreeSlot(attempts) => {
-                for attempt in attempts {
-                    self.tell(FromWorker::FreeSlot(attempt)).await;
-                }
-            }
-            Incoming::Labels(labels) => {
-                self.paused = self.paused.max(self.pings.take(1, self.heard));
-                self.tell(FromWorker::Labels(labels)).await;
-            }
-            Incoming::Log(said) => {
+            Frame::Log(said) => {
                 let batches = self.voice.log(said, self.heard, self.ctx.clock.now());
-                self.tell(FromWorker::Log(batches)).await;
+                self.tell(Incoming::Log(batches)).await;
             }
-            Incoming::Progress(said) => {
+            Frame::Progress(said) => {
                 let (items, pause) = self.voice.progress(said, self.heard, self.ctx.clock.now());
                 self.paused = self.paused.max(pause);
-                self.tell(FromWorker::Progress(items)).await;
+                self.tell(Incoming::Progress(items)).await;
             }
-            Incoming::Capacity(slots) => {
+            Frame::Ping => {
                 self.paused = self.paused.max(self.pings.take(1, self.heard));
-                self.tell(FromWorker::Capacity(slots)).await;
+                self.wire.push(frames::pong());
             }
-            Incoming::Ping => {
-                self.paused = self.paused.max(self.pings.take(1, self.heard));
-                self.wire.push(protocol::pong());
-            }
-            Incoming::Drain => self.tell(FromWorker::Drain).await,
-            Incoming::Goodbye => {
-                self.left = true;
-                self.tell(FromWorker::Goodbye).await;
-                return Some(End::Close(Close::Normal));
-            }
+            Frame::Said(said) if says_nothing(&said) => {}
+            Frame::Said(said) => return self.on_said(said).await,
         }
         None
+    }
+
+    /// What the worker says goes to the owner.
+    async fn on_said(&mut self, said: Incoming) -> Option<End> {
+        match said {
+            Incoming::Received(_) => failpoint::hit(Point::ReadReceived).await,
+            Incoming::Results(_) => failpoint::hit(Point::ReadResult).await,
+            Incoming::Labels(_) | Incoming::Capacity(_) => {
+                self.paused = self.paused.max(self.pings.take(1, self.heard));
+            }
+            Incoming::Goodbye => self.left = true,
+            _ => {}
+        }
+        self.tell(said).await;
+        self.left.then_some(End::Close(Close::Normal))
     }
 
     /// A message that is no frame ends the socket only when such messages repeat: the worker may hold other work.
     fn no_frame(&mut self, fault: &Fault) -> Option<End> {
         let count = self.mistakes.one_more(self.heard);
         if matches!(count, Some(1) | None) {
-            let ((at, reason), closed) = (protocol::logged(fault), count.is_none());
+            let ((at, reason), closed) = (frames::logged(fault), count.is_none());
             warn!(at, reason, closed, "a worker sent what is no frame");
         }
         count.is_none().then_some(End::Close(Close::BadFrame))
     }
 
     /// Frames that are wrong or say nothing cost the worker its own time, as those about attempts that are not known.
-    fn idle_words(&mut self, decoded: &protocol::Decoded) {
+    fn idle_words(&mut self, decoded: &frames::Decoded) {
         let empty = match &decoded.frame {
-            None | Some(Incoming::Hello(_) | Incoming::Drain) => true,
-            Some(Incoming::Received(attempts)) => attempts.is_empty(),
-            Some(Incoming::Results(results)) => results.is_empty(),
-            Some(Incoming::Extend(extensions)) => extensions.is_empty(),
-            Some(Incoming::FreeSlot(attempts)) => attempts.is_empty(),
-            Some(
-                Incoming::Capacity(_)
-                | Incoming::Labels(_)
-                | Incoming::Log(_)
-                | Incoming::Progress(_)
-                | Incoming::Ping
-                | Incoming::Goodbye,
-            ) => false,
+            None | Some(Frame::Hello(_) | Frame::Said(Incoming::Drain)) => true,
+            Some(Frame::Said(said)) => says_nothing(said),
+            Some(Frame::Log(_) | Frame::Progress(_) | Frame::Ping) => false,
         };
         let idle = decoded.faults.len() + usize::from(empty && decoded.faults.is_empty());
         if idle > 0 {
@@ -339,14 +312,14 @@ impl<'c, S: AsyncRead + AsyncWrite + Unpin> Session<'c, S> {
     }
 
     /// How the socket ends when a frame asks for more than the worker's ticket allows.
-    fn beyond_ticket(&mut self, frame: &Incoming) -> Option<End> {
+    fn beyond_ticket(&mut self, frame: &Frame) -> Option<End> {
         let allowed = self.allowed.as_ref()?;
         let checked = match frame {
-            Incoming::Labels(labels) => allowed.check_labels(labels),
-            Incoming::Capacity(slots) => allowed.check_slots(slots),
+            Frame::Said(Incoming::Labels(labels)) => allowed.check_labels(labels),
+            Frame::Said(Incoming::Capacity(slots)) => allowed.check_slots(slots),
             _ => return None,
         };
-        self.wire.push(protocol::fault(&Fault::from(&checked.err()?)));
+        self.wire.push(frames::fault(&Fault::from(&checked.err()?)));
         Some(End::Close(Close::NotAllowed))
     }
 
@@ -355,13 +328,13 @@ impl<'c, S: AsyncRead + AsyncWrite + Unpin> Session<'c, S> {
         let mut next = Some(first);
         while let Some(Next { message, caught_up }) = next {
             if caught_up {
-                self.tell(FromWorker::CaughtUp).await;
+                self.tell(Incoming::CaughtUp).await;
             }
             match message {
                 Outgoing::Assign(tasks) => {
                     failpoint::hit(Point::WriteAssign).await;
                     let wire = &mut self.wire;
-                    protocol::assign(&tasks, self.ctx.limits.frame_bytes, |frame| wire.push_tasks(frame));
+                    frames::assign(&tasks, self.ctx.limits.frame_bytes, |frame| wire.push_tasks(frame));
                 }
                 Outgoing::Close(close) => return Some(End::Close(close)),
                 message => {
@@ -369,7 +342,7 @@ impl<'c, S: AsyncRead + AsyncWrite + Unpin> Session<'c, S> {
                     if let Outgoing::Reconnect(within) = message {
                         self.leave_by = Some(self.ctx.clock.instant() + within);
                     }
-                    if let Some(frame) = protocol::encode(&message) {
+                    if let Some(frame) = frames::encode(&message) {
                         self.wire.push(frame);
                     }
                 }
@@ -391,7 +364,17 @@ impl<'c, S: AsyncRead + AsyncWrite + Unpin> Session<'c, S> {
         }
     }
 
-    async fn tell(&mut self, message: FromWorker) {
+    async fn tell(&mut self, message: Incoming) {
         self.ctx.scheduler.worker(self.connection, message).await;
+    }
+}
+
+/// Whether a list of attempts is empty: nobody need hear of it.
+const fn says_nothing(said: &Incoming) -> bool {
+    match said {
+        Incoming::Received(attempts) | Incoming::FreeSlot(attempts) => attempts.is_empty(),
+        Incoming::Results(results) => results.is_empty(),
+        Incoming::Extend(extensions) => extensions.is_empty(),
+        _ => false,
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::{FutureExt, SinkExt, StreamExt};
 use helve_domain::clock::{Clock, Timestamp};
-use helve_domain::delivery::{Assignment, Attempt, Close, Outcome, Outgoing, Reason, Welcome};
+use helve_domain::delivery::{Assignment, Attempt, Close, Incoming, Outcome, Outgoing, Reason, Welcome};
 use helve_domain::id::{NodeId, RunId, SessionId, TenantId, TokenId, WorkerId};
 use helve_domain::json::Payload;
 use helve_domain::limits::Limits;
@@ -28,7 +28,7 @@ use super::{Context, session};
 use crate::cluster::Standing;
 use crate::config::Scheduling;
 use crate::hub::{Outbox, Room};
-use crate::sched::{Connection, FromWorker, Request, Scheduler};
+use crate::sched::{Connection, Request, Scheduler};
 use crate::share::Shares;
 
 const WAIT: Duration = Duration::from_secs(5);
@@ -108,7 +108,7 @@ impl Bench {
     }
 
     /// The next message that the session passes on.
-    async fn told(&mut self) -> FromWorker {
+    async fn told(&mut self) -> Incoming {
         match self.request().await {
             Some(Request::Worker { message, .. }) => message,
             _ => panic!("expected a worker's message"),
@@ -166,18 +166,18 @@ async fn frames_go_both_ways_and_goodbye_is_no_loss() {
     let mut bench = Bench::new().greeted().await;
     let [a, b] = [attempt(), attempt()];
     bench.send(json!({"type": "received", "tasks": [item(a), 1, item(b)]})).await;
-    assert!(matches!(bench.told().await, FromWorker::Received(v) if v == [a, b]));
+    assert!(matches!(bench.told().await, Incoming::Received(v) if v == [a, b]));
     let error = bench.frame().await;
     assert_eq!((error["code"].as_str(), error["pointer"].as_str()), (Some("bad_frame"), Some("/tasks/1")));
     let result = json!({"task_run": a.run, "attempt": 1, "outcome": "succeeded", "output": {"ok": true}});
     bench.send(json!({"type": "result", "results": [result]})).await;
-    let FromWorker::Results(results) = bench.told().await else { panic!() };
+    let Incoming::Results(results) = bench.told().await else { panic!() };
     assert!(matches!(&results[..], [(x, Outcome::Succeeded(_))] if *x == a));
     bench.push(Outgoing::Stored(vec![(a, RunStatus::Succeeded)]));
     let stored = bench.frame().await;
     assert_eq!(stored["results"], json!([{"task_run": a.run, "attempt": 1, "status": "succeeded"}]));
     bench.send(json!({"type": "goodbye"})).await;
-    assert!(matches!(bench.told().await, FromWorker::Goodbye));
+    assert!(matches!(bench.told().await, Incoming::Goodbye));
     assert_eq!(bench.closed().await, 1000);
     assert!(bench.request().await.is_none(), "nothing more is said after a goodbye");
 }
@@ -210,7 +210,7 @@ async fn a_lost_stream_is_reported_once_and_at_once() {
     let mut bench = Bench::new().greeted().await;
     let (pipe, _) = tokio::io::duplex(1);
     bench.worker = WebSocketStream::from_raw_socket(pipe, Role::Client, None).await;
-    assert!(matches!(bench.told().await, FromWorker::Lost));
+    assert!(matches!(bench.told().await, Incoming::Lost));
     assert!(bench.request().await.is_none());
     assert_eq!(bench.push(Outgoing::Stored(Vec::new())), Room::Gone);
 }
@@ -230,7 +230,7 @@ async fn what_breaks_the_rules_is_closed_with_its_code() {
         let Message::Close(Some(frame)) = closed else { panic!("{closed:?}") };
         assert_eq!(u16::from(frame.code), code);
         bench.worker = stream.reunite(sending.await.unwrap()).unwrap();
-        assert!(matches!(bench.told().await, FromWorker::Lost));
+        assert!(matches!(bench.told().await, Incoming::Lost));
     }
 }
 
@@ -250,7 +250,7 @@ async fn what_is_no_frame_is_answered_and_closes_when_it_repeats() {
     bench.worker.send(text("{")).await.unwrap();
     assert_eq!(bench.frame().await["code"], "bad_frame");
     assert_eq!(bench.closed().await, 4400);
-    assert!(matches!(bench.told().await, FromWorker::Lost));
+    assert!(matches!(bench.told().await, Incoming::Lost));
 }
 
 #[tokio::test]
@@ -263,7 +263,7 @@ async fn results_that_are_not_json_end_their_attempts_and_never_the_socket() {
             a.run
         );
         bench.worker.send(Message::text(broken)).await.unwrap();
-        let FromWorker::Results(results) = bench.told().await else { panic!() };
+        let Incoming::Results(results) = bench.told().await else { panic!() };
         let [(about, Outcome::Failed(error))] = &results[..] else { panic!("{results:?}") };
         assert_eq!((*about, error.code.as_deref()), (a, Some("bad_result")));
         assert!(bench.frame().await["message"].as_str().unwrap().contains("at line 1 column"), "the parser's words");
@@ -310,7 +310,7 @@ async fn the_scheduler_closes_after_what_it_said_before() {
     bench.push(Outgoing::Close(Close::Replaced));
     assert_eq!(bench.frame().await["tasks"][0]["reason"], "reassigned");
     assert_eq!(bench.closed().await, 4409);
-    assert!(matches!(bench.told().await, FromWorker::Lost));
+    assert!(matches!(bench.told().await, Incoming::Lost));
 }
 
 #[tokio::test]
@@ -335,7 +335,7 @@ async fn silence_is_pinged_and_then_lost() {
     }
     assert!(bench.requests.try_recv().is_err());
     // Not reading is silence.
-    assert!(matches!(bench.told().await, FromWorker::Lost));
+    assert!(matches!(bench.told().await, Incoming::Lost));
 }
 
 #[tokio::test]
@@ -353,9 +353,9 @@ async fn a_slow_reader_is_heard_and_the_scheduler_told_when_it_caught_up() {
         assert_eq!(frame["type"], "assign");
         taken += frame["tasks"].as_array().unwrap().len();
     }
-    assert!(matches!(bench.told().await, FromWorker::CaughtUp));
+    assert!(matches!(bench.told().await, Incoming::CaughtUp));
     bench.send(json!({"type": "drain"})).await;
-    assert!(matches!(bench.told().await, FromWorker::Drain));
+    assert!(matches!(bench.told().await, Incoming::Drain));
 }
 
 #[tokio::test]
@@ -379,7 +379,7 @@ async fn too_many_changes_of_capacity_are_taken_slowly() {
         bench.send(json!({"type": "capacity", "slots": {"default": slots}})).await;
     }
     for _ in 0..15 {
-        assert!(matches!(bench.told().await, FromWorker::Capacity(_)));
+        assert!(matches!(bench.told().await, Incoming::Capacity(_)));
     }
     assert!(started.elapsed() >= Duration::from_millis(300), "{:?}", started.elapsed());
 }

@@ -10,7 +10,7 @@ use helve_domain::error::{Code, Error};
 use serde_json::json;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use super::protocol::SUBPROTOCOL;
+use crate::frames::SUBPROTOCOL;
 use crate::ops::tickets::PREFIX as TICKET;
 
 /// Why no socket is opened.

@@ -7,7 +7,7 @@ use helve_domain::limits::Limits;
 use helve_domain::live::{LogBatch, LogLine, Progress};
 
 use super::pace::Pace;
-use super::protocol::{SaidLines, SaidProgress};
+use crate::frames::{SaidLines, SaidProgress};
 
 /// Seconds of the rate that may come at once.
 const BURST: f64 = 10.0;
@@ -102,7 +102,7 @@ mod tests {
     use helve_domain::live::LogLevel;
 
     use super::*;
-    use crate::ws::protocol::SaidLine;
+    use crate::frames::SaidLine;
 
     #[test]
     fn what_is_over_the_rate_is_counted_and_time_gives_room_again() {

@@ -220,7 +220,7 @@ fn every_test_and_file_that_is_named_exists() {
         for name in quoted(&read(&page)).iter().filter(|name| name.ends_with(".rs") && !name.contains(['*', '<', ' ']))
         {
             // Named from the top, from `src`, or from the folder that is spoken of.
-            let places = ["", "src", "src/sched", "crates/core/src", "src/ws/protocol", "tests/it/faults"];
+            let places = ["", "src", "src/sched", "crates/core/src", "src/frames", "tests/it/faults"];
             assert!(places.iter().any(|at| root().join(at).join(name).exists()), "{}: no {name}", page.display());
         }
     }

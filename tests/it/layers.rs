@@ -27,7 +27,9 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     ("app", &["api", "ws", "housekeeping", "forward", "sched", "traces", "ops", "hub", "db", "helve_postgres"]),
     ("api", &["housekeeping", "forward", "sched", "cluster", "live", "traces", "ops", "hub", "db", "helve_core"]),
-    ("ws", &["forward", "sched", "cluster", "ops", "hub", "db"]),
+    ("ws", &["forward", "frames", "sched", "cluster", "ops", "hub", "db"]),
+    // What workers send and are sent, whatever carries it.
+    ("frames", &[]),
     // Both entries pass on what another engine owns, and do not know each other.
     ("forward", &["cluster", "sched"]),
     ("sched", &["cluster", "live", "traces", "ops", "hub", "db", "helve_core", "helve_postgres"]),

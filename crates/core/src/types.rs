@@ -1,6 +1,5 @@
 //! What goes into the core and what comes out of it.
 
-use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +11,8 @@ pub use helve_domain::change::{
 
 use helve_domain::clock::Timestamp;
 use helve_domain::definition::Spec;
-use helve_domain::delivery::{Attempt, Outcome, Outgoing, Welcome, WorkerInfo};
+pub use helve_domain::delivery::Incoming;
+use helve_domain::delivery::{Attempt, Outgoing, Welcome, WorkerInfo};
 use helve_domain::error::Error;
 use helve_domain::id::{EventId, RunId, SessionId, TenantId, WorkerId};
 use helve_domain::live::Change;
@@ -77,7 +77,7 @@ pub enum Command {
         /// The socket it came on; messages of a replaced one are ignored.
         transport: Transport,
         /// What it says.
-        message: WorkerMessage,
+        message: Incoming,
     },
     /// The outbox of the session has no room.
     Congested(SessionId),
@@ -103,32 +103,6 @@ pub enum Command {
     Tick,
     /// The process stops: no optimistic assignments, workers are asked to reconnect.
     Drain(Duration),
-}
-
-/// A worker's message, as the core sees it.
-#[derive(Debug)]
-#[cfg_attr(test, derive(Clone))]
-pub enum WorkerMessage {
-    /// These attempts arrived.
-    Received(Vec<Attempt>),
-    /// These attempts ended.
-    Results(Vec<(Attempt, Outcome)>),
-    /// More time.
-    Extend(Attempt, Duration),
-    /// The attempt's slots are given back, and it goes on.
-    FreeSlot(Attempt),
-    /// New labels, instead of all others.
-    Labels(BTreeMap<String, String>),
-    /// New slot totals.
-    Capacity(BTreeMap<Arc<str>, u32>),
-    /// Nothing more, please.
-    Drain,
-    /// Leaves for good.
-    Goodbye,
-    /// The socket is gone.
-    Lost,
-    /// The outbox has room again.
-    CaughtUp,
 }
 
 /// One action of one tenant: what a queue is for.

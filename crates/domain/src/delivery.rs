@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::id::{RunId, SessionId, WorkerId};
 use crate::json::Payload;
+use crate::live::{LogBatch, Progress};
 use crate::run::RunError;
 use crate::status::RunStatus;
 
@@ -89,6 +90,36 @@ pub struct WorkerInfo {
     pub slots: BTreeMap<Arc<str>, u32>,
     /// Free labels.
     pub labels: BTreeMap<String, String>,
+}
+
+/// What a worker says, and what happens to its connection, on the way to whoever decides: the same for a socket, a poll
+/// and the core.
+#[derive(Debug, Clone)]
+pub enum Incoming {
+    /// These attempts arrived.
+    Received(Vec<Attempt>),
+    /// These attempts ended.
+    Results(Vec<(Attempt, Outcome)>),
+    /// These attempts may take this long from now on.
+    Extend(Vec<(Attempt, Duration)>),
+    /// The slots of these attempts are given back, and they go on.
+    FreeSlot(Vec<Attempt>),
+    /// New labels, instead of all others.
+    Labels(BTreeMap<String, String>),
+    /// New slot totals.
+    Capacity(BTreeMap<Arc<str>, u32>),
+    /// Lines of the logs of attempts. They pass by the core, and are stored beside the lanes.
+    Log(Vec<LogBatch>),
+    /// How far attempts are. It passes by the core as log lines do.
+    Progress(Vec<Progress>),
+    /// Assign nothing more.
+    Drain,
+    /// The worker leaves for good: its work goes to others at once.
+    Goodbye,
+    /// The connection is gone; the worker may come back within the grace.
+    Lost,
+    /// The outbox has room again.
+    CaughtUp,
 }
 
 /// What the engine says to one worker, in the order in which it must arrive.

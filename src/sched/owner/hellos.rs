@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use helve_core::{Command, NewSession, Transport, WorkerMessage};
+use helve_core::{Command, Incoming, NewSession, Transport};
 use helve_domain::delivery::Welcome;
 use helve_domain::error::{Error, Result};
 use helve_domain::id::{SessionId, WorkerId};
@@ -85,10 +85,10 @@ impl Owner {
         let (shard, session, resumes) = (socket.shard, socket.session, socket.resumes);
         // Which of the two it is only the core knows: of the other one this is not the socket.
         if resumes != Some(session) {
-            self.step(shard, Command::Worker { session, transport, message: WorkerMessage::Goodbye }, Class::Single);
+            self.step(shard, Command::Worker { session, transport, message: Incoming::Goodbye }, Class::Single);
         }
         if let Some(session) = resumes {
-            self.step(shard, Command::Worker { session, transport, message: WorkerMessage::Lost }, Class::Single);
+            self.step(shard, Command::Worker { session, transport, message: Incoming::Lost }, Class::Single);
         }
         self.sockets.remove(&transport);
     }
@@ -99,7 +99,7 @@ impl Owner {
         let closed: Vec<_> = closed.map(|(transport, s)| (*transport, s.shard, [Some(s.session), s.resumes])).collect();
         for (transport, shard, sessions) in closed {
             for session in sessions.into_iter().flatten() {
-                self.step(shard, Command::Worker { session, transport, message: WorkerMessage::Lost }, Class::Single);
+                self.step(shard, Command::Worker { session, transport, message: Incoming::Lost }, Class::Single);
             }
             self.sockets.remove(&transport);
         }

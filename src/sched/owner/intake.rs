@@ -4,7 +4,7 @@ use std::iter::Enumerate;
 use std::sync::Arc;
 use std::vec::IntoIter;
 
-use helve_core::{Body, Command, CreateKey, NewEventRow, NewRunRow, Ticket, Transport, WorkerMessage};
+use helve_core::{Body, Command, CreateKey, Incoming, NewEventRow, NewRunRow, Ticket, Transport};
 use helve_domain::error::Result;
 use helve_domain::id::{EventId, RunId, TenantId};
 use helve_domain::trace::RunTrace;
@@ -17,7 +17,7 @@ use super::handover::moved;
 use super::replies::{Bulk, Outcomes, Reply};
 use crate::failpoint::{self, Point};
 use crate::sched::lanes::batch::Class;
-use crate::sched::{Connection, Created, EventCreated, FromWorker, Idempotency, NewEvent, NewRun, Request, Stats};
+use crate::sched::{Connection, Created, EventCreated, Idempotency, NewEvent, NewRun, Request, Stats};
 use crate::share::Held;
 
 /// Rows of a bulk request that one turn decides on.
@@ -273,34 +273,20 @@ impl Owner {
         }
     }
 
-    fn worker(&mut self, from: Connection, message: FromWorker) {
+    fn worker(&mut self, from: Connection, message: Incoming) {
         let Some(shard) = self.sockets.get(&from.transport).map(|s| s.shard) else { return };
         if !self.takes(shard) {
             // It says so again on its next socket.
             return;
         }
-        let gone = matches!(message, FromWorker::Lost | FromWorker::Goodbye);
+        let gone = matches!(message, Incoming::Lost | Incoming::Goodbye);
+        if let Incoming::Received(_) = message {
+            failpoint::hit_now(Point::Received);
+        }
         let message = match message {
-            FromWorker::Log(batches) => return self.log(shard, from, batches),
-            FromWorker::Progress(items) => return self.progress(shard, from, items),
+            Incoming::Log(batches) => return self.log(shard, from, batches),
+            Incoming::Progress(items) => return self.progress(shard, from, items),
             message => message,
-        };
-        let message = match message {
-            FromWorker::Received(attempts) => {
-                failpoint::hit_now(Point::Received);
-                WorkerMessage::Received(attempts)
-            }
-            FromWorker::Results(results) => WorkerMessage::Results(results),
-            FromWorker::Extend(attempt, by) => WorkerMessage::Extend(attempt, by),
-            FromWorker::FreeSlot(attempt) => WorkerMessage::FreeSlot(attempt),
-            FromWorker::Labels(labels) => WorkerMessage::Labels(labels),
-            FromWorker::Capacity(slots) => WorkerMessage::Capacity(slots),
-            FromWorker::Drain => WorkerMessage::Drain,
-            FromWorker::Goodbye => WorkerMessage::Goodbye,
-            FromWorker::Lost => WorkerMessage::Lost,
-            FromWorker::CaughtUp => WorkerMessage::CaughtUp,
-            // Taken above: they change nothing that the core holds.
-            FromWorker::Log(_) | FromWorker::Progress(_) => return,
         };
         let Connection { session, transport } = from;
         self.step(shard, Command::Worker { session, transport, message }, Class::Single);

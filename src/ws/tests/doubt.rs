@@ -11,7 +11,7 @@ async fn what_comes_before_the_welcome_is_read_after_it() {
     }
     let mut bench = bench.welcomed().await;
     for _ in 0..20 {
-        assert!(matches!(bench.told().await, FromWorker::Drain));
+        assert!(matches!(bench.told().await, Incoming::Drain));
     }
 }
 
@@ -50,5 +50,5 @@ async fn work_leaves_only_while_the_lease_is_trusted() {
     bench.standing.fence();
     // Another engine has it: the worker hears of no task, and where to go.
     assert_eq!(bench.closed().await, 4503);
-    assert!(matches!(bench.told().await, FromWorker::Lost));
+    assert!(matches!(bench.told().await, Incoming::Lost));
 }

@@ -11,43 +11,51 @@ use crate::state::Shard;
 use crate::state::flight::Step;
 use crate::state::task::{Deferred, TakeBack};
 use crate::turn::Turn;
-use crate::types::{Effect, QueueKey, Rows, Transport, WorkerChange, WorkerMessage};
+use crate::types::{Effect, Incoming, QueueKey, Rows, Transport, WorkerChange};
 
 impl Turn<'_> {
     /// A worker's message; those of a replaced socket are ignored.
-    pub(crate) fn worker(&mut self, id: SessionId, transport: Transport, message: WorkerMessage) {
+    pub(crate) fn worker(&mut self, id: SessionId, transport: Transport, message: Incoming) {
         let Some(s) = self.shard.sessions.get_mut(&id).filter(|s| s.transport == Some(transport)) else { return };
         match message {
-            WorkerMessage::Received(attempts) => self.received(id, attempts),
-            WorkerMessage::Results(results) => {
+            Incoming::Received(attempts) => self.received(id, attempts),
+            Incoming::Results(results) => {
                 for (attempt, outcome) in results {
                     self.report(id, attempt, outcome);
                 }
             }
-            WorkerMessage::Extend(attempt, by) => {
-                if s.holds.contains_key(&attempt) {
-                    self.on_run(attempt.run, Deferred::Extend { session: id, attempt, by });
-                } else {
-                    self.push(id, Outgoing::Superseded(vec![(attempt, Reason::Unknown)]));
+            Incoming::Extend(extensions) => {
+                for (attempt, by) in extensions {
+                    if self.shard.sessions.get(&id).is_some_and(|s| s.holds.contains_key(&attempt)) {
+                        self.on_run(attempt.run, Deferred::Extend { session: id, attempt, by });
+                    } else {
+                        self.push(id, Outgoing::Superseded(vec![(attempt, Reason::Unknown)]));
+                    }
                 }
             }
-            WorkerMessage::FreeSlot(attempt) => self.wants_free(id, attempt),
-            WorkerMessage::Capacity(slots) => {
+            Incoming::FreeSlot(attempts) => {
+                for attempt in attempts {
+                    self.wants_free(id, attempt);
+                }
+            }
+            // They change nothing that is decided here.
+            Incoming::Log(_) | Incoming::Progress(_) => {}
+            Incoming::Capacity(slots) => {
                 s.info.slots = slots;
                 self.put_worker(id);
             }
-            WorkerMessage::Labels(labels) => {
+            Incoming::Labels(labels) => {
                 s.info.labels = labels;
                 self.put_worker(id);
             }
-            WorkerMessage::Drain => s.draining = true,
-            WorkerMessage::Goodbye => self.goodbye(id),
-            WorkerMessage::Lost => {
+            Incoming::Drain => s.draining = true,
+            Incoming::Goodbye => self.goodbye(id),
+            Incoming::Lost => {
                 s.transport = None;
                 s.lost_at = Some(self.now);
                 self.shard.reset_session_timer(id);
             }
-            WorkerMessage::CaughtUp => {
+            Incoming::CaughtUp => {
                 s.congested = false;
                 self.shard.offers_refresh(id);
                 self.offer_room(id);

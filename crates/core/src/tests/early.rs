@@ -7,7 +7,7 @@ use helve_domain::id::{RunId, WorkerId};
 use helve_domain::status::RunStatus::{Cancelled, Queued, Running, Succeeded};
 
 use super::world::{World, settings};
-use crate::{Command, Settings, Transport, WorkerMessage, WorkerRow};
+use crate::{Command, Incoming, Settings, Transport, WorkerRow};
 
 /// A worker with one slot, the attempt that has it, and a run that waits for it.
 fn busy() -> (World, Transport, Attempt, RunId) {
@@ -21,7 +21,7 @@ fn busy() -> (World, Transport, Attempt, RunId) {
 }
 
 fn free(w: &mut World, worker: Transport, attempt: Attempt) {
-    w.say(worker, WorkerMessage::FreeSlot(attempt));
+    w.say(worker, Incoming::FreeSlot(vec![attempt]));
 }
 
 fn heard(w: &World, worker: Transport) -> (Vec<Attempt>, Vec<(Attempt, Reason)>) {
@@ -100,7 +100,7 @@ fn a_lost_worker_loses_also_what_holds_no_slot() {
     let (mut w, worker, first, next) = busy();
     free(&mut w, worker, first);
     w.settle();
-    w.say(worker, WorkerMessage::Lost);
+    w.say(worker, Incoming::Lost);
     w.advance(Duration::from_secs(16));
     let second = w.connect(2);
     let mut got: Vec<_> = w.receive(second);

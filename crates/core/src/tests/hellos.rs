@@ -6,14 +6,14 @@ use helve_domain::delivery::Attempt;
 use helve_domain::status::RunStatus::{Queued, Running, Succeeded};
 
 use super::world::{World, settings};
-use crate::{Command, Settings, Transport, WorkerMessage};
+use crate::{Command, Incoming, Settings, Transport};
 
 impl World {
     /// The socket ends before its welcome: what `Owner::gone` says then.
     pub fn give_up(&mut self, transport: Transport) {
         let Some((&session, _)) = self.shard.sessions.iter().find(|s| s.1.transport == Some(transport)) else { return };
         let known = self.sessions.values().any(|s| s.0 == session);
-        let message = if known { WorkerMessage::Lost } else { WorkerMessage::Goodbye };
+        let message = if known { Incoming::Lost } else { Incoming::Goodbye };
         self.step(Command::Worker { session, transport, message });
     }
 }
@@ -85,7 +85,7 @@ fn a_word_of_a_socket_that_was_given_up_changes_nothing_of_the_next() {
     let next = w.hello(1, Some(worker), &[]);
     w.give_up(ghost);
     w.settle();
-    w.say(next, WorkerMessage::Received(Vec::new()));
+    w.say(next, Incoming::Received(Vec::new()));
     assert!(w.shard.workers(w.tenant)[0].connected);
     let (run, _) = w.trigger();
     w.settle();

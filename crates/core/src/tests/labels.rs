@@ -8,7 +8,7 @@ use helve_domain::id::{RunId, WorkerId};
 use helve_domain::status::RunStatus::{Queued, Running};
 
 use super::world::{World, settings, spec};
-use crate::{Command, Settings, Transport, WorkerMessage, WorkerRow};
+use crate::{Command, Incoming, Settings, Transport, WorkerRow};
 
 /// A task with these labels.
 fn asks(labels: &str) -> Arc<Spec> {
@@ -28,7 +28,7 @@ fn connect(w: &mut World, slots: u32, labels: &[(&str, &str)]) -> Transport {
 
 fn label(w: &mut World, worker: Transport, labels: &[(&str, &str)]) {
     let labels = labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-    w.say(worker, WorkerMessage::Labels(labels));
+    w.say(worker, Incoming::Labels(labels));
 }
 
 fn trigger(w: &mut World, spec: &Arc<Spec>) -> RunId {

@@ -8,7 +8,7 @@ use helve_domain::live::{Change, Changed, Stage};
 use helve_domain::status::RunStatus::{self, Cancelled, Queued, Running, Scheduled, Succeeded};
 
 use super::world::{World, settings};
-use crate::{Command, Settings, WorkerMessage};
+use crate::{Command, Incoming, Settings};
 
 impl World {
     /// Checked in every story and every random order.
@@ -84,6 +84,6 @@ fn a_replaced_socket_is_not_heard() {
     let (run, _) = w.trigger();
     w.settle();
     let (held, session) = (Attempt { run, number: 1 }, w.session_of(worker));
-    w.step(Command::Worker { session, transport: worker, message: WorkerMessage::Lost });
+    w.step(Command::Worker { session, transport: worker, message: Incoming::Lost });
     assert_eq!(w.shard.holder(session, worker, held), None);
 }

@@ -8,7 +8,7 @@ use helve_domain::json::Payload;
 use helve_domain::status::RunStatus::{Failed, Queued, Running, Scheduled, Succeeded};
 
 use super::world::{World, settings};
-use crate::{Answer, Command, WorkerMessage};
+use crate::{Answer, Command, Incoming};
 
 const SEC: Duration = Duration::from_secs(1);
 
@@ -38,7 +38,7 @@ fn a_lost_socket_keeps_its_work_for_the_grace_and_a_lost_worker_does_not() {
     let (run, _) = w.trigger();
     w.settle();
     let got = w.receive(worker);
-    w.say(worker, WorkerMessage::Lost);
+    w.say(worker, Incoming::Lost);
     w.advance(SEC * 14);
     assert_eq!(w.state(run), Running);
     let again = w.hello(1, Some(worker), &got);
@@ -50,7 +50,7 @@ fn a_lost_socket_keeps_its_work_for_the_grace_and_a_lost_worker_does_not() {
     let (run, _) = w.trigger();
     w.settle();
     w.receive(again);
-    w.say(again, WorkerMessage::Lost);
+    w.say(again, Incoming::Lost);
     w.advance(SEC * 15);
     assert_eq!(w.state(run), Queued);
     assert!(w.shard.sessions.is_empty());
@@ -80,7 +80,7 @@ fn a_goodbye_gives_the_work_back_at_once_without_a_retry() {
     let (run, _) = w.trigger();
     w.settle();
     let (holder, rest) = if w.receive(worker).is_empty() { (other, worker) } else { (worker, other) };
-    w.say(holder, WorkerMessage::Goodbye);
+    w.say(holder, Incoming::Goodbye);
     w.settle();
     assert_eq!(w.receive(rest), [Attempt { run, number: 2 }]);
     assert_eq!(w.open[&run].row.retries, 0);
@@ -135,7 +135,7 @@ fn a_run_that_kills_its_workers_is_given_up() {
     for _ in 0..4 {
         let worker = w.connect(1);
         assert_eq!(w.receive(worker).len(), 1);
-        w.say(worker, WorkerMessage::Lost);
+        w.say(worker, Incoming::Lost);
         w.advance(SEC * 15);
     }
     assert_eq!(w.state(run), Failed);
@@ -155,7 +155,7 @@ fn released_work_does_not_spin() {
             }
             w.advance(Duration::from_millis(10));
         };
-        w.say(worker, WorkerMessage::Results(vec![(got[0], Outcome::Released)]));
+        w.say(worker, Incoming::Results(vec![(got[0], Outcome::Released)]));
         w.settle();
     }
     assert_eq!(w.state(run), Scheduled);
@@ -276,7 +276,7 @@ fn a_run_that_is_asked_for_while_its_queue_is_read_stays_in_the_queue() {
     while w.commit(1) {}
     let session = *w.shard.sessions.keys().next().unwrap();
     let late = vec![(Attempt { run, number: 7 }, Outcome::Succeeded(Payload::null()))];
-    w.step(Command::Worker { session, transport: other, message: WorkerMessage::Results(late) });
+    w.step(Command::Worker { session, transport: other, message: Incoming::Results(late) });
     assert_eq!(w.loads.len(), 2, "the queue and the run are read");
     w.settle();
     assert_eq!(w.receive(other), [Attempt { run, number: 1 }]);

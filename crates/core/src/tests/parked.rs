@@ -9,7 +9,7 @@ use helve_domain::run::RunError;
 use helve_domain::status::RunStatus::{self, Cancelled, Failed, Parked, Queued, Running, Scheduled};
 
 use super::world::{World, settings};
-use crate::{Answer, Command, Settings, Transport, WorkerMessage};
+use crate::{Answer, Command, Incoming, Settings, Transport};
 
 const ONE_RETRY: &str = r#"{"tasks":[{"name":"a","retries":{"count":1,"base":"0s","on_exhausted":"park",
     "rules":[{"codes":["hopeless"],"retry":false,"on_exhausted":"fail"}]}}]}"#;
@@ -34,7 +34,7 @@ const DONE: Code = Code::Internal;
 fn fail_with(w: &mut World, worker: Transport, code: &str, retryable: Option<bool>) -> Attempt {
     let got = w.receive(worker)[0];
     let error = RunError { message: "boom".into(), code: Some(code.into()), retryable, retry_after_ms: None };
-    w.say(worker, WorkerMessage::Results(vec![(got, Outcome::Failed(error))]));
+    w.say(worker, Incoming::Results(vec![(got, Outcome::Failed(error))]));
     w.settle();
     got
 }
@@ -87,7 +87,7 @@ fn a_timeout_and_a_lost_worker_park_too() {
     let (lost, _) = w.trigger();
     w.settle();
     w.receive(worker);
-    w.say(worker, WorkerMessage::Lost);
+    w.say(worker, Incoming::Lost);
     w.advance(Duration::from_secs(16));
     assert_eq!(w.state(lost), Parked);
     assert!(w.shard.tasks.is_empty() && w.shard.timers.is_empty());
@@ -130,7 +130,7 @@ fn losses_count_anew_after_an_unpark() {
     fail_with(&mut w, worker, "x", None);
     unpark(&mut w, run);
     assert_eq!(w.receive(worker), [Attempt { run, number: 3 }]);
-    w.say(worker, WorkerMessage::Lost);
+    w.say(worker, Incoming::Lost);
     w.advance(Duration::from_secs(16));
     assert_eq!(w.state(run), Queued, "lost once since then");
 }

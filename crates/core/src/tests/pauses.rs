@@ -149,7 +149,7 @@ fn a_worker_that_leaves_takes_its_pause_along_and_an_unknown_one_cannot_be_pause
     let target = Target::Worker(w.worker_of(worker));
     w.pause(target.clone(), None);
     w.settle();
-    w.say(worker, crate::WorkerMessage::Goodbye);
+    w.say(worker, crate::Incoming::Goodbye);
     w.settle();
     assert!(w.pauses.is_empty() && w.shard.pauses.is_empty());
     let ticket = w.pause(target, None);

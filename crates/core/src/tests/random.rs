@@ -8,7 +8,7 @@ use helve_domain::pause::Target;
 use proptest::prelude::*;
 
 use super::world::{World, settings, spec};
-use crate::{Command, Settings, Transport, WorkerMessage};
+use crate::{Command, Incoming, Settings, Transport};
 
 #[derive(Debug, Clone)]
 enum Act {
@@ -108,7 +108,7 @@ impl Player {
 
     fn relabel(&mut self, socket: Transport, on: bool) {
         let labels = on.then(|| ("gpu".to_owned(), "yes".to_owned())).into_iter().collect();
-        self.world.say(socket, WorkerMessage::Labels(labels));
+        self.world.say(socket, Incoming::Labels(labels));
     }
 
     #[expect(clippy::too_many_lines, reason = "one short arm for each act")]
@@ -152,7 +152,7 @@ impl Player {
             Act::FreeSlot(n) => {
                 if let Some((socket, attempt)) = self.held(n) {
                     self.holding.push((socket, attempt));
-                    self.world.say(socket, WorkerMessage::FreeSlot(attempt));
+                    self.world.say(socket, Incoming::FreeSlot(vec![attempt]));
                 }
             }
             Act::Cancel(n) => {
@@ -169,14 +169,14 @@ impl Player {
                 if let Some(socket) = self.socket(n).filter(|s| self.world.sessions.contains_key(s)) {
                     self.sockets.retain(|s| *s != socket);
                     self.lost.push(socket);
-                    self.world.say(socket, WorkerMessage::Lost);
+                    self.world.say(socket, Incoming::Lost);
                 }
             }
             Act::Resume(n) => self.resume(n),
             Act::Goodbye(n) => {
                 if let Some(socket) = self.socket(n).filter(|s| self.world.sessions.contains_key(s)) {
                     self.sockets.retain(|s| *s != socket);
-                    self.world.say(socket, WorkerMessage::Goodbye);
+                    self.world.say(socket, Incoming::Goodbye);
                 }
             }
             Act::Pause(t, ms) => {

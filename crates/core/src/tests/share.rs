@@ -11,7 +11,7 @@ use helve_domain::json::{Payload, SMALL};
 use helve_domain::status::RunStatus::{Running, Succeeded};
 
 use super::world::{World, settings};
-use crate::{Answer, Body, Settings, WorkerMessage};
+use crate::{Answer, Body, Incoming, Settings};
 
 const SEC: Duration = Duration::from_secs(1);
 
@@ -46,7 +46,7 @@ fn a_large_body_is_let_go_when_the_worker_has_it_and_read_again_when_it_is_lost(
     assert!(w.shard.tasks[&run].body.is_some(), "it may have to be sent again");
     assert_eq!(w.receive(worker), [Attempt { run, number: 1 }]);
     assert!(w.shard.tasks[&run].body.is_none());
-    w.say(worker, WorkerMessage::Lost);
+    w.say(worker, Incoming::Lost);
     w.advance(SEC * 15);
     let next = w.connect(2);
     w.settle();
@@ -68,7 +68,7 @@ fn a_worker_that_repeats_itself_fills_no_memory() {
     w.settle();
     let attempt = w.receive(worker)[0];
     for _ in 0..500 {
-        w.say(worker, WorkerMessage::Extend(attempt, SEC * 60));
+        w.say(worker, Incoming::Extend(vec![(attempt, SEC * 60)]));
         w.succeed(worker, attempt);
     }
     let waiting = w.shard.tasks[&run].deferred.len();
@@ -90,7 +90,7 @@ fn confirming_again_and_again_counts_as_looking_up() {
     w.settle();
     let attempt = w.receive(worker)[0];
     for _ in 0..1_100 {
-        w.say(worker, WorkerMessage::Received(vec![attempt]));
+        w.say(worker, Incoming::Received(vec![attempt]));
     }
     let told = w.inboxes[&worker].iter();
     assert_eq!(told.filter(|m| matches!(m, Outgoing::Error(Code::TooManyRequests, _))).count(), 100);

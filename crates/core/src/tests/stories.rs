@@ -8,7 +8,7 @@ use helve_domain::run::Priority;
 use helve_domain::status::RunStatus::{Cancelled, Failed, Queued, Running, Scheduled, Succeeded};
 
 use super::world::{World, settings, spec};
-use crate::{Answer, Command, Settings, WorkerMessage};
+use crate::{Answer, Command, Incoming, Settings};
 
 const SEC: Duration = Duration::from_secs(1);
 
@@ -207,7 +207,7 @@ fn timeouts_fire_on_time() {
     w.receive(worker);
     w.advance(SEC * 29);
     assert_eq!(w.state(run), Running);
-    w.say(worker, WorkerMessage::Extend(Attempt { run, number: 1 }, SEC * 30));
+    w.say(worker, Incoming::Extend(vec![(Attempt { run, number: 1 }, SEC * 30)]));
     w.settle();
     w.advance(SEC * 29);
     assert_eq!(w.state(run), Running, "extended");
@@ -265,7 +265,7 @@ fn a_blocked_head_does_not_block_what_is_behind_it() {
     let (run, _) = w.trigger();
     w.settle();
     assert_eq!((w.state(blocked), w.state(run)), (Queued, Running));
-    w.say(worker, WorkerMessage::Capacity([("default".into(), 3)].into()));
+    w.say(worker, Incoming::Capacity([("default".into(), 3)].into()));
     w.settle();
     assert_eq!(w.state(blocked), Running);
 }

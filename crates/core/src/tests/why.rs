@@ -9,7 +9,7 @@ use helve_domain::why::{Cause, Place, Why, WorkerState};
 
 use super::pausing::{action, workflow};
 use super::world::{World, settings, spec};
-use crate::{WhyQuery, WorkerMessage};
+use crate::{Incoming, WhyQuery};
 
 const SEC: Duration = Duration::from_secs(1);
 
@@ -39,7 +39,7 @@ fn without_a_worker_it_says_so_and_names_those_that_cannot() {
     w.settle();
     let why = w.why(run);
     assert_eq!((why.cause.reason(), why.text(None).as_str()), ("no_worker", "No connected worker offers `a`."));
-    for (message, state) in [(WorkerMessage::Lost, WorkerState::Away), (WorkerMessage::Drain, WorkerState::Draining)] {
+    for (message, state) in [(Incoming::Lost, WorkerState::Away), (Incoming::Drain, WorkerState::Draining)] {
         let mut w = World::new(settings());
         let worker = w.connect(1);
         w.say(worker, message);

@@ -14,8 +14,8 @@ use helve_domain::run::RunError;
 use helve_domain::status::RunStatus;
 
 use crate::{
-    Answer, Body, Command, Context, CreateKey, Effect, EndedRun, Found, Lane, NewRunRow, NewSession, OpenRow, QueueKey,
-    Settings, Shard, Ticket, Transport, WorkerMessage, Write,
+    Answer, Body, Command, Context, CreateKey, Effect, EndedRun, Found, Incoming, Lane, NewRunRow, NewSession, OpenRow,
+    QueueKey, Settings, Shard, Ticket, Transport, Write,
 };
 
 /// An open row of the store.
@@ -283,18 +283,18 @@ impl World {
         transport
     }
 
-    pub fn say(&mut self, transport: Transport, message: WorkerMessage) {
+    pub fn say(&mut self, transport: Transport, message: Incoming) {
         let Some((session, _)) = self.sessions.get(&transport).cloned() else { return };
         self.step(Command::Worker { session, transport, message });
     }
 
     pub fn succeed(&mut self, transport: Transport, attempt: Attempt) {
-        self.say(transport, WorkerMessage::Results(vec![(attempt, Outcome::Succeeded(Payload::null()))]));
+        self.say(transport, Incoming::Results(vec![(attempt, Outcome::Succeeded(Payload::null()))]));
     }
 
     pub fn fail(&mut self, transport: Transport, attempt: Attempt) {
         let error = RunError { message: "boom".into(), code: None, retryable: None, retry_after_ms: None };
-        self.say(transport, WorkerMessage::Results(vec![(attempt, Outcome::Failed(error))]));
+        self.say(transport, Incoming::Results(vec![(attempt, Outcome::Failed(error))]));
     }
 
     /// Attempts in the inbox of a socket, confirmed.
@@ -306,7 +306,7 @@ impl World {
             }
         }
         if !got.is_empty() {
-            self.say(transport, WorkerMessage::Received(got.clone()));
+            self.say(transport, Incoming::Received(got.clone()));
         }
         got
     }

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::Protection;
 use super::system::{HELLO, Hanging, Load, Node, System, spec, tenant};
 use super::worker::{In, Out, SLOTS};
-use crate::{Body, Command, CreateKey, NewRunRow, NewSession, WorkerMessage};
+use crate::{Body, Command, CreateKey, Incoming, NewRunRow, NewSession};
 
 /// How long a stall takes, at least until the next timer: enough to take an assignment back.
 const STALL: Duration = Duration::from_secs(6);
@@ -364,10 +364,10 @@ impl System {
         let worker = &mut self.workers[w];
         let (Some((node, transport)), Some(session)) = (worker.socket, worker.session) else { return };
         let message = match worker.outbox.pop_front() {
-            Some(Out::Received(attempt)) => WorkerMessage::Received(vec![attempt]),
+            Some(Out::Received(attempt)) => Incoming::Received(vec![attempt]),
             Some(Out::Result(attempt)) => {
                 let told = Payload::trusted(report(w, attempt).into());
-                WorkerMessage::Results(vec![(attempt, Outcome::Succeeded(told))])
+                Incoming::Results(vec![(attempt, Outcome::Succeeded(told))])
             }
             None => return,
         };
@@ -379,7 +379,7 @@ impl System {
         let lost = worker.socket.zip(worker.session);
         worker.disconnect();
         if let Some(((node, transport), session)) = lost {
-            self.step(node, Command::Worker { session, transport, message: WorkerMessage::Lost });
+            self.step(node, Command::Worker { session, transport, message: Incoming::Lost });
         }
     }
 }

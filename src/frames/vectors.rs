@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
-use helve_domain::delivery::{Assignment, Attempt, Outcome, Outgoing, Reason, Welcome};
+use helve_domain::delivery::{Assignment, Attempt, Incoming, Outcome, Outgoing, Reason, Welcome};
 use helve_domain::id::RunId;
 use helve_domain::json::Payload;
 use helve_domain::limits::Limits;
@@ -48,11 +48,17 @@ fn read_cases() -> Vec<(&'static str, String)> {
     ];
     let slots = BTreeMap::from([("default".into(), 20), ("gpu".into(), 1)]);
     vec![
-        ("worker.received", format!("{:?}", Incoming::Received(vec![attempt(1, 1), attempt(2, 3)]))),
-        ("worker.result", format!("{:?}", Incoming::Results(results))),
-        ("worker.extend", format!("{:?}", Incoming::Extend(vec![(attempt(1, 1), Duration::from_secs(60))]))),
-        ("worker.free_slot", format!("{:?}", Incoming::FreeSlot(vec![attempt(1, 1)]))),
-        ("worker.labels", format!("{:?}", Incoming::Labels(BTreeMap::from([("gpu".into(), "a100".into())])))),
+        ("worker.received", format!("{:?}", Frame::Said(Incoming::Received(vec![attempt(1, 1), attempt(2, 3)])))),
+        ("worker.result", format!("{:?}", Frame::Said(Incoming::Results(results)))),
+        (
+            "worker.extend",
+            format!("{:?}", Frame::Said(Incoming::Extend(vec![(attempt(1, 1), Duration::from_secs(60))]))),
+        ),
+        ("worker.free_slot", format!("{:?}", Frame::Said(Incoming::FreeSlot(vec![attempt(1, 1)])))),
+        (
+            "worker.labels",
+            format!("{:?}", Frame::Said(Incoming::Labels(BTreeMap::from([("gpu".into(), "a100".into())])))),
+        ),
         (
             "worker.log",
             format!(
@@ -71,10 +77,10 @@ fn read_cases() -> Vec<(&'static str, String)> {
                 attempt(2, 3)
             ),
         ),
-        ("worker.capacity", format!("{:?}", Incoming::Capacity(slots))),
+        ("worker.capacity", format!("{:?}", Frame::Said(Incoming::Capacity(slots)))),
         ("worker.ping", "Ping".to_owned()),
-        ("worker.drain", "Drain".to_owned()),
-        ("worker.goodbye", "Goodbye".to_owned()),
+        ("worker.drain", "Said(Drain)".to_owned()),
+        ("worker.goodbye", "Said(Goodbye)".to_owned()),
     ]
 }
 
@@ -138,7 +144,7 @@ fn workers_frames_are_read() {
 fn hellos_are_read_and_allowed() {
     for (name, resumes) in [("worker.hello", false), ("worker.hello_resume", true)] {
         let decoded = decode(&text(name), &Limits::default());
-        let Some(Incoming::Hello(Ok(hello))) = decoded.frame else { panic!("{name}: {decoded:?}") };
+        let Some(Frame::Hello(Ok(hello))) = decoded.frame else { panic!("{name}: {decoded:?}") };
         let checked = hello.check(&Limits::default()).unwrap();
         assert_eq!((&*checked.info.name, &*checked.info.sdk), ("w1", "curl"));
         assert_eq!(checked.info.slots, BTreeMap::from([("default".into(), 10)]));

@@ -19,7 +19,7 @@ use crate::sched::Resume;
 
 /// A `hello` of the right form, not yet checked against the limits.
 #[derive(Debug)]
-pub(in crate::ws) struct HelloFrame {
+pub(crate) struct HelloFrame {
     protocol: u32,
     name: String,
     sdk: String,
@@ -33,13 +33,13 @@ pub(in crate::ws) struct HelloFrame {
 
 /// A `hello` that may be acted on.
 #[derive(Debug)]
-pub(in crate::ws) struct Checked {
+pub(crate) struct Checked {
     /// How the worker describes itself.
-    pub(in crate::ws) info: WorkerInfo,
+    pub(crate) info: WorkerInfo,
     /// Workflows to register, in the order given.
-    pub(in crate::ws) workflows: Vec<(String, WorkflowDefinition)>,
+    pub(crate) workflows: Vec<(String, WorkflowDefinition)>,
     /// The session to go on with.
-    pub(in crate::ws) resume: Option<Resume>,
+    pub(crate) resume: Option<Resume>,
 }
 
 pub(super) fn read(top: &Top<'_>) -> Result<HelloFrame, Fault> {
@@ -82,12 +82,12 @@ fn resume(raw: &RawValue, at: String) -> Result<Resume, Fault> {
 
 impl HelloFrame {
     /// The ticket by which the worker comes, where the socket was opened without one.
-    pub(in crate::ws) const fn take_ticket(&mut self) -> Option<Secret> {
+    pub(crate) const fn take_ticket(&mut self) -> Option<Secret> {
         self.ticket.take()
     }
 
     /// Checks everything that the form does not say, with the JSON pointer of what is wrong.
-    pub(in crate::ws) fn check(self, limits: &Limits) -> Result<Checked> {
+    pub(crate) fn check(self, limits: &Limits) -> Result<Checked> {
         if self.protocol != PROTOCOL {
             let message = format!("this engine speaks protocol {PROTOCOL}; got {}", self.protocol);
             return Err(Error::invalid(Code::UnsupportedProtocol, Some("/protocol".to_owned()), message));
@@ -136,7 +136,7 @@ mod tests {
     use bytes::Bytes;
     use serde_json::{Value, json};
 
-    use super::super::{Incoming, decode};
+    use super::super::{Frame, decode};
     use super::*;
 
     fn hello(changes: Value) -> Value {
@@ -149,7 +149,7 @@ mod tests {
     fn check(hello: &Value) -> Result<Checked, (Code, String)> {
         let limits = Limits::default();
         let decoded = decode(&Bytes::from(hello.to_string()), &limits);
-        let Some(Incoming::Hello(frame)) = decoded.frame else { panic!("{decoded:?}") };
+        let Some(Frame::Hello(frame)) = decoded.frame else { panic!("{decoded:?}") };
         let place = |f: Fault| (f.code, f.pointer.unwrap());
         frame.map_err(place)?.check(&limits).map_err(|e| place(Fault::from(&e)))
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use helve_domain::delivery::{Attempt, Outcome};
+use helve_domain::delivery::{Attempt, Incoming};
 use helve_domain::error::Code;
 use helve_domain::id::RunId;
 use helve_domain::limits::{Limits, MAX_DURATION};
@@ -22,42 +22,28 @@ use super::{Fault, Faults, shown};
 
 /// One frame of a worker.
 #[derive(Debug)]
-pub(in crate::ws) enum Incoming {
+pub(crate) enum Frame {
     /// The first frame; checked in its form only, see [`HelloFrame::check`].
     Hello(Result<Box<HelloFrame>, Fault>),
-    /// These attempts arrived.
-    Received(Vec<Attempt>),
-    /// These attempts ended.
-    Results(Vec<(Attempt, Outcome)>),
-    /// These attempts may take this long from now on.
-    Extend(Vec<(Attempt, Duration)>),
-    /// The slots of these attempts are given back although they go on.
-    FreeSlot(Vec<Attempt>),
-    /// New labels, instead of all others.
-    Labels(BTreeMap<String, String>),
-    /// Lines of the logs of attempts.
+    /// Lines of the logs of attempts, before they get their numbers.
     Log(Vec<SaidLines>),
-    /// How far attempts are.
+    /// How far attempts are, as the worker says it.
     Progress(Vec<SaidProgress>),
-    /// New slot totals.
-    Capacity(BTreeMap<Arc<str>, u32>),
     /// A sign of life that wants a `pong`.
     Ping,
-    /// Assign nothing more.
-    Drain,
-    /// The worker leaves for good.
-    Goodbye,
+    /// What goes on as it is.
+    Said(Incoming),
 }
 
 /// A frame with what was wrong in it: one bad item does not lose the others.
 #[derive(Debug)]
-pub(in crate::ws) struct Decoded {
+pub(crate) struct Decoded {
     /// What is right; `None` if nothing of the frame can be used.
-    pub(in crate::ws) frame: Option<Incoming>,
+    pub(crate) frame: Option<Frame>,
     /// What is wrong; each becomes an `error` frame.
-    pub(in crate::ws) faults: Vec<Fault>,
+    pub(crate) faults: Vec<Fault>,
     /// False: this is not a frame, and nothing of it could be made out.
-    pub(in crate::ws) is_frame: bool,
+    pub(crate) is_frame: bool,
 }
 
 /// Every field that a frame may have at its top: one pass finds them all.
@@ -81,12 +67,12 @@ const TOP: [&str; 14] = [
 pub(super) type Top<'a> = Fields<'a, { TOP.len() }>;
 
 /// Reads one text frame.
-pub(in crate::ws) fn decode(text: &Bytes, limits: &Limits) -> Decoded {
+pub(crate) fn decode(text: &Bytes, limits: &Limits) -> Decoded {
     decode_kept(text, limits, |mended| mended)
 }
 
 /// As [`decode`]; `keep` accounts for the text of a frame that had to be mended, of which large payloads are a part.
-pub(in crate::ws) fn decode_kept(text: &Bytes, limits: &Limits, keep: impl FnOnce(Bytes) -> Bytes) -> Decoded {
+pub(crate) fn decode_kept(text: &Bytes, limits: &Limits, keep: impl FnOnce(Bytes) -> Bytes) -> Decoded {
     decode_json(text, &[], limits).unwrap_or_else(|fault| match std::str::from_utf8(text) {
         Ok(utf8) => broken::decode(utf8, fault, limits, keep),
         Err(_) => Decoded { frame: None, faults: vec![fault], is_frame: false },
@@ -112,26 +98,33 @@ pub(super) fn decode_json(text: &Bytes, mends: &[Mend<'_>], limits: &Limits) -> 
     };
     let mut faults = Faults::default();
     let frame = match kind.as_str() {
-        "hello" => Ok(Incoming::Hello(match mends.first() {
+        "hello" => Ok(Frame::Hello(match mends.first() {
             None => hello::read(&top).map(Box::new),
             // What a worker says of itself is not guessed at.
             Some(mend) => Err(broken::not_json(String::new(), mend.was)),
         })),
-        "received" => list(&top, "tasks", &mut faults, |raw, at, _| attempt(&item(raw, at)?)).map(Incoming::Received),
+        "received" => list(&top, "tasks", &mut faults, |raw, at, _| attempt(&item(raw, at)?))
+            .map(Incoming::Received)
+            .map(Frame::Said),
         "result" => {
             let source = Source { text, mends, limits };
             list(&top, "results", &mut faults, |raw, at, faults| results::result(source, raw, at, faults))
                 .map(Incoming::Results)
+                .map(Frame::Said)
         }
-        "extend" => list(&top, "tasks", &mut faults, |raw, at, _| extension(&item(raw, at)?)).map(Incoming::Extend),
-        "free_slot" => list(&top, "tasks", &mut faults, |raw, at, _| attempt(&item(raw, at)?)).map(Incoming::FreeSlot),
-        "labels" => labels(&top, limits).map(Incoming::Labels),
-        "log" => live::logs(&top, limits, &mut faults).map(Incoming::Log),
-        "progress" => live::progress(text, &top, limits, &mut faults).map(Incoming::Progress),
-        "capacity" => capacity(&top, limits).map(Incoming::Capacity),
-        "ping" => Ok(Incoming::Ping),
-        "drain" => Ok(Incoming::Drain),
-        "goodbye" => Ok(Incoming::Goodbye),
+        "extend" => list(&top, "tasks", &mut faults, |raw, at, _| extension(&item(raw, at)?))
+            .map(Incoming::Extend)
+            .map(Frame::Said),
+        "free_slot" => list(&top, "tasks", &mut faults, |raw, at, _| attempt(&item(raw, at)?))
+            .map(Incoming::FreeSlot)
+            .map(Frame::Said),
+        "labels" => labels(&top, limits).map(Incoming::Labels).map(Frame::Said),
+        "log" => live::logs(&top, limits, &mut faults).map(Frame::Log),
+        "progress" => live::progress(text, &top, limits, &mut faults).map(Frame::Progress),
+        "capacity" => capacity(&top, limits).map(Incoming::Capacity).map(Frame::Said),
+        "ping" => Ok(Frame::Ping),
+        "drain" => Ok(Frame::Said(Incoming::Drain)),
+        "goodbye" => Ok(Frame::Said(Incoming::Goodbye)),
         other => Err(Fault {
             code: Code::UnknownFrame,
             pointer: Some("/type".to_owned()),

@@ -15,31 +15,31 @@ mod vectors;
 
 use std::fmt::Write as _;
 
-pub(super) use hello::{Checked, HelloFrame};
-pub(super) use incoming::{Decoded, Incoming, decode, decode_kept};
+pub(crate) use hello::{Checked, HelloFrame};
+pub(crate) use incoming::{Decoded, Frame, decode, decode_kept};
 #[cfg(test)]
-pub(super) use live::SaidLine;
-pub(super) use live::{SaidLines, SaidProgress};
-pub(super) use outgoing::{assign, encode, fault, pong, welcome};
+pub(crate) use live::SaidLine;
+pub(crate) use live::{SaidLines, SaidProgress};
+pub(crate) use outgoing::{assign, encode, fault, pong, welcome};
 
 use helve_domain::error::{Code, Error};
 
 /// The version of the protocol that this engine speaks.
-pub(super) const PROTOCOL: u32 = 1;
+pub(crate) const PROTOCOL: u32 = 1;
 /// The subprotocol's name in the upgrade.
-pub(super) const SUBPROTOCOL: &str = "helve.v1";
+pub(crate) const SUBPROTOCOL: &str = "helve.v1";
 /// Faults of one frame that are answered one by one; a frame may have a million bad items.
 const MAX_FAULTS: usize = 16;
 
 /// What is wrong with a frame or one of its items; becomes an `error` frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Fault {
+pub(crate) struct Fault {
     /// Which kind of wrong.
-    pub(super) code: Code,
+    pub(crate) code: Code,
     /// The JSON pointer of the field in the frame.
-    pub(super) pointer: Option<String>,
+    pub(crate) pointer: Option<String>,
     /// What was wrong and what is allowed.
-    pub(super) message: String,
+    pub(crate) message: String,
 }
 
 impl Fault {
@@ -49,18 +49,18 @@ impl Fault {
     }
 
     /// A message that is not text.
-    pub(super) fn binary() -> Self {
+    pub(crate) fn binary() -> Self {
         Self::whole(Code::BadFrame, "a frame is a text message, and this one was binary")
     }
 
     /// A fault without a place in the frame.
-    pub(super) fn whole(code: Code, message: impl Into<String>) -> Self {
+    pub(crate) fn whole(code: Code, message: impl Into<String>) -> Self {
         Self { code, pointer: None, message: message.into() }
     }
 }
 
 /// A fault as the engine's log may have it, where and why, without anything that the worker said.
-pub(super) fn logged(fault: &Fault) -> (String, String) {
+pub(crate) fn logged(fault: &Fault) -> (String, String) {
     // A name of the worker's own, such as a label's, follows a name of ours; ours follow the number of an item.
     let (mut at, mut ours) = (String::new(), true);
     for part in fault.pointer.as_deref().unwrap_or_default().split('/').skip(1) {

@@ -16,12 +16,12 @@ use super::{Fault, PROTOCOL};
 use crate::config::Scheduling;
 
 /// The answer to `ping`.
-pub(in crate::ws) const fn pong() -> &'static str {
+pub(crate) const fn pong() -> &'static str {
     r#"{"type":"pong"}"#
 }
 
 /// Writes the frame of a message; nothing for those that are not one frame: see [`assign`] and the session's close.
-pub(in crate::ws) fn encode(message: &Outgoing) -> Option<String> {
+pub(crate) fn encode(message: &Outgoing) -> Option<String> {
     let frame = match message {
         Outgoing::Assign(_) | Outgoing::Close(_) => return None,
         Outgoing::Stored(results) => list("stored", "results", results, |out, (attempt, status): &(_, RunStatus)| {
@@ -51,7 +51,7 @@ pub(in crate::ws) fn encode(message: &Outgoing) -> Option<String> {
 }
 
 /// Writes an `error` frame.
-pub(in crate::ws) fn fault(fault: &Fault) -> String {
+pub(crate) fn fault(fault: &Fault) -> String {
     let mut out = String::with_capacity(96 + fault.message.len());
     out.push_str(r#"{"type":"error","code":""#);
     out.push_str(fault.code.as_str());
@@ -67,7 +67,7 @@ pub(in crate::ws) fn fault(fault: &Fault) -> String {
 
 /// Writes tasks as `assign` frames of at most `limit` bytes each, as few as that takes. One task always fits
 /// into a frame of its own.
-pub(in crate::ws) fn assign(tasks: &[Assignment], limit: usize, mut each: impl FnMut(String)) {
+pub(crate) fn assign(tasks: &[Assignment], limit: usize, mut each: impl FnMut(String)) {
     const HEAD: &str = r#"{"type":"assign","tasks":["#;
     const TAIL: &str = "]}";
     let sizes = tasks.iter().map(|t| t.input.len() + t.metadata.len() + 320).sum::<usize>();
@@ -185,7 +185,7 @@ struct SupersededItem {
 }
 
 /// Writes the `welcome` frame.
-pub(in crate::ws) fn welcome(welcome: &Welcome, node: NodeId, scheduling: &Scheduling, limits: &Limits) -> String {
+pub(crate) fn welcome(welcome: &Welcome, node: NodeId, scheduling: &Scheduling, limits: &Limits) -> String {
     let millis = |d: Duration| d.as_millis();
     let frame = WelcomeFrame {
         r#type: "welcome",

@@ -19,27 +19,27 @@ const OLDEST: Duration = Duration::from_secs(24 * 3_600);
 
 /// Lines of one attempt, as they came.
 #[derive(Debug)]
-pub(in crate::ws) struct SaidLines {
-    pub(in crate::ws) attempt: Attempt,
-    pub(in crate::ws) lines: Vec<SaidLine>,
+pub(crate) struct SaidLines {
+    pub(crate) attempt: Attempt,
+    pub(crate) lines: Vec<SaidLine>,
 }
 
 /// One line, as it came.
 #[derive(Debug)]
-pub(in crate::ws) struct SaidLine {
-    pub(in crate::ws) level: LogLevel,
+pub(crate) struct SaidLine {
+    pub(crate) level: LogLevel,
     /// How long ago it was written, by the worker's clock.
-    pub(in crate::ws) ago: Duration,
-    pub(in crate::ws) message: String,
+    pub(crate) ago: Duration,
+    pub(crate) message: String,
 }
 
 /// How far an attempt is, as it came.
 #[derive(Debug)]
-pub(in crate::ws) struct SaidProgress {
-    pub(in crate::ws) attempt: Attempt,
-    pub(in crate::ws) fraction: f64,
-    pub(in crate::ws) parts: Option<(u64, u64)>,
-    pub(in crate::ws) data: Option<Payload>,
+pub(crate) struct SaidProgress {
+    pub(crate) attempt: Attempt,
+    pub(crate) fraction: f64,
+    pub(crate) parts: Option<(u64, u64)>,
+    pub(crate) data: Option<Payload>,
 }
 
 /// Reads a `log` frame: a wrong line does not lose the others.
@@ -136,7 +136,7 @@ fn data(text: &Bytes, item: &Fields<'_, 6>, limits: &Limits) -> Result<Option<Pa
 mod tests {
     use helve_domain::error::Code;
 
-    use super::super::incoming::{Decoded, Incoming, decode};
+    use super::super::incoming::{Decoded, Frame, decode};
     use super::*;
 
     const RUN: &str = "run_01890a5d96427774b3dc9d8e5f1a2b3c";
@@ -157,7 +157,7 @@ mod tests {
                 {{"message":"a\u0000b"}},{{"level":"loud","message":"x"}},{{"level":"warn"}},"x",
                 {{"level":"error","message":"{long}","ago_ms":1500}}]}}]}}"#
         ));
-        let Some(Incoming::Log(logs)) = decoded.frame else { panic!() };
+        let Some(Frame::Log(logs)) = decoded.frame else { panic!() };
         assert_eq!((logs.len(), logs[0].attempt.number), (1, 2));
         let [first, last] = &logs[0].lines[..] else { panic!("{:?}", logs[0].lines) };
         assert_eq!((first.level, first.message.as_str(), first.ago), (LogLevel::Info, "ab", Duration::ZERO));
@@ -173,7 +173,7 @@ mod tests {
                 {{"message":"half \ud83d","level":"WARNING"}},{{"message":7,"level":"critical","ago_ms":0.5}},
                 {{"message":null}}]}}]}}"#
         ));
-        let Some(Incoming::Log(logs)) = decoded.frame else { panic!() };
+        let Some(Frame::Log(logs)) = decoded.frame else { panic!() };
         let lines: Vec<_> = logs[0].lines.iter().map(|l| (l.level, l.message.as_str(), l.ago.as_millis())).collect();
         assert_eq!(lines, [(LogLevel::Warn, "half \u{fffd}", 0), (LogLevel::Error, "7", 1)]);
         let at: Vec<_> = decoded.faults.iter().map(|f| f.pointer.as_deref().unwrap()).collect();
@@ -183,7 +183,7 @@ mod tests {
     #[test]
     fn what_encoders_write_for_no_number_is_null_in_data() {
         let decoded = read(&progress(r#","fraction":0.5,"data":{"loss":NaN}"#));
-        let Some(Incoming::Progress(items)) = decoded.frame else { panic!() };
+        let Some(Frame::Progress(items)) = decoded.frame else { panic!() };
         assert_eq!(items[0].data.as_ref().unwrap().bytes(), &br#"{"loss":null}"#[..]);
         assert!(decoded.is_frame && decoded.faults[0].message.contains("line 1 column"), "{:?}", decoded.faults);
     }
@@ -199,7 +199,7 @@ mod tests {
             (r#","current":0,"total":18446744073709551615"#, 0.0),
         ] {
             let decoded = read(&progress(rest));
-            let Some(Incoming::Progress(items)) = decoded.frame else { panic!("{rest}: {:?}", decoded.faults) };
+            let Some(Frame::Progress(items)) = decoded.frame else { panic!("{rest}: {:?}", decoded.faults) };
             assert!((items[0].fraction - fraction).abs() < 1e-12, "{rest}");
             assert_eq!(items[0].data.is_some(), rest.contains("data"));
         }

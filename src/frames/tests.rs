@@ -1,7 +1,7 @@
 //! Frames that are wrong in one way or another: what is read of them, and what is told.
 
 use bytes::Bytes;
-use helve_domain::delivery::Outcome;
+use helve_domain::delivery::{Incoming, Outcome};
 use helve_domain::json::{Payload, SMALL};
 use helve_domain::limits::Limits;
 use helve_domain::run::{MAX_ERROR_MESSAGE, RunError};
@@ -17,7 +17,7 @@ fn read(text: &str) -> Decoded {
 fn results(text: &str) -> (Vec<Outcome>, Vec<Fault>) {
     let decoded = read(text);
     match decoded.frame {
-        Some(Incoming::Results(results)) => (results.into_iter().map(|r| r.1).collect(), decoded.faults),
+        Some(Frame::Said(Incoming::Results(results))) => (results.into_iter().map(|r| r.1).collect(), decoded.faults),
         _ => (Vec::new(), decoded.faults),
     }
 }
@@ -55,7 +55,7 @@ fn an_output_passes_byte_for_byte_and_a_large_one_without_a_copy() {
     for (given, copied) in [(r#"{"n":1e400, "s":"\u0000\ud800"}"#, true), (large.as_str(), false)] {
         let text = Bytes::from(one(&format!(r#""outcome":"succeeded","output": {given}"#)));
         let decoded = decode(&text, &Limits::default());
-        let Some(Incoming::Results(results)) = decoded.frame else { panic!() };
+        let Some(Frame::Said(Incoming::Results(results))) = decoded.frame else { panic!() };
         let Outcome::Succeeded(output) = &results[0].1 else { panic!() };
         assert_eq!(output.bytes(), given.as_bytes());
         assert_eq!(!text.as_ptr_range().contains(&output.bytes().as_ptr()), copied, "a small one keeps no frame");
@@ -166,7 +166,7 @@ fn an_output_that_is_not_json_ends_its_attempt_and_no_other() {
     let items = [item(1, "1"), item(2, "[1, NaN]"), item(3, "\"a\nb\""), item(4, "{\"Infinity\":0}")].join(",");
     let decoded = read(&format!(r#"{{"results":[{items}],"took":NaN,"type":"result"}}"#));
     assert!(decoded.is_frame);
-    let Some(Incoming::Results(results)) = decoded.frame else { panic!() };
+    let Some(Frame::Said(Incoming::Results(results))) = decoded.frame else { panic!() };
     let numbers: Vec<_> = results.iter().map(|(attempt, _)| attempt.number).collect();
     assert_eq!(numbers, [1, 2, 3, 4]);
     assert!(matches!(&results[0].1, Outcome::Succeeded(output) if output.bytes() == "1"));
@@ -181,7 +181,7 @@ fn an_output_that_is_not_json_ends_its_attempt_and_no_other() {
 #[test]
 fn a_text_beyond_repair_ends_the_only_attempt_that_it_names() {
     let decoded = read(&one(r#""outcome":"succeeded","output":"say "hi"""#));
-    let Some(Incoming::Results(results)) = decoded.frame else { panic!() };
+    let Some(Frame::Said(Incoming::Results(results))) = decoded.frame else { panic!() };
     assert!(decoded.is_frame && bad_result(&results[0].1).contains("this is not"), "{results:?}");
     assert!(!read(&one(r#""output":"say "hi"""#).replace("\"attempt\":1", "\"attempt\":x")).is_frame);
 }
@@ -189,7 +189,7 @@ fn a_text_beyond_repair_ends_the_only_attempt_that_it_names() {
 #[test]
 fn what_a_worker_says_of_itself_is_not_guessed_at() {
     let decoded = read(r#"{"type":"hello","protocol":1,"name":"w","actions":["a"],"slots":{"default":Infinity}}"#);
-    let Some(Incoming::Hello(Err(fault))) = decoded.frame else { panic!("{:?}", decoded.frame) };
+    let Some(Frame::Hello(Err(fault))) = decoded.frame else { panic!("{:?}", decoded.frame) };
     assert!(fault.message.contains("`Infinity`"));
 }
 
@@ -277,8 +277,8 @@ fn whole_floats_name_attempts_and_times() {
         let decoded = read(&format!(r#"{{"type":"{kind}","tasks":[{attempt}]}}"#));
         assert_eq!(decoded.faults, [], "{kind}: 3.0 is 3");
         let number = match decoded.frame.unwrap() {
-            Incoming::Received(attempts) | Incoming::FreeSlot(attempts) => attempts[0].number,
-            Incoming::Extend(extensions) => {
+            Frame::Said(Incoming::Received(attempts) | Incoming::FreeSlot(attempts)) => attempts[0].number,
+            Frame::Said(Incoming::Extend(extensions)) => {
                 assert_eq!(extensions[0].1.as_millis(), 1_501);
                 extensions[0].0.number
             }

@@ -2,11 +2,11 @@
 //! say is plain, and one of them must not take a session and its other work with it.
 
 use bytes::Bytes;
-use helve_domain::delivery::{Attempt, Outcome};
+use helve_domain::delivery::{Attempt, Incoming, Outcome};
 use helve_domain::id::RunId;
 use helve_domain::limits::Limits;
 
-use super::incoming::{Decoded, Incoming, decode_json};
+use super::incoming::{Decoded, Frame, decode_json};
 use super::results::bad_result;
 use super::{Fault, shown};
 
@@ -28,7 +28,7 @@ pub(super) fn decode(text: &str, fault: Fault, limits: &Limits, keep: impl FnOnc
         decoded.faults.insert(0, fault);
         return decoded;
     }
-    let ended = |attempt| Incoming::Results(vec![(attempt, Outcome::Failed(bad_result(&fault)))]);
+    let ended = |attempt| Frame::Said(Incoming::Results(vec![(attempt, Outcome::Failed(bad_result(&fault)))]));
     let frame = only_result(text).map(ended);
     Decoded { is_frame: frame.is_some(), frame, faults: vec![fault] }
 }
