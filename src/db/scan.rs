@@ -24,7 +24,7 @@ type SqlUuid = diesel::sql_types::Uuid;
 
 statement! {
     /// A window of a queue.
-    QueueRows("sql/scan/queue.sql") {
+    QueueRows("sql/scan/columns.sql", "sql/scan/queue.sql") {
         "1" => tenant: Uuid as SqlUuid,
         "2" => action: String as Text,
         "3" => rank: i64 as BigInt,
@@ -37,7 +37,7 @@ statement! {
 
 statement! {
     /// Timers of the near future.
-    TimerRows("sql/scan/timers.sql") {
+    TimerRows("sql/scan/columns.sql", "sql/scan/timers.sql") {
         "1" => shards: Vec<i16> as Array<SmallInt>,
         "2" => until: DateTime<Utc> as Timestamptz,
         "3" => limit: i64 as BigInt,
@@ -46,14 +46,14 @@ statement! {
 
 statement! {
     /// Runs that workers hold.
-    HeldRows("sql/scan/held.sql") {
+    HeldRows("sql/scan/columns.sql", "sql/scan/held.sql") {
         "1" => shards: Vec<i16> as Array<SmallInt>,
     }
 }
 
 statement! {
     /// Open runs by id.
-    OpenRows("sql/scan/open.sql") {
+    OpenRows("sql/scan/columns.sql", "sql/scan/open.sql") {
         "1" => ids: Vec<Uuid> as Array<SqlUuid>,
     }
 }

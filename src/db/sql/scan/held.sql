@@ -1,5 +1,3 @@
 -- Runs that workers hold, for a takeover.
-select id, tenant, workflow, version, state, attempt, retries, priority, rank, due, worker, session, started_at, event,
-    replay_of, unparked, freed, labels, traceparent
-from open_run
-where shard = any($1) and state in (2, 3)
+from open_run r
+where r.shard = any($1) and r.state in (2, 3)
