@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use helve_domain::definition::{DEFAULT_SLOT_KIND, NamedDefinition, WorkflowDefinition};
+use helve_domain::delivery::Resume;
 use helve_domain::delivery::WorkerInfo;
 use helve_domain::error::{Code, Error, Result};
 use helve_domain::limits::Limits;
@@ -15,7 +16,6 @@ use serde_json::value::RawValue;
 use super::fields::Fields;
 use super::incoming::{Top, attempts};
 use super::{Fault, PROTOCOL, loose};
-use crate::sched::Resume;
 
 /// A `hello` of the right form, not yet checked against the limits.
 #[derive(Debug)]

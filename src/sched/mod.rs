@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use helve_domain::clock::{Clock, Timestamp};
 use helve_domain::definition::Spec;
-use helve_domain::delivery::{Attempt, Incoming, WorkerInfo};
+use helve_domain::delivery::{Incoming, Resume, WorkerInfo};
 use helve_domain::error::{Error, Result};
 use helve_domain::id::{EventId, NodeId, RunId, SessionId, TenantId, TokenId};
 use helve_domain::json::Payload;
@@ -154,17 +154,6 @@ pub struct Hello {
     pub info: WorkerInfo,
     /// The session that it wants to go on with.
     pub resume: Option<Resume>,
-}
-
-/// A session to go on with.
-#[derive(Debug, Clone)]
-pub struct Resume {
-    /// The session.
-    pub session: SessionId,
-    /// Its secret, as `welcome` gave it.
-    pub secret: String,
-    /// Attempts that the worker still works on, or whose results were not confirmed.
-    pub holding: Vec<Attempt>,
 }
 
 /// One transport of a session. A later one of the same session replaces it.

@@ -234,7 +234,8 @@ fn files_are_short_and_say_what_they_are() {
 /// of the workspace that it names.
 fn imports(code: &str) -> Vec<String> {
     let pieces = code.split("crate::").skip(1).chain(code.split("use helve::").skip(1));
-    let crates = code.split("helve_").skip(1).map(ident).filter(|name| CRATES.iter().any(|(known, _)| known == name));
+    let used = code.split("helve_").skip(1).filter(|piece| piece[ident(piece).len()..].starts_with("::"));
+    let crates = used.map(ident).filter(|name| CRATES.iter().any(|(known, _)| known == name));
     let crates = crates.map(|name| format!("helve_{name}"));
     pieces.flat_map(first_segments).map(str::to_owned).chain(crates).collect()
 }

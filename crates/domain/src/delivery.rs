@@ -92,6 +92,17 @@ pub struct WorkerInfo {
     pub labels: BTreeMap<String, String>,
 }
 
+/// A session to go on with.
+#[derive(Debug, Clone)]
+pub struct Resume {
+    /// The session.
+    pub session: SessionId,
+    /// Its secret, as `welcome` gave it.
+    pub secret: String,
+    /// Attempts that the worker still works on, or whose results were not confirmed.
+    pub holding: Vec<Attempt>,
+}
+
 /// What a worker says, and what happens to its connection, on the way to whoever decides: the same for a socket, a poll
 /// and the core.
 #[derive(Debug, Clone)]
