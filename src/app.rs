@@ -16,12 +16,12 @@ use tracing::{info, warn};
 use crate::api::server::{Connections, Patience, Server};
 use crate::api::{self, ApiState, Observed, Readiness};
 use crate::config::Config;
-use crate::db::{Pool, home, migrate};
+use crate::db::{Pool, TenantPools, home, migrate};
 use crate::forward::{self, Forwarder};
 use crate::housekeeping;
 use crate::metrics::Metrics;
 use crate::ops::auth::Authenticator;
-use crate::ops::definitions::Definitions;
+use crate::ops::definitions::{self, Definitions};
 use crate::ops::retention::Retention;
 use crate::ops::tickets::Tickets;
 use crate::sched::{self, Scheduler};
@@ -65,7 +65,13 @@ impl App {
         let http = &base.config.http;
         let parts = forward::Parts::of(&scheduler, base.limits.wait, base.closing.clone(), http.drain);
         let forwarder = Forwarder::new(parts, &base.supervisor);
-        let tickets = Tickets::new(base.pool.clone(), base.clock.clone(), Arc::clone(&base.limits), &http.origins);
+        let tickets = Tickets::new(
+            base.pool.clone(),
+            base.reads.clone(),
+            base.clock.clone(),
+            Arc::clone(&base.limits),
+            &http.origins,
+        );
         let sockets = WsState::new(ws::Parts {
             scheduler: scheduler.clone(),
             forwarder: forwarder.clone(),
@@ -144,7 +150,9 @@ struct Base {
     authenticator: Authenticator,
     metrics: Arc<Metrics>,
     node: NodeId,
+    /// For the engine itself, and for what tenants ask.
     tracer: Tracer,
+    reads: TenantPools,
     shares: Shares,
 }
 
@@ -153,7 +161,14 @@ impl Base {
         let pool = Pool::new(&config.database)?;
         let supervisor = Supervisor::default();
         let limits = Arc::new(config.limits.clone());
-        let definitions = Definitions::start(pool.clone(), clock.clone(), Arc::clone(&limits), supervisor.clone())?;
+        let reads = TenantPools::new(&pool, &supervisor);
+        let definitions = Definitions::start(definitions::Parts {
+            pool: pool.clone(),
+            reads: reads.clone(),
+            clock: clock.clone(),
+            limits: Arc::clone(&limits),
+            supervisor: supervisor.clone(),
+        })?;
         let authenticator = Authenticator::start(pool.clone(), clock.clone(), &supervisor);
         let (metrics, node) = (Arc::new(Metrics::default()), NodeId::generate(clock.now()));
         let tracer = Tracer::start(traces::Parts {
@@ -174,6 +189,7 @@ impl Base {
             node,
             tracer,
             shares: Shares::new(limits.tenant_bytes),
+            reads,
             limits,
             config,
         })
@@ -204,6 +220,7 @@ impl Base {
         let (owner, metrics, clock) = (scheduler.clone(), Arc::clone(&self.metrics), self.clock.clone());
         let jobs = housekeeping::start(housekeeping::Parts {
             pool: self.pool.clone(),
+            asked: self.reads.clone(),
             scheduler: scheduler.clone(),
             definitions: self.definitions.clone(),
             retention: config.retention.clone(),
@@ -215,17 +232,17 @@ impl Base {
             scheduler: scheduler.clone(),
             forwarder,
             definitions: self.definitions.clone(),
-            retention: Retention::new(self.pool.clone(), config.retention.history),
+            retention: Retention::new(self.reads.clone(), config.retention.history),
             jobs,
             authenticator: self.authenticator.clone(),
             tickets,
-            pool: self.pool.clone(),
+            reads: self.reads.clone(),
             limits: Arc::clone(&self.limits),
             shares: self.shares.clone(),
             clock: self.clock.clone(),
-            readiness: Readiness::new(move || takes_work(&owner, &metrics, &clock)),
+            readiness: Readiness::new(self.pool.clone(), move || takes_work(&owner, &metrics, &clock)),
             streams: config.http.streams_per_tenant,
-            observed: Observed::new(Arc::clone(&self.metrics), config.http.metrics),
+            observed: Observed::new(Arc::clone(&self.metrics), config.http.metrics, self.pool.clone()),
             tracer: self.tracer.clone(),
             stopping: self.closing.clone(),
         })

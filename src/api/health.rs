@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 use super::ApiState;
 use super::json;
 use super::problem::{ApiError, Problem};
-use crate::db;
+use crate::db::{self, Pool};
 
 /// How long an answer of the database counts. These routes are open to everybody: asked a thousand times a second
 /// they still ask the database once.
@@ -26,13 +26,15 @@ pub struct Readiness(Arc<Shared>);
 struct Shared {
     /// Whether the scheduler takes work, and if not, why.
     scheduler: Box<dyn Fn() -> Result<()> + Send + Sync>,
+    /// The engine's own: however much tenants ask, the database answers.
+    pool: Pool,
     last: Mutex<Option<(Instant, bool)>>,
 }
 
 impl Readiness {
     /// Ready when `scheduler` says so and the database answers.
-    pub fn new(scheduler: impl Fn() -> Result<()> + Send + Sync + 'static) -> Self {
-        Self(Arc::new(Shared { scheduler: Box::new(scheduler), last: Mutex::new(None) }))
+    pub fn new(pool: Pool, scheduler: impl Fn() -> Result<()> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(Shared { scheduler: Box::new(scheduler), pool, last: Mutex::new(None) }))
     }
 
     async fn check(&self, state: &ApiState) -> Result<()> {
@@ -46,7 +48,7 @@ impl Readiness {
         let answers = match known {
             Some(answers) => answers,
             None => {
-                let answers = db::health::ping(&state.pool).await.is_ok();
+                let answers = db::health::ping(&self.0.pool).await.is_ok();
                 *last = Some((state.clock.instant(), answers));
                 answers
             }

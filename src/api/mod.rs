@@ -39,7 +39,7 @@ use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::db::Pool;
+use crate::db::TenantPools;
 use crate::forward::Forwarder;
 use crate::housekeeping::jobs::Jobs;
 use crate::ops::auth::Authenticator;
@@ -74,8 +74,8 @@ pub struct Parts {
     pub authenticator: Authenticator,
     /// Lets pages open worker sockets.
     pub tickets: Tickets,
-    /// For reads.
-    pub pool: Pool,
+    /// What tenants ask the database, each in its turns.
+    pub reads: TenantPools,
     /// What clients may send.
     pub limits: Arc<Limits>,
     /// What each tenant's requests hold.

@@ -87,7 +87,7 @@ async fn pause(state: &ApiState, scope: &TenantScope, target: Target, body: &[u8
     let pause = Pause {
         reason: reason.into(),
         by,
-        by_name: db::pauses::token_name(&state.pool, scope.tenant(), by).await?.into(),
+        by_name: db::pauses::token_name(&state.reads.of(scope.tenant()), scope.tenant(), by).await?.into(),
         since,
         expires_at: expires_in.map(|span| since.plus(span.0)),
         resumed: None,
@@ -107,7 +107,9 @@ async fn resume(state: &ApiState, scope: &TenantScope, target: Target, body: &[u
         return Err(Error::field("/rate", message).into());
     }
     let actions: Vec<Arc<str>> = match (&target, rate) {
-        (Target::Workflow(name), Some(_)) => db::pauses::actions(&state.pool, scope.tenant(), name).await?,
+        (Target::Workflow(name), Some(_)) => {
+            db::pauses::actions(&state.reads.of(scope.tenant()), scope.tenant(), name).await?
+        }
         _ => Vec::new(),
     };
     let (kind, name) = (target.kind(), target.name());
@@ -119,6 +121,6 @@ async fn resume(state: &ApiState, scope: &TenantScope, target: Target, body: &[u
 
 /// The pause of a workflow as the rows have it, for those who show the workflow.
 pub async fn of_workflows(state: &ApiState, scope: &TenantScope) -> Result<Vec<Paused>> {
-    let all = db::pauses::list(&state.pool, scope.tenant(), state.clock.now()).await?;
+    let all = db::pauses::list(&state.reads.of(scope.tenant()), scope.tenant(), state.clock.now()).await?;
     Ok(all.into_iter().filter(|paused| matches!(paused.target, Target::Workflow(_))).collect())
 }

@@ -134,10 +134,7 @@ pub async fn insert(pool: &Pool, new: &NewJob, max: i64) -> Result<Inserted> {
         expires_at: new.key.as_ref().map(|key| key.expires_at.to_utc()),
         max,
     };
-    let rows: Vec<MadeRow> = {
-        let mut conn = pool.get().await?;
-        insert.load(&mut *conn).await.map_err(map_write_error)?
-    };
+    let rows: Vec<MadeRow> = pool.try_write(insert).await?.map_err(map_write_error)?;
     let MadeRow { made, room } = rows.into_iter().next().unwrap_or(MadeRow { made: false, room: false });
     let Some(key) = new.key.as_ref().filter(|_| !made) else {
         return Ok(if made { Inserted::New } else { Inserted::TooMany });
@@ -207,8 +204,7 @@ pub async fn items(
 /// `Unavailable`, or `OutcomeUnknown` when the connection was lost. Safe to repeat.
 pub async fn cancel(pool: &Pool, tenant: TenantId, id: JobId, now: Timestamp) -> Result<Option<Job>> {
     let cancel = Cancel { id: id.uuid(), tenant: tenant.uuid(), now: now.to_utc() };
-    let mut conn = pool.get().await?;
-    let rows: Vec<Row> = cancel.load(&mut *conn).await.map_err(map_write_error)?;
+    let rows: Vec<Row> = pool.try_write(cancel).await?.map_err(map_write_error)?;
     rows.into_iter().next().map(Job::try_from).transpose()
 }
 

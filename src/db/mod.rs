@@ -29,7 +29,9 @@ pub(crate) mod statement;
 pub mod tenants;
 pub mod tickets;
 pub mod tokens;
+mod turns;
 mod weeks;
 pub mod workflows;
 
 pub use pool::Pool;
+pub use turns::TenantPools;

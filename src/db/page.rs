@@ -85,7 +85,7 @@ pub(in crate::db) async fn load_page<R>(pool: &Pool, sql: String, binds: Binds) 
 where
     R: QueryableByName<Pg> + Send + 'static,
 {
-    match pool.try_load::<R, _>(Dynamic { sql, binds }).await? {
+    match pool.long().try_load::<R, _>(Dynamic { sql, binds }).await? {
         Err(e) if is_statement_timeout(&e) => Err(Error::unavailable(
             "the list took too long: narrow it by status, workflow, event or a later created_after",
         )),

@@ -17,27 +17,36 @@ use tracing::{debug, warn};
 
 use super::connect::{self, PATIENCE};
 use super::failure::{is_disconnected, is_of_session, map_error};
+use super::turns::{Member, Turn};
 
 /// What is said of a connection that is taken from the pool.
 const STALE: &str = "its session is of no use any more";
 
 /// Connections for reads and transactions off the hot path. Cheap to clone.
 #[derive(Clone)]
-pub struct Pool(bb8::Pool<Manager>);
+pub struct Pool {
+    connections: bb8::Pool<Manager>,
+    size: u32,
+    /// For which tenant it asks; `None`: for the engine itself, which waits for nobody's turn.
+    member: Option<Member>,
+}
 
 /// A connection of the pool.
-pub(in crate::db) struct Pooled<'a>(bb8::PooledConnection<'a, Manager>);
+pub(in crate::db) struct Pooled<'a> {
+    connection: bb8::PooledConnection<'a, Manager>,
+    _turn: Option<Turn>,
+}
 
 impl Deref for Pooled<'_> {
     type Target = AsyncPgConnection;
     fn deref(&self) -> &AsyncPgConnection {
-        &self.0.conn
+        &self.connection.conn
     }
 }
 
 impl DerefMut for Pooled<'_> {
     fn deref_mut(&mut self) -> &mut AsyncPgConnection {
-        &mut self.0.conn
+        &mut self.connection.conn
     }
 }
 
@@ -109,21 +118,46 @@ impl Pool {
             .test_on_check_out(true)
             .error_sink(Box::new(LogErrors))
             .build_unchecked(Manager { target, database: database.clone(), turn: Arc::default() });
-        Ok(Self(pool))
+        Ok(Self { connections: pool, size: database.pool_size, member: None })
+    }
+
+    /// Connections at once.
+    pub(in crate::db) const fn size(&self) -> u32 {
+        self.size
+    }
+
+    /// The same connections, as a tenant may use them.
+    pub(in crate::db) fn for_member(&self, member: Member) -> Self {
+        Self { member: Some(member), ..self.clone() }
+    }
+
+    /// The same, for a statement of which nobody knows how many rows it looks at.
+    pub(in crate::db) fn long(&self) -> Self {
+        Self { member: self.member.clone().map(Member::long), ..self.clone() }
+    }
+
+    /// The same without turns, and for whom it was.
+    pub(in crate::db) fn apart(&self) -> (Self, Option<&Member>) {
+        (Self { connections: self.connections.clone(), size: self.size, member: None }, self.member.as_ref())
     }
 
     /// A connection. Hold it for one statement or one transaction.
     ///
     /// # Errors
-    /// `Unavailable` when there is none within 5 s.
+    /// `Unavailable` when there is none within 5 s; `Limited` when the tenant has too much underway.
     pub(in crate::db) async fn get(&self) -> Result<Pooled<'_>> {
-        self.0.get().await.map(Pooled).map_err(|e| match e {
+        let turn = match &self.member {
+            Some(member) => Some(member.turn().await?),
+            None => None,
+        };
+        let connection = self.connections.get().await.map_err(|e| match e {
             bb8::RunError::TimedOut => Error::unavailable("no connection to the database came free"),
             bb8::RunError::User(e) => {
                 warn!(error = %e, "the database cannot be reached");
                 Error::unavailable("the database cannot be reached")
             }
-        })
+        })?;
+        Ok(Pooled { connection, _turn: turn })
     }
 
     /// Runs a read. One that meets a connection which has just died runs once more on a fresh one, so

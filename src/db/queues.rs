@@ -71,7 +71,7 @@ pub struct Depth {
 /// `Unavailable`.
 pub async fn waiting(pool: &Pool, tenant: Option<TenantId>, limit: i64) -> Result<Vec<(TenantId, String)>> {
     let (from, to) = tenant.map_or((Uuid::nil(), Uuid::max()), |t| (t.uuid(), t.uuid()));
-    let rows = pool.load::<WaitingRow, _>(Waiting { from, to, limit }).await?;
+    let rows = pool.long().load::<WaitingRow, _>(Waiting { from, to, limit }).await?;
     Ok(rows.into_iter().map(|row| (TenantId::from_uuid(row.tenant), row.action)).collect())
 }
 
@@ -85,7 +85,7 @@ pub async fn depths(pool: &Pool, of: &[(TenantId, String)], limit: i64) -> Resul
     }
     let (tenants, actions) = of.iter().map(|(tenant, action)| (tenant.uuid(), action.clone())).unzip();
     let statement = Depths { tenants, actions, class: Priority::CLASS_MICROS, limit };
-    let rows = pool.load::<DepthRow, _>(statement).await?;
+    let rows = pool.long().load::<DepthRow, _>(statement).await?;
     let depth = |row: DepthRow| Depth {
         tenant: TenantId::from_uuid(row.tenant),
         action: row.action,

@@ -138,9 +138,8 @@ pub async fn insert(pool: &Pool, ticket: NewTicket, now: Timestamp, max: i64) ->
         now: now.to_utc(),
         max,
     };
-    let mut conn = pool.get().await?;
-    let row = insert.get_result::<InsertedRow>(&mut *conn).await.optional().map_err(map_write_error)?;
-    Ok(row.is_some())
+    let rows: Vec<InsertedRow> = pool.try_write(insert).await?.map_err(map_write_error)?;
+    Ok(!rows.is_empty())
 }
 
 /// Whose ticket it is; `None` when it was used or has expired. Does not use it.

@@ -12,7 +12,7 @@ use helve_domain::clock::Clock;
 use helve_supervisor::Supervisor;
 
 use crate::config::Retention;
-use crate::db::Pool;
+use crate::db::{Pool, TenantPools};
 use crate::metrics::Metrics;
 use crate::ops::definitions::Definitions;
 use crate::sched::Scheduler;
@@ -22,6 +22,8 @@ use jobs::Jobs;
 pub struct Parts {
     /// For everything but the runs themselves.
     pub pool: Pool,
+    /// For what tenants ask about their jobs.
+    pub asked: TenantPools,
     /// Does the work on runs, and knows which shards are this engine's.
     pub scheduler: Scheduler,
     /// Workflows, for replays.

@@ -21,9 +21,9 @@ use helve_domain::schema::Input;
 use helve_supervisor::Supervisor;
 use tokio::sync::{Mutex, MutexGuard};
 
-use crate::db::Pool;
 use crate::db::page::Page;
 use crate::db::workflows::{self, Version, Workflow};
+use crate::db::{Pool, TenantPools};
 use catalog::{Catalog, Versions};
 use checks::{Checks, Stop};
 use compiled::Compiled;
@@ -39,6 +39,8 @@ pub struct Definitions(Arc<Shared>);
 
 struct Shared {
     pool: Pool,
+    /// For lists, which only tenants ask for.
+    reads: TenantPools,
     clock: Clock,
     limits: Arc<Limits>,
     supervisor: Supervisor,
@@ -65,15 +67,31 @@ pub struct Registered {
     pub created: bool,
 }
 
+/// What the definitions are made of.
+pub struct Parts {
+    /// For what a trigger or the scheduler needs: one read of a tenant at a time.
+    pub pool: Pool,
+    /// For lists, which only tenants ask for.
+    pub reads: TenantPools,
+    /// The engine's clock.
+    pub clock: Clock,
+    /// What clients may send.
+    pub limits: Arc<Limits>,
+    /// Long reads are its tasks.
+    pub supervisor: Supervisor,
+}
+
 impl Definitions {
     /// An empty memory; a tenant's part is read when it is first needed.
     ///
     /// # Errors
     /// `Internal` when the process can have no more threads.
-    pub fn start(pool: Pool, clock: Clock, limits: Arc<Limits>, supervisor: Supervisor) -> Result<Self> {
+    pub fn start(parts: Parts) -> Result<Self> {
+        let Parts { pool, reads, clock, limits, supervisor } = parts;
         let checks = Checks::start()?;
         Ok(Self(Arc::new(Shared {
             pool,
+            reads,
             clock,
             limits,
             supervisor,
@@ -161,7 +179,7 @@ impl Definitions {
     /// `Unavailable`.
     pub async fn list(&self, tenant: TenantId, after: Option<&str>, limit: usize) -> Result<Page<Workflow>> {
         let asked = i64::try_from(limit + 1).unwrap_or(i64::MAX);
-        Ok(Page::cut(workflows::list(&self.0.pool, tenant, after.unwrap_or(""), asked).await?, limit))
+        Ok(Page::cut(workflows::list(&self.0.reads.of(tenant), tenant, after.unwrap_or(""), asked).await?, limit))
     }
 
     /// At most `limit` versions of a workflow with a number below `before`, newest first.
@@ -178,7 +196,7 @@ impl Definitions {
         self.get(tenant, name).await?;
         let asked = i64::try_from(limit + 1).unwrap_or(i64::MAX);
         let before = before.unwrap_or(i32::MAX);
-        Ok(Page::cut(workflows::versions(&self.0.pool, tenant, name, before, asked).await?, limit))
+        Ok(Page::cut(workflows::versions(&self.0.reads.of(tenant), tenant, name, before, asked).await?, limit))
     }
 
     /// Makes `definition` the current version of `name`. The same text as the current one changes nothing; one known

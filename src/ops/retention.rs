@@ -8,13 +8,12 @@ use helve_domain::id::TenantId;
 use helve_domain::json::Payload;
 use helve_domain::retention::Kept;
 
-use crate::db::Pool;
-use crate::db::retention;
+use crate::db::{TenantPools, retention};
 
 /// Says how long a workflow's runs are kept.
 #[derive(Clone)]
 pub struct Retention {
-    pool: Pool,
+    reads: TenantPools,
     engine: Duration,
 }
 
@@ -27,8 +26,8 @@ pub struct OfTenant {
 
 impl Retention {
     /// `engine`: how long the engine keeps anything.
-    pub const fn new(pool: Pool, engine: Duration) -> Self {
-        Self { pool, engine }
+    pub const fn new(reads: TenantPools, engine: Duration) -> Self {
+        Self { reads, engine }
     }
 
     /// What holds for the tenant's workflows.
@@ -36,7 +35,7 @@ impl Retention {
     /// # Errors
     /// `Unavailable`.
     pub async fn of(&self, tenant: TenantId) -> Result<OfTenant> {
-        Ok(OfTenant { tenant: retention::of_tenant(&self.pool, tenant).await?, engine: self.engine })
+        Ok(OfTenant { tenant: retention::of_tenant(&self.reads.of(tenant), tenant).await?, engine: self.engine })
     }
 }
 

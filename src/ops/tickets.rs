@@ -13,7 +13,7 @@ use helve_domain::secret::Secret;
 use helve_domain::ticket::{Allowed, MAX_LIFETIME};
 use tokio::sync::Semaphore;
 
-use crate::db::{Pool, tickets};
+use crate::db::{Pool, TenantPools, tickets};
 use crate::ops::auth::TenantScope;
 use crate::ops::secret;
 
@@ -74,6 +74,8 @@ impl Ticket {
 #[derive(Clone)]
 pub struct Tickets {
     pool: Pool,
+    /// For new ones, which a tenant asks for.
+    writes: TenantPools,
     clock: Clock,
     limits: Arc<Limits>,
     origins: Arc<[String]>,
@@ -82,8 +84,8 @@ pub struct Tickets {
 
 impl Tickets {
     /// `origins` may open worker sockets.
-    pub fn new(pool: Pool, clock: Clock, limits: Arc<Limits>, origins: &[String]) -> Self {
-        Self { pool, clock, limits, origins: origins.into(), lookups: Arc::new(Semaphore::new(LOOKUPS)) }
+    pub fn new(pool: Pool, writes: TenantPools, clock: Clock, limits: Arc<Limits>, origins: &[String]) -> Self {
+        Self { pool, writes, clock, limits, origins: origins.into(), lookups: Arc::new(Semaphore::new(LOOKUPS)) }
     }
 
     /// Makes a ticket for the tenant of `scope`. Its secret is shown this once; only its hash is stored.
@@ -116,7 +118,7 @@ impl Tickets {
             origin: origin.clone(),
             expires_at,
         };
-        if !tickets::insert(&self.pool, row, now, OPEN).await? {
+        if !tickets::insert(&self.writes.of(scope.tenant()), row, now, OPEN).await? {
             let message = format!("{OPEN} tickets of this tenant wait for their use");
             return Err(Error::Limited { message, retry_after: Duration::from_secs(1) });
         }

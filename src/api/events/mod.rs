@@ -122,7 +122,7 @@ async fn stored(state: &ApiState, new: NewEvent, created: EventCreated) -> Resul
 }
 
 async fn read(state: &ApiState, tenant: TenantId, id: EventId) -> Result<Event> {
-    db::events::get(&state.pool, tenant, id).await?.ok_or_else(|| Error::not_found("event", id))
+    db::events::get(&state.reads.of(tenant), tenant, id).await?.ok_or_else(|| Error::not_found("event", id))
 }
 
 /// Get an event
@@ -192,7 +192,7 @@ pub async fn list(
         after: after.map(EventId::from_uuid),
     };
     query.finish()?;
-    let page = db::events::list(&state.pool, scope.tenant(), &filter, limit).await?;
+    let page = db::events::list(&state.reads.of(scope.tenant()), scope.tenant(), &filter, limit).await?;
     let last = page.items.last().filter(|_| page.more);
     let next_cursor = last.map(|event| cursors.after(event.id.uuid().as_bytes()));
     let items = page.items.iter().map(|event| EventView::of(event, false)).collect();

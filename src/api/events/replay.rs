@@ -211,7 +211,7 @@ pub async fn many(
         let preview = Some(preview(&state, tenant, &filter).await?);
         return Ok(json::answer(200, &ReplayResult { results: Vec::new(), next_cursor: None, preview }));
     }
-    let page = db::events::oldest(&state.pool, tenant, &filter, limit).await?;
+    let page = db::events::oldest(&state.reads.of(tenant), tenant, &filter, limit).await?;
     let next_cursor = page.items.last().filter(|_| page.more).map(|last| cursors.after(last.id.uuid().as_bytes()));
     let ids: Vec<EventId> = page.items.iter().map(|event| event.id).collect();
     let mut checked = Vec::with_capacity(ids.len());
@@ -239,7 +239,7 @@ async fn again(
 }
 
 async fn preview(state: &ApiState, tenant: TenantId, filter: &EventFilter) -> Result<ReplayPreview> {
-    let (keys, more) = db::events::keys(&state.pool, tenant, filter, COUNTED).await?;
+    let (keys, more) = db::events::keys(&state.reads.of(tenant), tenant, filter, COUNTED).await?;
     let (mut events, mut runs) = (0, 0);
     for (key, count) in keys {
         let matching = state.definitions.matching(tenant, &key).await?.len();

@@ -50,7 +50,8 @@ pub async fn list(
     let outcome = query.parsed("outcome", "done, skipped or failed", |text| text.parse::<ItemOutcome>().ok())?;
     query.finish()?;
     let job = state.jobs.get(scope.tenant(), id).await?;
-    let page = db::jobs::items(&state.pool, job.id, outcome, after.map(RunId::from_uuid), limit).await?;
+    let page =
+        db::jobs::items(&state.reads.of(scope.tenant()), job.id, outcome, after.map(RunId::from_uuid), limit).await?;
     let last = page.items.last().filter(|_| page.more);
     let next_cursor = last.map(|item| cursors.after(item.run.uuid().as_bytes()));
     Ok(json::answer(200, &ItemListView { items: page.items.iter().map(ItemView::from).collect(), next_cursor }))

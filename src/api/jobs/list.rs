@@ -48,7 +48,7 @@ pub async fn list(
         after: after.map(JobId::from_uuid),
     };
     query.finish()?;
-    let page = db::jobs::list(&state.pool, scope.tenant(), filter, limit).await?;
+    let page = db::jobs::list(&state.reads.of(scope.tenant()), scope.tenant(), filter, limit).await?;
     let last = page.items.last().filter(|_| page.more);
     let next_cursor = last.map(|job| cursors.after(job.id.uuid().as_bytes()));
     let items = page.items.iter().map(|job| JobView::of(job, false)).collect();

@@ -21,6 +21,7 @@ use super::ApiState;
 use super::auth::bearer;
 use super::problem::{ApiError, Problem};
 use crate::config::MetricsAccess;
+use crate::db::Pool;
 use crate::metrics::Metrics;
 use crate::metrics::text::MEDIA_TYPE;
 
@@ -38,6 +39,8 @@ pub struct Observed(Arc<Shared>);
 struct Shared {
     metrics: Arc<Metrics>,
     access: MetricsAccess,
+    /// The engine's own.
+    pool: Pool,
     requests: Requests,
     last: Mutex<Last>,
 }
@@ -67,9 +70,9 @@ impl Names {
 
 impl Observed {
     /// Shows `metrics` to whom `access` allows it.
-    pub fn new(metrics: Arc<Metrics>, access: MetricsAccess) -> Self {
+    pub fn new(metrics: Arc<Metrics>, access: MetricsAccess, pool: Pool) -> Self {
         let requests = Requests::of(&super::openapi());
-        Self(Arc::new(Shared { metrics, access, requests, last: Mutex::default() }))
+        Self(Arc::new(Shared { metrics, access, pool, requests, last: Mutex::default() }))
     }
 
     /// Counts of the requests.

@@ -7,6 +7,7 @@ use helve_domain::clock::Timestamp;
 
 use super::{Names, Shared, loads};
 use crate::api::ApiState;
+use crate::db::Pool;
 use crate::metrics::process::Process;
 use crate::metrics::text::{Kind, Page};
 use crate::metrics::{LaneMetrics, Metrics};
@@ -23,7 +24,7 @@ struct Now {
 }
 
 pub async fn write(state: &ApiState, shared: &Shared, names: &mut Names) -> String {
-    let now = look(state).await;
+    let now = look(state, &shared.pool).await;
     let mut page = Page::default();
     engine(&mut page, state, &shared.metrics);
     runs(&mut page, &shared.metrics, now.load.as_ref());
@@ -39,7 +40,7 @@ pub async fn write(state: &ApiState, shared: &Shared, names: &mut Names) -> Stri
 }
 
 /// Shards are asked one by one: between two of them the owner works.
-async fn look(state: &ApiState) -> Now {
+async fn look(state: &ApiState, pool: &Pool) -> Now {
     let mut now = Now { load: state.scheduler.load().await, ..Now::default() };
     if now.load.is_none() {
         return now;
@@ -51,7 +52,7 @@ async fn look(state: &ApiState) -> Now {
         now.actions.extend(survey.actions);
     }
     let owned = |tenant: helve_domain::id::TenantId| shards.contains(&tenant.shard());
-    match loads::complete(&state.pool, None, owned, now.actions.clone()).await {
+    match loads::complete(pool, None, owned, now.actions.clone()).await {
         Ok((actions, all)) => (now.actions, now.counted) = (actions, all),
         Err(error) => tracing::warn!(%error, "the queues in the database could not be counted"),
     }

@@ -102,7 +102,7 @@ pub async fn list(
     let after = query.cursor()?.map(|cursor| cursors.read(&cursor)).transpose()?;
     query.finish()?;
     let survey = state.scheduler.action_loads(tenant).await?;
-    let (mut loads, _) = loads::complete(&state.pool, Some(tenant), |_| true, survey.actions).await?;
+    let (mut loads, _) = loads::complete(&state.reads.of(tenant), Some(tenant), |_| true, survey.actions).await?;
     if let Some(action) = &action {
         loads.retain(|load| *load.action == **action);
         if loads.is_empty() {

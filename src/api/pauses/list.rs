@@ -50,7 +50,7 @@ pub async fn list(
     let limit = query.limit(&state.limits)?;
     let after = query.cursor()?.map(|cursor| cursors.read(&cursor)).transpose()?;
     query.finish()?;
-    let all = db::pauses::list(&state.pool, scope.tenant(), state.clock.now()).await?;
+    let all = db::pauses::list(&state.reads.of(scope.tenant()), scope.tenant(), state.clock.now()).await?;
     let mut placed: Vec<(Vec<u8>, PauseView)> = all
         .iter()
         .map(|paused| {

@@ -54,7 +54,7 @@ pub async fn list(
     let limit = query.limit(&state.limits)?;
     let filter = filter(&mut query, &cursors, &state.limits)?;
     query.finish()?;
-    let page = db::runs::list(&state.pool, scope.tenant(), &filter, limit).await?;
+    let page = db::runs::list(&state.reads.of(scope.tenant()), scope.tenant(), &filter, limit).await?;
     let last = page.items.last().filter(|_| page.more);
     let next_cursor = last.map(|run| cursors.after(run.id.uuid().as_bytes()));
     let items = page.items.iter().map(|run| RunView::of(run, false)).collect();

@@ -98,9 +98,10 @@ pub async fn list(
     })?;
     query.finish()?;
     let tenant = scope.tenant();
-    let counts = db::live::counts(&state.pool, tenant, id).await?.ok_or_else(|| Error::not_found("run", id))?;
+    let counts =
+        db::live::counts(&state.reads.of(tenant), tenant, id).await?.ok_or_else(|| Error::not_found("run", id))?;
     let (from, level) = (after.map_or(0, |after| after + 1), level.unwrap_or(LogLevel::Debug));
-    let mut lines = db::live::log(&state.pool, tenant, id, from, level, limit + 1).await?;
+    let mut lines = db::live::log(&state.reads.of(tenant), tenant, id, from, level, limit + 1).await?;
     let more = lines.len() > limit;
     lines.truncate(limit);
     let next_after = lines.last().filter(|_| more).map(|line| line.place);

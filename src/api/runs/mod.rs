@@ -24,7 +24,7 @@ use crate::db;
 
 /// One run of the tenant.
 async fn read(state: &ApiState, tenant: TenantId, id: RunId) -> Result<Run> {
-    db::runs::get(&state.pool, tenant, id).await?.ok_or_else(|| Error::not_found("run", id))
+    db::runs::get(&state.reads.of(tenant), tenant, id).await?.ok_or_else(|| Error::not_found("run", id))
 }
 
 /// How a run lost its workers. A run that cannot have is not looked for.
@@ -32,7 +32,7 @@ async fn losses(state: &ApiState, run: &Run) -> Result<Option<Losses>> {
     if !run.may_have_lost_a_worker() {
         return Ok(None);
     }
-    db::live::losses(&state.pool, run.tenant, run.id).await
+    db::live::losses(&state.reads.of(run.tenant), run.tenant, run.id).await
 }
 
 /// As [`read`], of a run that this request has just changed.
@@ -40,10 +40,10 @@ async fn read_changed(state: &ApiState, tenant: TenantId, id: RunId) -> Result<R
     read(state, tenant, id).await.map_err(after_change)
 }
 
-/// That the database cannot be reached means that nothing was done, which is not so after a change.
+/// That the database cannot be reached, or not in time, means that nothing was done, which is not so after a change.
 fn after_change(error: Error) -> Error {
     match error {
-        Error::Unavailable { .. } => Error::OutcomeUnknown,
+        Error::Unavailable { .. } | Error::Limited { .. } => Error::OutcomeUnknown,
         other => other,
     }
 }
@@ -57,6 +57,8 @@ mod tests {
     #[test]
     fn after_a_change_nobody_is_told_that_nothing_was_done() {
         assert_eq!(after_change(Error::unavailable("the database cannot be reached")).code(), Code::OutcomeUnknown);
+        let limited = Error::Limited { message: "too much".to_owned(), retry_after: std::time::Duration::ZERO };
+        assert_eq!(after_change(limited).code(), Code::OutcomeUnknown);
         assert_eq!(after_change(Error::not_found("run", "run_1")).code(), Code::NotFound);
     }
 }

@@ -114,14 +114,14 @@ pub async fn watch(
     let live = state.scheduler.live().clone();
     // First the place among those who watch, then the rows: what happens between is seen twice and told once.
     let watch = live.watch_run(tenant, id, state.streams)?;
-    let run = db::runs::get(&state.pool, tenant, id).await?.ok_or_else(|| Error::not_found("run", id))?;
+    let run = db::runs::get(&state.reads.of(tenant), tenant, id).await?.ok_or_else(|| Error::not_found("run", id))?;
     if cursor.stage().is_end() {
         return if run.status.is_final() { Ok(StatusCode::NO_CONTENT.into_response()) } else { Err(wrong_id().into()) };
     }
     let tap = Tap::new(&state, &scope, watch);
     let (read_run, read_lines, ended, flushed) = (false, false, false, false);
     let out = Out::default();
-    let pool = state.pool.clone();
+    let pool = state.reads.of(tenant);
     let mut stream = RunStream { pool, live, tenant, id, tap, cursor, read_run, read_lines, ended, flushed, out };
     stream.tell_rows(&run).await?;
     let latest = stream.live.latest_progress(id).map(|progress| progress.to_payload());

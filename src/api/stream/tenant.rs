@@ -116,8 +116,8 @@ pub async fn watch(
     let mut stream = TenantStream { tap: Tap::new(&state, &scope, watch), epoch: live.epoch(), out: Out::default() };
     if let Some(cursor) = cursor.filter(|_| !known) {
         let since = cursor.at.minus(LATEST_COMMIT);
-        let late = db::missed::late(&state.pool, tenant, since, cursor.at, MISSED + 1).await?;
-        let missed = db::missed::since(&state.pool, tenant, cursor.at, MISSED + 1).await?;
+        let late = db::missed::late(&state.reads.of(tenant), tenant, since, cursor.at, MISSED + 1).await?;
+        let missed = db::missed::since(&state.reads.of(tenant), tenant, cursor.at, MISSED + 1).await?;
         let truncated = missed.len() > MISSED || late.len() > MISSED;
         stream.out.json(None, "gap", &StreamGap { since, truncated });
         // Of those that may have been told before, the last: the others are as good as certain.

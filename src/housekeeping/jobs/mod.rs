@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 
 use super::Parts;
 use crate::db;
-use crate::db::Pool;
+use crate::db::TenantPools;
 use crate::db::jobs::{Inserted, Job, Key, NewJob};
 use crate::db::run_pick::{self, Order};
 use crate::db::runs::RunFilter;
@@ -34,7 +34,7 @@ const EXPIRE: Duration = Duration::from_secs(3_600);
 /// Takes in bulk jobs. Clones share one worker.
 #[derive(Clone)]
 pub struct Jobs {
-    pool: Pool,
+    asked: TenantPools,
     clock: Clock,
     wake: Arc<Notify>,
     /// How long keys are kept.
@@ -54,7 +54,7 @@ pub enum Accepted {
 pub fn start(parts: Parts) -> Jobs {
     let wake = Arc::new(Notify::new());
     let jobs = Jobs {
-        pool: parts.pool.clone(),
+        asked: parts.asked.clone(),
         clock: parts.clock.clone(),
         wake: Arc::clone(&wake),
         key_lifetime: parts.retention.idempotency,
@@ -123,7 +123,7 @@ impl Jobs {
     /// # Errors
     /// `Unavailable`, also when the filter finds them too slowly.
     pub async fn preview(&self, tenant: TenantId, kind: JobKind, request: &JobRequest) -> Result<i64> {
-        run_pick::count(&self.pool, tenant, &runs_of(kind, request, self.clock.now())).await
+        run_pick::count(&self.asked.of(tenant), tenant, &runs_of(kind, request, self.clock.now())).await
     }
 
     /// Stores a job: it is worked off from now on, whatever becomes of this process.
@@ -138,11 +138,11 @@ impl Jobs {
         key: Option<(String, [u8; 32])>,
     ) -> Result<Accepted> {
         let now = self.clock.now();
-        let total = run_pick::count(&self.pool, tenant, &runs_of(kind, &request, now)).await?;
+        let total = run_pick::count(&self.asked.of(tenant), tenant, &runs_of(kind, &request, now)).await?;
         let expires_at = now.plus(self.key_lifetime);
         let key = key.map(|(key, body_hash)| Key { key, body_hash, expires_at });
         let new = NewJob { id: JobId::generate(now), tenant, kind, request, total, created_at: now, key };
-        match db::jobs::insert(&self.pool, &new, MAX_OPEN).await? {
+        match db::jobs::insert(&self.asked.of(tenant), &new, MAX_OPEN).await? {
             Inserted::New => {
                 self.wake.notify_one();
                 Ok(Accepted::New(self.get(tenant, new.id).await?))
@@ -165,7 +165,7 @@ impl Jobs {
     /// # Errors
     /// `NotFound`; `Unavailable`.
     pub async fn get(&self, tenant: TenantId, id: JobId) -> Result<Job> {
-        db::jobs::get(&self.pool, tenant, id).await?.ok_or_else(|| Error::not_found("job", id))
+        db::jobs::get(&self.asked.of(tenant), tenant, id).await?.ok_or_else(|| Error::not_found("job", id))
     }
 
     /// Ends a job early: what it has done stays, and nothing more is begun.
@@ -173,7 +173,7 @@ impl Jobs {
     /// # Errors
     /// `NotFound`; `AlreadyFinished`; `Unavailable`; `OutcomeUnknown`. Safe to repeat.
     pub async fn cancel(&self, tenant: TenantId, id: JobId) -> Result<Job> {
-        if let Some(job) = db::jobs::cancel(&self.pool, tenant, id, self.clock.now()).await? {
+        if let Some(job) = db::jobs::cancel(&self.asked.of(tenant), tenant, id, self.clock.now()).await? {
             self.wake.notify_one();
             return Ok(job);
         }

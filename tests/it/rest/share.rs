@@ -1,4 +1,5 @@
-//! A tenant's share of memory: past it the tenant is refused, and nobody else; what was held is given back.
+//! A tenant's share of memory and of connections: past it the tenant is refused, and nobody else; what was held is
+//! given back.
 #![expect(clippy::disallowed_methods, reason = "a flood is many requests at once")]
 
 use std::time::Duration;
@@ -173,4 +174,112 @@ both_ways! {
         drop(halves);
         all_given_back(&engine).await;
     }
+}
+
+/// Ten runs of the tenant whose metadata take the database long to look at, with so many numbers each, and one run that is
+/// like any other.
+async fn runs_that_are_slow_to_list(engine: &Engine, numbers: i32) -> Value {
+    engine.workflow("work").await;
+    let usual = engine.trigger("work", json!(1)).await;
+    let large = "update open_run set metadata = convert_to('{\"a\":[' || repeat('1,', $2) || '1]}', 'UTF8') \
+        where id <> $1::text::uuid";
+    for _ in 0..10 {
+        engine.trigger("work", json!(2)).await;
+    }
+    let id = usual["id"].as_str().unwrap().trim_start_matches("run_").to_owned();
+    assert_eq!(engine.sql().await.execute(large, &[&id, &numbers]).await.unwrap(), 10);
+    usual["id"].clone()
+}
+
+const SLOW_LIST: &str = "/v1/runs?metadata=zz=1&limit=1";
+/// A read that waits for no list: the machine may be busy with those that run.
+const SOON: Duration = Duration::from_secs(2);
+
+/// While one tenant's lists take as long as they may: its own small reads, those of another tenant, and the load
+/// balancer's question are answered as ever.
+async fn everybody_else_is_served(engine: &Engine, (own, small): (&Value, &Value), other: &Http) {
+    let quick = |http: &Http| Http { limit: SOON, ..http.clone() };
+    for _ in 0..2 {
+        for (http, path) in [
+            (quick(other), format!("/v1/runs/{}", small.as_str().unwrap())),
+            (quick(other), "/v1/runs".to_owned()),
+            (quick(engine), "/readyz".to_owned()),
+            (quick(engine), format!("/v1/runs/{}", own.as_str().unwrap())),
+        ] {
+            let answer = http.request("GET", &path, &[], "").await;
+            assert_eq!(answer.status, 200, "{path}: {:?}", answer.json());
+        }
+        // Longer than an answer of the database counts.
+        tokio::time::sleep(Duration::from_millis(1_050)).await;
+    }
+}
+
+/// Statements of lists that the server is busy with.
+async fn lists_underway(client: &tokio_postgres::Client) -> i64 {
+    let active = "select count(*) from pg_stat_activity where datname = current_database() and state = 'active' \
+        and query like 'with page as%'";
+    client.query_one(active, &[]).await.unwrap().get(0)
+}
+
+/// A list whose client is gone before it is answered; the engine finds out when it looks after the client.
+async fn ask_and_leave(http: &Http) {
+    let mut stream = TcpStream::connect(&http.authority).await.unwrap();
+    let token = http.token.as_ref().unwrap();
+    let head = format!("GET {SLOW_LIST} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+}
+
+/// A list whose client waits.
+async fn ask(http: &Http) {
+    let answer = http.request("GET", SLOW_LIST, &[], "").await;
+    match answer.status {
+        200 => {}
+        // Its turn did not come, and it is told so.
+        429 => assert_eq!(answer.header("retry-after"), "1"),
+        other => panic!("{other}: {:?}", answer.json()),
+    }
+}
+
+/// Sixty lists at once of one tenant, over and over, by clients that wait for them or do not.
+async fn slow_lists_harm_nobody_else(numbers: i32, patient: bool) {
+    let engine = Builder::new().start().await;
+    let own = runs_that_are_slow_to_list(&engine, numbers).await;
+    let other = engine.second_tenant().await;
+    let task = json!({"tasks": [{"name": "work", "action": "work"}]});
+    assert_eq!(other.put("/v1/workflows/work", task).await.0, 200);
+    let (status, small) = other.post("/v1/runs", json!({"workflow": "work"})).await;
+    assert_eq!(status, 201, "{small}");
+    let client = engine.sql().await;
+    let mut floods = tokio::task::JoinSet::new();
+    for _ in 0..60 {
+        let http = Http { limit: Duration::from_secs(20), ..engine.client() };
+        floods.spawn(async move {
+            loop {
+                if patient { ask(&http).await } else { ask_and_leave(&http).await }
+            }
+        });
+    }
+    until("the lists run", || async { (lists_underway(&client).await > 0).then_some(()) }).await;
+    for _ in 0..4 {
+        everybody_else_is_served(&engine, (&own, &small["id"]), &other).await;
+        let underway = lists_underway(&client).await;
+        assert!(underway <= 2, "{underway} connections of 8 are one tenant's");
+    }
+    if let Some(ended) = floods.try_join_next() {
+        ended.unwrap();
+    }
+    floods.shutdown().await;
+    engine.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn slow_lists_of_one_tenant_leave_room_for_everybody_else() {
+    slow_lists_harm_nobody_else(1_000_000, true).await;
+}
+
+/// The server goes on with a statement when its client is gone: it counts to its end, which comes some seconds later.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn slow_lists_that_nobody_waits_for_any_more_are_still_their_tenants() {
+    slow_lists_harm_nobody_else(5_000_000, false).await;
 }
