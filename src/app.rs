@@ -10,6 +10,7 @@ use helve_domain::id::NodeId;
 use helve_domain::limits::Limits;
 use helve_supervisor::Supervisor;
 use tokio::net::TcpSocket;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -63,7 +64,14 @@ impl App {
         let (listener, address) = listen(base.config.http.listen)?;
         let scheduler = base.start_scheduler(address)?;
         let http = &base.config.http;
-        let parts = forward::Parts::of(&scheduler, base.limits.wait, base.closing.clone(), http.drain);
+        let places = Arc::new(Semaphore::new(http.places));
+        let entry = forward::Entry {
+            wait: base.limits.wait,
+            closing: base.closing.clone(),
+            drain: http.drain,
+            places: Arc::clone(&places),
+        };
+        let parts = forward::Parts::of(&scheduler, entry);
         let forwarder = Forwarder::new(parts, &base.supervisor);
         let tickets = Tickets::new(
             base.pool.clone(),
@@ -87,6 +95,7 @@ impl App {
             listener,
             router,
             connections: http.connections,
+            places,
             patience: Patience::default(),
             closing: base.closing.clone(),
         };
@@ -141,7 +150,9 @@ impl App {
 /// What the parts stand on.
 struct Base {
     config: Config,
+    /// For the engine itself, and for what tenants ask.
     pool: Pool,
+    reads: TenantPools,
     clock: Clock,
     limits: Arc<Limits>,
     supervisor: Supervisor,
@@ -150,9 +161,7 @@ struct Base {
     authenticator: Authenticator,
     metrics: Arc<Metrics>,
     node: NodeId,
-    /// For the engine itself, and for what tenants ask.
     tracer: Tracer,
-    reads: TenantPools,
     shares: Shares,
 }
 
@@ -180,6 +189,7 @@ impl Base {
         })?;
         Ok(Self {
             pool,
+            reads,
             clock,
             supervisor,
             closing: CancellationToken::new(),
@@ -189,7 +199,6 @@ impl Base {
             node,
             tracer,
             shares: Shares::new(limits.tenant_bytes),
-            reads,
             limits,
             config,
         })

@@ -38,6 +38,9 @@ pub struct Http {
     pub advertise: Option<String>,
     /// Connections at once, sockets included.
     pub connections: usize,
+    /// Files for connections, those of clients and those to other engines: what the system allows.
+    #[serde(skip)]
+    pub places: usize,
     /// How long a stop waits for requests and workers before it cuts them.
     #[serde(serialize_with = "helve_domain::duration::as_text")]
     pub drain: Duration,
@@ -69,6 +72,7 @@ impl Default for Http {
             listen: SocketAddr::from(([127, 0, 0, 1], 7733)),
             advertise: None,
             connections: 20_000,
+            places: 1_000_000,
             drain: Duration::from_secs(10),
             sockets_per_tenant: 20_000,
             streams_per_tenant: 200,

@@ -18,7 +18,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -63,6 +63,8 @@ pub struct Server {
     pub router: Router,
     /// Connections at once; further ones wait in the kernel's queue.
     pub connections: usize,
+    /// Files for connections, which those to other engines take, too.
+    pub places: Arc<Semaphore>,
     /// How long clients may take to ask.
     pub patience: Patience,
     /// When cancelled: accept no more, let the open requests finish, close what is idle.
@@ -95,14 +97,18 @@ impl Server {
     }
 
     async fn accept(self, supervisor: &Supervisor, open: &TaskTracker) {
-        let Self { listener, router, connections, patience, closing } = self;
+        let Self { listener, router, connections, places, patience, closing } = self;
         let permits = Arc::new(Semaphore::new(connections));
         loop {
-            // Closed never: the semaphore lives as long as the loop.
-            let permit = tokio::select! {
+            let both = async {
+                let permit = Arc::clone(&permits).acquire_owned().await?;
+                Ok::<_, AcquireError>([permit, Arc::clone(&places).acquire_owned().await?])
+            };
+            // Closed never: nobody closes the semaphores.
+            let permits = tokio::select! {
                 () = closing.cancelled() => return,
-                permit = Arc::clone(&permits).acquire_owned() => match permit {
-                    Ok(permit) => permit,
+                permits = both => match permits {
+                    Ok(permits) => permits,
                     Err(_) => return,
                 },
             };
@@ -115,7 +121,7 @@ impl Server {
                     let exchange = Arc::new(Exchange::default());
                     let asked = Arc::clone(&exchange);
                     let counted =
-                        Counted { stream, _permit: permit, patience: patience.write, stalled: None, exchange };
+                        Counted { stream, _permits: permits, patience: patience.write, stalled: None, exchange };
                     let connection = serve(counted, asked, router.clone(), patience, closing.clone());
                     let span = info_span!("connection", peer = %peer.ip());
                     supervisor.spawn_in(span, open.track_future(connection));
@@ -242,7 +248,7 @@ impl Exchange {
 /// A connection that counts as long as it is open, also when a WebSocket has taken it over.
 struct Counted {
     stream: TcpStream,
-    _permit: OwnedSemaphorePermit,
+    _permits: [OwnedSemaphorePermit; 2],
     patience: Duration,
     /// Runs while the client takes nothing.
     stalled: Option<Pin<Box<Sleep>>>,

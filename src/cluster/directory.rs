@@ -68,6 +68,16 @@ impl Directory {
         self.place(tenant)
     }
 
+    /// Resolves when the tenant's work is not decided by `node` any more, as far as this process knows.
+    pub async fn left(&self, tenant: TenantId, node: NodeId) {
+        let mut changes = self.0.subscribe();
+        let left = |places: &Vec<Place>| !matches!(at(places, tenant), Place::At(peer) if peer.node == node);
+        if changes.wait_for(left).await.is_err() {
+            // Nobody is left who could change it.
+            std::future::pending::<()>().await;
+        }
+    }
+
     /// The shards that are owned here.
     pub fn here(&self) -> Vec<i16> {
         let places = self.0.borrow();
@@ -98,9 +108,14 @@ impl Directory {
         self.set((0..SHARDS).map(|_| place.clone()).collect());
     }
 
-    /// Learns who owns what.
+    /// Learns who owns what. Every tunnel and every request that was passed on waits for a change: a look that finds
+    /// none wakes nobody.
     pub(crate) fn set(&self, places: Vec<Place>) {
-        self.0.send_replace(places);
+        self.0.send_if_modified(|known| {
+            let same = known.len() == places.len() && known.iter().zip(&places).all(|(old, new)| old.is(new));
+            *known = places;
+            !same
+        });
     }
 }
 

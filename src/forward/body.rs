@@ -17,7 +17,7 @@ pub struct Passed {
     body: Incoming,
     limit: Duration,
     due: Pin<Box<Sleep>>,
-    /// For a stream without end: resolves when it should end, since this engine stops.
+    /// For a stream without end: resolves when it should end, since this engine stops or the other one is not the owner any more.
     ending: Option<BoxFuture<'static, ()>>,
 }
 

@@ -2,6 +2,7 @@
 
 use std::error::Error as _;
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,13 +15,16 @@ use hyper::{Method, Request, Response, Uri};
 use hyper_util::client::legacy::Client as Pool;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioTimer;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
 use tracing::debug;
 
-use super::body::Passed;
+use super::body::{BoxError, Passed};
 use super::headers::{self, NOT_OWNER};
-use super::{Parts, Patience, Tried, uri};
-use crate::cluster::Peer;
+use super::places::{Connector, Placed};
+use super::{Parts, Patience, Target, Tried, overtaken, uri};
+use crate::cluster::{Directory, Peer};
 use crate::failpoint::{self, Point};
 
 /// How long a connection may take to be opened: engines are near each other.
@@ -66,10 +70,12 @@ impl Outgoing {
 
 /// Sends requests to other engines.
 pub(super) struct Client {
-    pool: Pool<HttpConnector, Full<Bytes>>,
+    pool: Pool<Connector, Full<Bytes>>,
+    connector: Connector,
     /// The longest `wait` of a request.
     wait: Duration,
     patience: Patience,
+    directory: Directory,
     /// This engine takes no more requests.
     closing: CancellationToken,
     /// How long a request may go on then.
@@ -97,7 +103,7 @@ where
 }
 
 /// Opens connections to engines.
-pub(super) fn connector() -> HttpConnector {
+fn connector(places: Arc<Semaphore>) -> Connector {
     let mut connector = HttpConnector::new();
     connector.set_connect_timeout(Some(CONNECT));
     connector.set_nodelay(true);
@@ -106,38 +112,51 @@ pub(super) fn connector() -> HttpConnector {
     connector.set_keepalive_retries(Some(2));
     #[cfg(target_os = "linux")]
     connector.set_tcp_user_timeout(Some(UNACKNOWLEDGED));
-    connector
+    Connector { inner: connector, places }
 }
 
 impl Client {
     pub(super) fn new(parts: &Parts, supervisor: &Supervisor) -> Self {
+        let connector = connector(Arc::clone(&parts.places));
         let pool = Pool::builder(Tasks(supervisor.clone()))
             .pool_timer(TokioTimer::new())
             .pool_max_idle_per_host(IDLE.0)
             .pool_idle_timeout(IDLE.1)
-            .build(connector());
+            .build(connector.clone());
         let (closing, patience) = (parts.closing.clone(), parts.patience);
         // The answer must still be written before everything is cut.
-        Self { pool, wait: parts.wait, patience, closing, farewell: parts.drain / 2 }
+        let directory = parts.directory.clone();
+        Self { pool, connector, wait: parts.wait, patience, directory, closing, farewell: parts.drain / 2 }
+    }
+
+    /// Opens a connection of its own to an engine.
+    pub(super) async fn connect(&self, to: Uri) -> Result<Placed, BoxError> {
+        self.connector.clone().oneshot(to).await
+    }
+
+    /// How long a request may take.
+    pub(super) fn limit(&self, request: &Outgoing) -> Duration {
+        self.patience.answer + if request.waits() { self.wait } else { Duration::ZERO }
     }
 
     /// Sends a request to an engine, and gives its answer as soon as its head is there.
-    pub(super) async fn send(&self, peer: &Peer, hops: u8, request: &Outgoing) -> Tried<Response<Passed>> {
-        let Some(outgoing) = build(peer, hops, request) else {
+    pub(super) async fn send(&self, to: Target<'_>, request: &Outgoing, limit: Duration) -> Tried<Response<Passed>> {
+        let peer = to.peer;
+        let Some(outgoing) = build(peer, to.hops, request) else {
             return Tried::NotTaken;
         };
         failpoint::hit(Point::BeforeForward).await;
-        let limit = self.patience.answer + if request.waits() { self.wait } else { Duration::ZERO };
         let answer = tokio::select! {
             answer = tokio::time::timeout(limit, self.pool.request(outgoing)) => answer,
             // Who waits for a run elsewhere must not be cut off with this engine.
             () = self.last_call() => return Tried::Lost,
+            () = self.overtaken(to) => return if request.is_repeatable() { Tried::Overtaken } else { Tried::Lost },
         };
         let lost = || if request.is_repeatable() { Tried::NotTaken } else { Tried::Lost };
         match answer {
             Ok(Ok(response)) if response.headers().contains_key(NOT_OWNER) => Tried::NotTaken,
             Ok(Ok(_)) if failpoint::loses_answer(Point::AfterForward).await => lost(),
-            Ok(Ok(response)) => Tried::Answered(self.passed(response)),
+            Ok(Ok(response)) => Tried::Answered(self.passed(to, response)),
             Ok(Err(e)) => {
                 debug!(error = %e, cause = e.source(), node = %peer.node, "a request to another engine failed");
                 if was_not_sent(&e) { Tried::NotTaken } else { lost() }
@@ -153,13 +172,23 @@ impl Client {
         tokio::time::sleep(self.farewell).await;
     }
 
-    fn passed(&self, response: Response<Incoming>) -> Response<Passed> {
+    fn overtaken(&self, by: Target<'_>) -> impl Future<Output = ()> + Send + 'static {
+        overtaken(&self.directory, by.tenant, by.peer.node, self.patience.moved)
+    }
+
+    fn passed(&self, from: Target<'_>, response: Response<Incoming>) -> Response<Passed> {
         let (mut head, body) = response.into_parts();
         let streams = head.headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(EVENTS));
         headers::strip_answer(&mut head.headers);
         let (limit, ending) = if streams {
-            let closing = self.closing.clone();
-            (self.patience.silence, Some(async move { closing.cancelled().await }.boxed()))
+            let (closing, overtaken) = (self.closing.clone(), self.overtaken(from));
+            let ending = async move {
+                tokio::select! {
+                    () = closing.cancelled() => {}
+                    () = overtaken => {}
+                }
+            };
+            (self.patience.silence, Some(ending.boxed()))
         } else {
             (self.patience.answer, None)
         };

@@ -5,7 +5,9 @@
 
 mod body;
 mod client;
+mod frames;
 mod headers;
+mod places;
 #[cfg(test)]
 mod tests;
 mod tunnel;
@@ -15,11 +17,12 @@ use std::time::{Duration, Instant};
 
 use helve_domain::clock::Clock;
 use helve_domain::error::{Error, Result};
-use helve_domain::id::TenantId;
+use helve_domain::id::{NodeId, TenantId};
 use helve_domain::secret::Secret;
 use helve_supervisor::Supervisor;
 use hyper::header::HeaderMap;
 use hyper::{Response, Uri};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::{Directory, Peer, Place};
@@ -33,6 +36,9 @@ pub use tunnel::{Opened, Switched};
 
 /// How soon the same engine is asked again.
 const AGAIN: Duration = Duration::from_millis(250);
+
+/// Owners that one request may see go while it waits for them: more do not change in its time.
+const MOVES: u32 = 3;
 
 const NO_OWNER: Error = Error::unavailable("no engine that owns the tenant's shard can be reached now");
 const NOT_HERE: Error = Error::unavailable("this engine does not own the tenant's shard");
@@ -49,6 +55,9 @@ pub struct Patience {
     pub answer: Duration,
     /// A stream of events is silent. The owner sends a comment far more often.
     pub silence: Duration,
+    /// An engine that is not the owner any more still says what it had to say: one that hands its shards over has told
+    /// everybody before. One that stands still, or whose machine has no power, says nothing, and nothing else tells.
+    pub moved: Duration,
 }
 
 impl Default for Patience {
@@ -58,6 +67,7 @@ impl Default for Patience {
             own: Duration::from_millis(1_500),
             answer: Duration::from_secs(15),
             silence: Duration::from_secs(75),
+            moved: Duration::from_secs(1),
         }
     }
 }
@@ -69,6 +79,8 @@ enum Tried<T> {
     Answered(T),
     /// Another attempt is safe: it did nothing, or twice is the same as once.
     NotTaken,
+    /// As [`Tried::NotTaken`], and it is not the owner any more: the time in which it was counts as no search.
+    Overtaken,
     /// It may have acted on it.
     Lost,
 }
@@ -101,17 +113,32 @@ pub struct Parts {
     pub drain: Duration,
     /// How long things may take.
     pub patience: Patience,
+    /// Files for connections, which those of clients take, too.
+    pub places: Arc<Semaphore>,
     /// The engine's clock.
     pub clock: Clock,
 }
 
 impl Parts {
-    /// Those of the scheduler's process.
-    pub fn of(scheduler: &Scheduler, wait: Duration, closing: CancellationToken, drain: Duration) -> Self {
+    /// Those of the scheduler's process, for the entry that it has.
+    pub fn of(scheduler: &Scheduler, entry: Entry) -> Self {
+        let Entry { wait, closing, drain, places } = entry;
         let (directory, secret) = (scheduler.directory().clone(), scheduler.secret().clone());
         let (patience, clock) = (Patience::default(), scheduler.clock().clone());
-        Self { directory, secret, wait, closing, drain, patience, clock }
+        Self { directory, secret, wait, closing, drain, patience, places, clock }
     }
+}
+
+/// What a forwarder needs to know of its engine's entry: see [`Parts`].
+pub struct Entry {
+    /// The longest `wait` of a request.
+    pub wait: Duration,
+    /// Cancelled when the engine takes no more requests.
+    pub closing: CancellationToken,
+    /// How long open requests may go on then.
+    pub drain: Duration,
+    /// Files for connections.
+    pub places: Arc<Semaphore>,
 }
 
 impl Forwarder {
@@ -154,7 +181,15 @@ impl Forwarder {
     pub async fn send(&self, tenant: TenantId, sender: Sender, request: &Outgoing) -> Result<Option<Response<Passed>>> {
         let hops = next_hop(sender)?;
         let client = &self.0.client;
-        let attempt = |peer: Arc<Peer>| async move { client.send(&peer, hops, request).await };
+        // Over all attempts: a request that is asked again at the next owner must not take twice its time.
+        let limit = client.limit(request);
+        let until = self.0.clock.instant() + limit + self.0.patience.find;
+        let attempt = |peer: Arc<Peer>| async move {
+            match self.left(until) {
+                Some(left) => client.send(Target { tenant, peer: &peer, hops }, request, left.min(limit)).await,
+                None => Tried::NotTaken,
+            }
+        };
         let answer = self.to_owner(tenant, attempt).await;
         match answer {
             // Nothing that could have been lost.
@@ -170,8 +205,9 @@ impl Forwarder {
     {
         let directory = &self.0.directory;
         let find = self.0.patience.find;
-        let until = self.0.clock.instant() + find;
+        let mut until = self.0.clock.instant() + find;
         let mut place = directory.place(tenant);
+        let mut moves = 0;
         loop {
             let patience = match &place {
                 Place::Here => return Ok(None),
@@ -179,7 +215,12 @@ impl Forwarder {
                 Place::At(peer) => match attempt(Arc::clone(peer)).await {
                     Tried::Answered(answer) => return Ok(Some(answer)),
                     Tried::Lost => return Err(Error::OutcomeUnknown),
-                    Tried::NotTaken => AGAIN,
+                    Tried::Overtaken if moves < MOVES => {
+                        moves += 1;
+                        until = self.0.clock.instant() + find;
+                        find
+                    }
+                    Tried::NotTaken | Tried::Overtaken => AGAIN,
                 },
             };
             let left = self.left(until).ok_or(NO_OWNER)?;
@@ -189,6 +230,28 @@ impl Forwarder {
 
     fn left(&self, until: Instant) -> Option<Duration> {
         until.checked_duration_since(self.0.clock.instant()).filter(|left| !left.is_zero())
+    }
+}
+
+/// Whom a request goes to, and for whom.
+#[derive(Clone, Copy)]
+struct Target<'a> {
+    tenant: TenantId,
+    peer: &'a Peer,
+    hops: u8,
+}
+
+/// Resolves when `node` is not the owner of the tenant's shard any more and has had its time for last words.
+fn overtaken(
+    directory: &Directory,
+    tenant: TenantId,
+    node: NodeId,
+    words: Duration,
+) -> impl Future<Output = ()> + Send + 'static {
+    let directory = directory.clone();
+    async move {
+        directory.left(tenant, node).await;
+        tokio::time::sleep(words).await;
     }
 }
 

@@ -1,6 +1,7 @@
 //! Other engines played by a test: what they get, and what becomes of their answers and failures.
 #![expect(clippy::disallowed_methods, reason = "a test's tasks live and die with its runtime")]
 
+mod moves;
 mod sockets;
 
 use std::sync::Arc;
@@ -17,12 +18,15 @@ use hyper::header::{HeaderName, HeaderValue};
 use hyper::{Method, Response, Uri};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::{Forwarder, Outgoing, Parts, Passed, Patience, Sender};
 use crate::cluster::{Directory, Peer, Place};
 
 const CLIENT: Sender = Sender::Client { hops: 0 };
+/// Connections to engines that a test plays.
+const PLACES: u32 = 8;
 const LIMIT: Duration = Duration::from_secs(5);
 
 /// A forwarder with what is around it.
@@ -30,6 +34,7 @@ struct Bench {
     forwarder: Forwarder,
     directory: Directory,
     closing: CancellationToken,
+    places: Arc<Semaphore>,
     tenant: TenantId,
     clock: Clock,
 }
@@ -42,7 +47,9 @@ impl Bench {
             own: Duration::from_millis(300),
             answer: Duration::from_millis(500),
             silence: Duration::from_millis(700),
+            moved: Duration::from_millis(100),
         };
+        let places = Arc::new(Semaphore::new(PLACES as usize));
         let parts = Parts {
             directory: directory.clone(),
             secret: Secret::new("own"),
@@ -50,10 +57,11 @@ impl Bench {
             closing: closing.clone(),
             drain: Duration::from_millis(200),
             patience,
+            places: Arc::clone(&places),
             clock: clock.clone(),
         };
         let forwarder = Forwarder::new(parts, &Supervisor::default());
-        Self { forwarder, directory, closing, tenant: TenantId::generate(clock.now()), clock }
+        Self { forwarder, directory, closing, places, tenant: TenantId::generate(clock.now()), clock }
     }
 
     async fn send(&self, request: &Outgoing) -> Result<Option<Response<Passed>>> {

@@ -60,13 +60,14 @@ fn tunnel(shared: &Arc<Shared>, tenant: TenantId, switched: Switched, request: R
             Ok(Err(err)) => return debug!(error = %err, "the upgrade failed"),
             Err(_) => return debug!("the upgrade took too long"),
         };
-        tokio::select! {
-            () = switched.join(client) => {}
-            // In the middle of a frame no close frame can be written: both sides see that the connection ends, the
-            // owner keeps the session, and the worker comes back by another engine.
-            () = leaving.cancelled() => {}
-            () = stopping.cancelled() => {}
-        }
+        // The owner keeps the session, and the worker comes back by another engine.
+        let ending = async {
+            tokio::select! {
+                () = leaving.cancelled() => {}
+                () = stopping.cancelled() => {}
+            }
+        };
+        switched.join(client, ending).await;
     };
     shared.supervisor.spawn("tunnel", shared.open.track_future(task.instrument(span)));
 }

@@ -8,10 +8,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::{Bench, CLIENT, LIMIT, accept, headers, peer, read, reply};
 use crate::forward::Opened;
 
-const SWITCH: &str = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+pub(super) const SWITCH: &str = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
     sec-websocket-accept: a\r\n\r\n";
 
-async fn open(bench: &Bench) -> Result<Option<Opened>> {
+pub(super) async fn open(bench: &Bench) -> Result<Option<Opened>> {
     let headers = headers(&[
         ("connection", "keep-alive, Upgrade"),
         ("upgrade", "websocket"),
@@ -81,7 +81,7 @@ async fn a_tunnel_carries_both_ways_and_ends_when_either_side_ends() {
         });
         let Ok(Some(Opened::Switched(switched))) = opened else { panic!("{opened:?}") };
         let (mut client, theirs) = tokio::io::duplex(1024);
-        let tunnel = tokio::spawn(switched.join(theirs));
+        let tunnel = tokio::spawn(switched.join(theirs, std::future::pending()));
         let mut buffer = [0; 5];
         client.read_exact(&mut buffer).await.unwrap();
         assert_eq!(&buffer, b"first");

@@ -3,7 +3,7 @@
 mod logs;
 mod progress;
 mod run_stream;
-mod sse;
+pub mod sse;
 mod tenant_stream;
 
 use serde_json::{Value, json};

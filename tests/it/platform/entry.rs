@@ -9,7 +9,7 @@ use helve::api::server::{Patience, Server};
 use helve_supervisor::Supervisor;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 struct Entry {
@@ -34,6 +34,11 @@ impl Drop for Unanswered {
 }
 
 async fn entry(connections: usize) -> Entry {
+    entry_with(connections, &Arc::new(Semaphore::new(1_000))).await
+}
+
+/// With so many files for connections, of which others may take some.
+async fn entry_with(connections: usize, places: &Arc<Semaphore>) -> Entry {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (supervisor, closing) = (Supervisor::default(), CancellationToken::new());
@@ -51,7 +56,8 @@ async fn entry(connections: usize) -> Entry {
         }),
     );
     let patience = Patience { first: Duration::from_millis(200), ..Patience::default() };
-    Server { listener, router, connections, patience, closing: closing.clone() }.start(&supervisor);
+    Server { listener, router, connections, places: Arc::clone(places), patience, closing: closing.clone() }
+        .start(&supervisor);
     Entry { address, supervisor, closing, entered, go, dropped }
 }
 
@@ -105,6 +111,22 @@ async fn one_connection_more_than_allowed_waits_its_turn() {
     assert!(early.is_err(), "it is served only when another has left");
     drop(first);
     assert!(answer(&mut third).await.contains("hello"));
+}
+
+/// Files are the process's: what connections to other engines have taken is not there for clients.
+#[tokio::test]
+async fn a_connection_waits_for_a_file() {
+    let places = Arc::new(Semaphore::new(2));
+    let entry = entry_with(10, &places).await;
+    let elsewhere = places.acquire().await.unwrap();
+    let mut first = entry.open("/", "").await;
+    assert!(answer(&mut first).await.contains("hello"));
+    let mut second = entry.open("/", "").await;
+    let mut buffer = [0; 256];
+    let early = tokio::time::timeout(Duration::from_millis(100), second.read(&mut buffer)).await;
+    assert!(early.is_err(), "it is served only when there is a file for it");
+    drop(elsewhere);
+    assert!(answer(&mut second).await.contains("hello"));
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use crate::support::process::EngineProcess;
 use crate::support::{Http, Incoming, NoResponse, Worker, fresh_database, hello, provision, sql, until_within};
 
 /// G9: after the death of an engine work goes on within this time, and a busy machine needs some more.
-const GOES_ON: Duration = Duration::from_secs(10);
+pub const GOES_ON: Duration = Duration::from_secs(10);
 const FAILPOINTS: &str = "HELVE_FAILPOINTS";
 
 /// Two processes, one of which owns the tenant's shard.
@@ -74,7 +74,7 @@ impl Processes {
 }
 
 /// Opens a worker's socket as a worker does: again and again until an engine takes it.
-async fn reconnect(url: &str, token: &str, hello: &Value) -> Worker {
+pub async fn reconnect(url: &str, token: &str, hello: &Value) -> Worker {
     until_within("an engine takes the worker", GOES_ON, || async {
         let mut worker = Worker::open(url, Some(token)).await.ok()?;
         worker.send(hello.clone()).await;

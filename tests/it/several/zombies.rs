@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use helve_domain::clock::Clock;
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-use super::faults::Processes;
-use crate::support::{Incoming, Worker, hello, sql, until_within};
+use super::faults::{GOES_ON, Processes, reconnect};
+use crate::live::sse;
+use crate::support::{Http, Incoming, Worker, hello, sql, until_within};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -78,9 +80,9 @@ async fn what_was_held_goes_out_when_nobody_has_taken_over() {
         .await;
         processes.owner.signal(Signal::SIGSTOP);
         client.batch_execute("update node set expires_at = expires_at + interval '60 s'").await.unwrap();
-        let since = helve_domain::clock::Clock::system().instant();
+        let since = Clock::system().instant();
         until_within("it has stood still for longer than it trusts its lease", PATIENCE, || async {
-            (helve_domain::clock::Clock::system().instant() - since > Duration::from_secs(4)).then_some(())
+            (Clock::system().instant() - since > Duration::from_secs(4)).then_some(())
         })
         .await;
         processes.owner.signal(Signal::SIGCONT);
@@ -89,4 +91,49 @@ async fn what_was_held_goes_out_when_nobody_has_taken_over() {
     assert_eq!(answered.unwrap().status, 201);
     let task = worker.task().await;
     worker.finish(&task, json!(1)).await;
+}
+
+/// The owner stands still, or its machine has lost its power: whatever came by another engine is told, and goes on there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_came_by_another_engine_goes_on_when_the_owner_stands_still() {
+    let processes = Processes::with(&[]).await;
+    let (other, clock) = (processes.other(), Clock::system());
+    let mut worker = Worker::connect(&processes.other.url, &processes.token, hello("w", &["a"], 1)).await;
+    let mut stream = sse::open(&other, "/v1/events/stream", "").await;
+    stream.expect("open").await;
+    assert_eq!(other.put("/v1/workflows/b", json!({"tasks": [{"name": "b"}]})).await.0, 200);
+    let waiting = Http { limit: PATIENCE, ..other.clone() };
+    let waits = async {
+        let answer = waiting.request("POST", "/v1/runs?wait=25s", &[], json!({"workflow": "b"}).to_string()).await;
+        (answer, clock.instant())
+    };
+    let frozen = async {
+        stream.expect("run").await;
+        processes.owner.signal(Signal::SIGSTOP);
+        let since = clock.instant();
+        let closed = loop {
+            match worker.incoming(GOES_ON).await {
+                Incoming::Frame(_) => {}
+                ended => break ended,
+            }
+        };
+        assert!(matches!(closed, Incoming::Closed(4503)), "not told to connect again: {closed:?}");
+        let mut greeting = hello("w", &["a"], 1);
+        greeting["resume"] = worker.resume(&[]);
+        let mut again = reconnect(&processes.other.url, &processes.token, &greeting).await;
+        assert_eq!(again.welcome["resumed"], true);
+        let (status, run) = other.post("/v1/runs", json!({"workflow": "a"})).await;
+        assert_eq!(status, 201, "{run}");
+        let task = again.task().await;
+        assert_eq!(task["run"], run["id"]);
+        again.finish(&task, json!(1)).await;
+        let took = clock.instant() - since;
+        assert!(took < GOES_ON, "{took:?}");
+        stream.rest().await;
+        since
+    };
+    let ((answer, answered), since) = tokio::join!(waits, frozen);
+    assert_eq!((answer.status, &answer.json()["code"]), (503, &json!("outcome_unknown")));
+    assert!(answered - since < GOES_ON, "a request waits for who stands still: {:?}", answered - since);
+    processes.owner.signal(Signal::SIGCONT);
 }
