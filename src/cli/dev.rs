@@ -142,8 +142,9 @@ async fn start(args: Args) -> Result<Ready> {
     };
     let listen = SocketAddr::from(([127, 0, 0, 1], args.port));
     // On its own database no other engine can be alive, so nobody's lease has to run out.
-    let config =
+    let mut config =
         Config { takeover: cluster.is_some(), ..serve::config(args.tuning.at(&database_url), listen, args.settings) };
+    super::files::fit(&mut config)?;
     let neighbours = if args.into_existing { Neighbours::Accepted } else { Neighbours::Refused };
     for applied in migrate::migrate_beside(&config.database, neighbours).await? {
         info!(migration = applied, "applied");

@@ -2,6 +2,7 @@
 
 pub mod database;
 mod dev;
+mod files;
 mod internal;
 mod kept;
 mod migrate;

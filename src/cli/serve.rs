@@ -40,7 +40,8 @@ pub(super) async fn run(args: Args) -> Result<()> {
         let text = serde_json::to_string_pretty(&config);
         return out::line(&text.map_err(|e| Error::Internal(format!("settings: {e}")))?);
     }
-    let config = config(args.database.required(), args.listen, args.settings);
+    let mut config = config(args.database.required(), args.listen, args.settings);
+    super::files::fit(&mut config)?;
     let mut signals = Signals::listen()?;
     tokio::select! {
         checked = health::check(&config.database, args.allow_unsafe_settings) => checked?,

@@ -16,7 +16,7 @@ use super::failure::map_error;
 const TESTED: std::ops::RangeInclusive<i32> = 15..=18;
 /// Connections beside the pool: two lanes, the lease, the scheduler's reads, and a new one beside a lost one that the
 /// server still counts.
-const BESIDE_POOL: u32 = 5;
+pub const BESIDE_POOL: u32 = 5;
 
 /// What of the server's settings matters.
 #[derive(Debug, Clone, diesel::QueryableByName)]

@@ -5,6 +5,7 @@ mod commands;
 mod counts;
 mod dev;
 mod entry;
+mod files;
 mod logs;
 mod neighbours;
 mod sessions;
