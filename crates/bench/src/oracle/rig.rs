@@ -208,11 +208,14 @@ impl End {
     }
 }
 
+/// How long each of the last tasks takes.
+const WORK: Duration = Duration::from_secs(3);
+
 /// No slot was lost on the way: as many tasks as there are slots run at once.
 async fn probe(ledger: &Ledger, http: &Http, slots: u32) -> Result<()> {
     let nonces: Vec<_> = (0..slots).map(|_| ledger.intend(Kind::Plain, Plan::SucceedAfter(0))).collect();
     let items: Vec<_> =
-        nonces.iter().map(|n| json!({"workflow": ACTION, "input": {"n": n, "work_ms": 3_000}})).collect();
+        nonces.iter().map(|n| json!({"workflow": ACTION, "input": {"n": n, "work_ms": WORK.as_millis()}})).collect();
     let response = http.post("/v1/runs/bulk", json!({"runs": items}).to_string()).await?;
     let answer = super::json(&response.body);
     let results = answer["results"].as_array().map_or(&[][..], Vec::as_slice);
@@ -223,13 +226,24 @@ async fn probe(ledger: &Ledger, http: &Http, slots: u32) -> Result<()> {
     if response.status != StatusCode::OK || runs.len() != nonces.len() {
         return Err(failure(format!("{}: {answer}", response.status)));
     }
-    until("every slot of every worker is filled at once", Duration::from_secs(10), || {
+    let idle = || {
         let facts = ledger.facts();
-        let busy = runs.iter().filter(|run| {
+        let is_busy = |run: &&&str| {
             let attempts = facts.executions.range(((**run).to_owned(), 0)..=((**run).to_owned(), i64::MAX));
             attempts.flat_map(|(_, all)| all).any(|e| e.until.is_none())
-        });
-        std::future::ready((busy.count() == runs.len()).then_some(()))
-    })
-    .await
+        };
+        runs.iter().filter(|run| !is_busy(run)).map(|run| (*run).to_owned()).collect::<Vec<_>>()
+    };
+    let at_once = || std::future::ready(idle().is_empty().then_some(()));
+    // As long as those that have started are still at it the others can be asked why.
+    let soon = until("every slot of every worker is filled", WORK.mul_f64(0.9), at_once).await;
+    let Err(err) = soon else { return Ok(()) };
+    let mut why = Vec::new();
+    for run in idle() {
+        let response = http.get(&format!("/v1/runs/{run}/why")).await?;
+        why.push(format!("{run}: {}", super::json(&response.body)["text"]));
+    }
+    let workers = http.get("/v1/workers").await?;
+    let workers = String::from_utf8_lossy(&workers.body).into_owned();
+    Err(failure(format!("{err}\n{}\n{workers}", why.join("\n"))))
 }

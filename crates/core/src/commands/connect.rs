@@ -91,7 +91,11 @@ impl Turn<'_> {
         for attempt in &holding {
             match holds.binary_search_by_key(attempt, |h| h.0) {
                 Err(_) => superseded.push((*attempt, Reason::Reassigned)),
-                Ok(at) if holds[at].1 => superseded.push((*attempt, Reason::Requested)),
+                Ok(at) if holds[at].1 => {
+                    // As with every word of this kind: it is over, and the slot is free.
+                    superseded.push((*attempt, Reason::Requested));
+                    self.shard.release(id, *attempt);
+                }
                 Ok(_) => {
                     self.confirm(id, *attempt);
                 }
