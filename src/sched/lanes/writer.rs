@@ -71,6 +71,12 @@ impl BatchDone {
         let committed = jobs.into_iter().zip(outcomes);
         self.results.extend(committed.map(|(j, o)| (j.shard, j.write.flight, Done::Committed(o))));
     }
+
+    /// No transition is dropped on the way: its run would wait for it for ever.
+    fn accounts_for(&self, given: usize) {
+        let decided = self.results.len() + self.aside.len();
+        helve_domain::invariant!(self.fenced || decided == given, "G1 {decided} of {given} transitions came back");
+    }
 }
 
 /// Another process has taken over.
@@ -151,8 +157,10 @@ impl LaneWriter {
     /// lane takes nothing else.
     pub async fn run(&mut self, jobs: Vec<Job>) -> BatchDone {
         let (begun, rows) = (self.clock.instant(), jobs.iter().map(|job| job.write.rows.len()).sum::<usize>());
+        let given = jobs.len();
         self.measured().begin(self.clock.now());
         let done = self.commit(jobs).await;
+        done.accounts_for(given);
         let metrics = self.measured();
         metrics.end(!done.results.is_empty());
         metrics.rows.record(u64::try_from(rows).unwrap_or(u64::MAX));
@@ -163,7 +171,7 @@ impl LaneWriter {
 
     /// Tries what was set aside once more: all of it, and when that fails the first of it alone.
     pub async fn run_aside(&mut self, jobs: Vec<Job>) -> BatchDone {
-        let mut done = BatchDone { again: true, ..BatchDone::default() };
+        let (mut done, given) = (BatchDone { again: true, ..BatchDone::default() }, jobs.len());
         self.hurry().await;
         let together = if jobs.len() > 1 { self.attempt(&jobs, &mut done).await } else { Err(not_connected()) };
         match together {
@@ -185,6 +193,7 @@ impl LaneWriter {
         if !done.results.is_empty() {
             self.measured().end(true);
         }
+        done.accounts_for(given);
         done
     }
 

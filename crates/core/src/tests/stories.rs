@@ -164,6 +164,25 @@ fn a_worker_that_ignores_a_cancel_loses_the_slot_to_others_after_the_grace() {
 }
 
 #[test]
+fn a_worker_that_hears_of_a_cancel_in_its_welcome_has_let_go() {
+    let mut w = World::new(settings());
+    let worker = w.connect(1);
+    let (run, _) = w.trigger();
+    w.settle();
+    let held = w.receive(worker);
+    w.say(worker, Incoming::Lost);
+    w.cancel(run);
+    w.settle();
+    let (next, _) = w.trigger();
+    w.settle();
+    assert_eq!(w.state(next), Queued, "it may still be at work");
+    // It is told that the attempt is over, and answers nothing to that.
+    let again = w.hello(1, Some(worker), &held);
+    w.settle();
+    assert_eq!((w.state(next), w.receive(again)), (Running, vec![Attempt { run: next, number: 1 }]));
+}
+
+#[test]
 fn a_cancel_that_meets_a_flying_change_waits_for_it() {
     let mut w = World::new(settings());
     let worker = w.connect(1);

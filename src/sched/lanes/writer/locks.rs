@@ -67,7 +67,7 @@ pub(super) struct Locks {
 impl Locks {
     /// A new connection waits as usual.
     pub fn opened(&mut self) {
-        self.hurry = None;
+        *self = Self::default();
     }
 
     /// These went through.
@@ -123,7 +123,7 @@ impl LaneWriter {
             groups.entry(Tables::of(&job)).or_default().push(job);
         }
         let (mut stuck, mut landed) = (Vec::new(), false);
-        for (tables, group) in groups {
+        while let Some((tables, group)) = groups.pop_first() {
             match self.attempt(&group, done).await {
                 Ok(outcomes) => {
                     done.commit(group, outcomes);
@@ -132,8 +132,11 @@ impl LaneWriter {
                 }
                 Err(LaneError::Fenced) => return Err(Taken),
                 Err(LaneError::Aborted(refusal)) if refusal.is_locked() => stuck.push((tables, group)),
-                // It is decided in the batch's own way.
-                Err(_) => return Ok(stuck.into_iter().flat_map(|(_, group)| group).chain(group).collect()),
+                // It is decided in the batch's own way, as is what has not been tried.
+                Err(_) => {
+                    let untried = groups.into_values().flatten();
+                    return Ok(stuck.into_iter().flat_map(|(_, group)| group).chain(group).chain(untried).collect());
+                }
             }
         }
         let mut left = Vec::new();
@@ -141,7 +144,7 @@ impl LaneWriter {
             let before = done.results.len();
             let rest = self.run_singly(group, done).await?;
             // As many as may be single ones' fault failed, and others go: it is what these need.
-            if landed && !rest.is_empty() && done.results.len() == before {
+            if landed && tables != Tables::default() && !rest.is_empty() && done.results.len() == before {
                 warn!(lane = self.name.as_str(), transitions = rest.len(), "a table is locked: they are set aside");
                 self.locks.in_the_way.insert(tables.0);
                 done.aside.extend(rest);
