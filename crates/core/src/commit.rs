@@ -255,7 +255,7 @@ impl Shard {
         self.tasks.remove(&run);
     }
 
-    /// As [`Shard::rest`], without its place in the queue.
+    /// As [`Turn::rest`], without its place in the queue.
     fn settle_down(&mut self, run: RunId, place: Placed) {
         let Some(task) = self.tasks.get_mut(&run) else { return };
         let at = match place {

@@ -21,7 +21,7 @@ pub(crate) enum Command {
     Set {
         /// The name
         name: String,
-        /// Where it listens, such as https://helve.example
+        /// Where it listens, such as `https://helve.example`
         #[arg(long)]
         url: String,
     },

@@ -166,7 +166,7 @@ impl Turn<'_> {
         }
     }
 
-    /// As [`Shard::refill`], for everything that waits for an action.
+    /// As [`Turn::refill`], for everything that waits for an action.
     pub(crate) fn refill_action(&mut self, tenant: TenantId, action: Arc<str>) {
         let key = QueueKey::of(tenant, action);
         self.refill(&key);

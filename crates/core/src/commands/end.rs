@@ -234,7 +234,7 @@ impl Turn<'_> {
 }
 
 impl Shard {
-    /// Undoes [`Shard::ride`]'s loan when the transition was refused.
+    /// Undoes [`Turn::ride`]'s loan when the transition was refused.
     pub(crate) fn restore_hold(&mut self, run: RunId, session: SessionId, attempt: Attempt) {
         let Some(spec) = self.tasks.get(&run).map(|t| t.spec.clone()) else { return };
         if let Some(s) = self.sessions.get_mut(&session) {
