@@ -153,7 +153,7 @@ impl Turn<'_> {
     /// The row was not as the window had it (a read's snapshot may be old): the slot is free again.
     fn claim_missed(&mut self, run: RunId, session: helve_domain::id::SessionId) {
         if let Some(number) = self.shard.tasks.get(&run).map(|t| t.attempt + 1) {
-            self.shard.release(session, Attempt { run, number });
+            self.shard.loosen(session, Attempt { run, number });
         }
         self.forget(run);
         self.offer_room(session);
@@ -250,7 +250,7 @@ impl Shard {
     pub(crate) fn uncreate(&mut self, run: RunId, start: Start) {
         self.dequeue(run);
         if let Start::Assigned(to) = start {
-            self.release(to.session, Attempt { run, number: 1 });
+            self.loosen(to.session, Attempt { run, number: 1 });
         }
         self.tasks.remove(&run);
     }

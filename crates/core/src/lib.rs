@@ -20,6 +20,8 @@ mod commands {
     pub mod worker;
 }
 mod commit;
+mod consequences;
+mod grip;
 /// What is asked, and changes nothing.
 mod queries {
     pub mod spans;

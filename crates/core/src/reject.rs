@@ -65,7 +65,7 @@ impl Turn<'_> {
                 }
             }
             Step::FreeSlot { run, session, attempt } => {
-                self.shard.restore_hold(run, session, attempt);
+                self.shard.seize_again(run, session, attempt);
                 self.push(session, Outgoing::Error(Code::Internal, "the slot was not given back".into()));
             }
             Step::Worker { session, ticket, .. } => {
@@ -114,7 +114,7 @@ impl Turn<'_> {
         if let Some((session, attempt, farewell)) = note.holder
             && farewell != Farewell::Silent
         {
-            self.shard.restore_hold(run, session, attempt);
+            self.shard.seize_again(run, session, attempt);
         }
         let again = self.now.plus(RETRY_REFUSED);
         if let Some(task) = self.shard.tasks.get_mut(&run)

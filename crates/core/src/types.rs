@@ -6,7 +6,7 @@ use std::time::Duration;
 
 pub use helve_domain::change::{
     Body, CreateKey, CreateRow, EndRow, EndedRun, FinishRow, Guard, InsertRow, Mark, MoveRow, NewEventRow, NewRunRow,
-    PauseRow, Placement, RowOutcome, Rows, RunFacts, WorkerChange, WorkerRow,
+    PauseRow, Placement, Provided, RowOutcome, Rows, RunFacts, WorkerChange, WorkerRow,
 };
 
 use helve_domain::clock::Timestamp;

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use uuid::Uuid;
+
 use crate::clock::Timestamp;
 use crate::definition::Spec;
 use crate::delivery::WorkerInfo;
@@ -89,6 +91,40 @@ pub struct NewEventRow {
     pub skipped: Option<Payload>,
     /// The runs that it starts.
     pub runs: Vec<NewRunRow>,
+}
+
+/// What a new row depends on in its own statement.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Provided {
+    /// Nothing.
+    #[default]
+    Always,
+    /// The create key that belongs to this run or event is won.
+    Won(Uuid),
+}
+
+impl Provided {
+    /// What the statement must have won; `None`: nothing.
+    pub const fn target(self) -> Option<Uuid> {
+        match self {
+            Self::Always => None,
+            Self::Won(target) => Some(target),
+        }
+    }
+}
+
+impl NewRunRow {
+    /// What its row depends on when it is created by itself.
+    pub fn provided(&self) -> Provided {
+        self.key.as_ref().map_or(Provided::Always, |_| Provided::Won(self.id.uuid()))
+    }
+}
+
+impl NewEventRow {
+    /// What its row, and those of the runs that it starts, depend on.
+    pub fn provided(&self) -> Provided {
+        self.create_key.as_ref().map_or(Provided::Always, |_| Provided::Won(self.id.uuid()))
+    }
 }
 
 /// What must be true of an open row for a change to apply. Values, never literals: see docs/decisions/0002.
@@ -221,8 +257,8 @@ pub struct InsertRow {
     pub place: Placement,
     /// Its place in the queue.
     pub rank: i64,
-    /// Inserted only if this target won its create key.
-    pub gate: Option<uuid::Uuid>,
+    /// Inserted only if.
+    pub provided: Provided,
 }
 
 /// A change of an open run.

@@ -1,11 +1,11 @@
 //! The two group-commit writers' connections: one statement at a time, fenced by the lane's row.
 
+mod columns;
 mod create;
 mod finish;
-mod one;
 mod open;
+mod parts;
 mod readback;
-mod text;
 mod workers;
 
 use diesel_async::RunQueryDsl;
@@ -16,6 +16,7 @@ pub use finish::{FinishOutcome, FinishRows};
 pub use open::{LOCK, terminate_backend};
 pub use readback::Traces;
 
+use self::parts::{RARE, Rows, Statement};
 use crate::db::driven::Driven;
 use crate::db::failure;
 use crate::db::sqlstate::{LastState, SqlState};
@@ -96,21 +97,26 @@ pub struct LaneConnection {
     epoch: i64,
 }
 
+/// Sends the statement of a batch: of the listed contents with a type of its own, of others as a rare one.
+macro_rules! send {
+    ($lane:ident.$drive:ident, $rows:expr, [$($known:path),+]) => {{
+        let (node, epoch, rows) = ($lane.node, $lane.epoch, $rows);
+        let Driven { conn, driver, last_error } = &mut $lane.driven;
+        match rows.contents() {
+            $($known => driver.$drive(Statement::<_, { $known }>::of(node, epoch, rows).load(conn)).await,)+
+            _ => driver.$drive(Statement::<_, RARE>::of(node, epoch, rows).load(conn)).await,
+        }
+        .map_err(|e| classify(e, last_error))
+    }};
+}
+
 impl LaneConnection {
     /// Writes new runs and events. Gives which create keys were won.
     ///
     /// # Errors
     /// See [`LaneError`].
     pub async fn create(&mut self, rows: &CreateRows<'_>) -> Result<KeyWon, LaneError> {
-        let (node, epoch, Driven { conn, driver, last_error }) = (self.node, self.epoch, &mut self.driven);
-        let found: Vec<Option<Uuid>> = if rows.is_one() {
-            driver.drive(one::OneCreate::<create::One>::one(node, epoch, rows).load(conn)).await
-        } else if rows.is_plain() {
-            driver.drive(create::Create::<create::Plain>::new(node, epoch, rows).load(conn)).await
-        } else {
-            driver.drive(create::Create::<create::Full>::new(node, epoch, rows).load(conn)).await
-        }
-        .map_err(|e| classify(e, last_error))?;
+        let found: Vec<Option<Uuid>> = send!(self.drive, rows, [create::ONE_RUN, create::PLAIN_RUNS])?;
         if found.is_empty() {
             return Err(LaneError::Fenced);
         }
@@ -122,27 +128,13 @@ impl LaneConnection {
     /// # Errors
     /// See [`LaneError`].
     pub async fn finish(&mut self, rows: &FinishRows<'_>) -> Result<FinishOutcome, LaneError> {
-        let (node, epoch, Driven { conn, driver, last_error }) = (self.node, self.epoch, &mut self.driven);
-        macro_rules! run {
-            ($statement:expr) => {
-                driver.drive_alone($statement.load(conn)).await
-            };
-        }
-        let found = match rows.shape() {
-            finish::Shape::OneEnded => run!(one::OneFinish::<finish::OneEnded>::one(node, epoch, rows)),
-            finish::Shape::OneMoved => run!(one::OneFinish::<finish::OneMoved>::one(node, epoch, rows)),
-            finish::Shape::OneBoth => run!(one::OneFinish::<finish::OneBoth>::one(node, epoch, rows)),
-            finish::Shape::Ended => run!(finish::Finish::<finish::Ended>::new(node, epoch, rows)),
-            finish::Shape::Moved => run!(finish::Finish::<finish::Moved>::new(node, epoch, rows)),
-            finish::Shape::Both => run!(finish::Finish::<finish::Both>::new(node, epoch, rows)),
-            finish::Shape::Full => run!(finish::Finish::<finish::Full>::new(node, epoch, rows)),
-        };
-        let mut outcome =
-            FinishOutcome::from_rows(found.map_err(|e| classify(e, last_error))?).ok_or(LaneError::Fenced)?;
+        use finish::{BOTH, ONE_END, ONE_MOVE, ONE_OF_BOTH, ONLY_ENDS, ONLY_MOVES};
+        let known = send!(self.drive_alone, rows, [ONE_END, ONE_MOVE, ONE_OF_BOTH, ONLY_ENDS, ONLY_MOVES, BOTH])?;
+        let mut outcome = FinishOutcome::from_rows(known).ok_or(LaneError::Fenced)?;
         let apart = outcome.without_input(rows);
         if !apart.is_empty() {
             // The statement is committed: whatever goes wrong here, its rows tell what it did.
-            let read = finish::Inputs::of_runs(apart).load(&mut self.driven.conn);
+            let read = finish::Inputs { ids: apart }.load(&mut self.driven.conn);
             let inputs = self.driven.driver.drive(read).await.map_err(|e| LaneError::Unknown(e.to_string()))?;
             outcome.add_inputs(inputs);
         }
@@ -173,9 +165,8 @@ impl LaneConnection {
         put: &[&helve_domain::change::WorkerRow],
         gone: &[helve_domain::id::WorkerId],
     ) -> Result<(), LaneError> {
-        let (node, epoch, Driven { conn, driver, last_error }) = (self.node, self.epoch, &mut self.driven);
-        let statement = workers::Workers::new(node, epoch, put, gone);
-        let found: Vec<Option<Uuid>> = driver.drive(statement.load(conn)).await.map_err(|e| classify(e, last_error))?;
+        let rows = &workers::WorkerRows::new(put, gone);
+        let found: Vec<Option<Uuid>> = send!(self.drive, rows, [workers::WORKERS])?;
         if found.is_empty() { Err(LaneError::Fenced) } else { Ok(()) }
     }
 }

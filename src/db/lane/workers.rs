@@ -4,83 +4,91 @@ use chrono::{DateTime, Utc};
 use diesel::pg::Pg;
 use diesel::query_builder::AstPass;
 use diesel::result::QueryResult;
-use diesel::sql_types::{Array, BigInt, Binary, Nullable, SmallInt, Text as SqlText, Timestamptz};
+use diesel::sql_types::{Binary, Nullable, SmallInt, Text, Timestamptz, Uuid as SqlUuid};
 use helve_domain::change::WorkerRow;
 use helve_domain::id::WorkerId;
 use uuid::Uuid;
 
-use super::text::{Binds, Statement, Text, bind, unbound};
+use super::columns::columns;
+use super::parts::{Contents, Part, Rows, unbound};
 
-type SqlUuid = diesel::sql_types::Uuid;
-
-/// Workers put and removed.
-pub(super) struct WorkersText;
-
-impl Text for WorkersText {
-    const PARTS: &'static [&'static str] = &[include_str!("../sql/lane/workers.sql")];
-    type Row = Nullable<SqlUuid>;
-}
-
-#[derive(Default)]
-pub(super) struct WorkerBinds {
-    node: Uuid,
-    epoch: i64,
-    id: Vec<Uuid>,
-    tenant: Vec<Uuid>,
-    shard: Vec<i16>,
-    session: Vec<Uuid>,
-    secret: Vec<Vec<u8>>,
-    name: Vec<String>,
-    sdk: Vec<String>,
-    actions: Vec<String>,
-    slots: Vec<String>,
-    labels: Vec<String>,
-    created_at: Vec<DateTime<Utc>>,
-    gone: Vec<Uuid>,
-}
-
-/// A batch's statement.
-pub(super) type Workers = Statement<WorkersText, WorkerBinds>;
-
-impl Workers {
-    pub fn new(node: Uuid, epoch: i64, put: &[&WorkerRow], gone: &[WorkerId]) -> Self {
-        let json = |v: serde_json::Result<String>| v.unwrap_or_else(|_| "null".to_owned());
-        let mut b = WorkerBinds { node, epoch, gone: gone.iter().map(|w| w.uuid()).collect(), ..Default::default() };
-        for row in put {
-            b.id.push(row.worker.uuid());
-            b.tenant.push(row.tenant.uuid());
-            b.shard.push(row.tenant.shard());
-            b.session.push(row.session.uuid());
-            b.secret.push(row.secret.to_vec());
-            b.name.push(row.info.name.to_string());
-            b.sdk.push(row.info.sdk.to_string());
-            b.actions.push(json(serde_json::to_string(&row.info.actions)));
-            b.slots.push(json(serde_json::to_string(&row.info.slots)));
-            b.labels.push(json(serde_json::to_string(&row.info.labels)));
-            b.created_at.push(row.worker.created_at().to_utc());
-        }
-        Self::of(b)
+columns! {
+    /// A worker as it is now.
+    Put => Puts<'a> {
+        id: Uuid => SqlUuid,
+        tenant: Uuid => SqlUuid,
+        shard: i16 => SmallInt,
+        session: Uuid => SqlUuid,
+        secret: &'a [u8] => Binary,
+        name: &'a str => Text,
+        sdk: &'a str => Text,
+        actions: String => Text,
+        slots: String => Text,
+        labels: String => Text,
+        created_at: DateTime<Utc> => Timestamptz,
     }
 }
 
-impl Binds for WorkerBinds {
-    fn bind<'b>(&'b self, n: u8, out: &mut AstPass<'_, 'b, Pg>) -> QueryResult<()> {
-        match n {
-            1 => bind!(out, SqlUuid, &self.node),
-            2 => bind!(out, BigInt, &self.epoch),
-            3 => bind!(out, Array<SqlUuid>, &self.id),
-            4 => bind!(out, Array<SqlUuid>, &self.tenant),
-            5 => bind!(out, Array<SmallInt>, &self.shard),
-            6 => bind!(out, Array<SqlUuid>, &self.session),
-            7 => bind!(out, Array<Binary>, &self.secret),
-            8 => bind!(out, Array<SqlText>, &self.name),
-            9 => bind!(out, Array<SqlText>, &self.sdk),
-            10 => bind!(out, Array<SqlText>, &self.actions),
-            11 => bind!(out, Array<SqlText>, &self.slots),
-            12 => bind!(out, Array<SqlText>, &self.labels),
-            13 => bind!(out, Array<Timestamptz>, &self.created_at),
-            14 => bind!(out, Array<SqlUuid>, &self.gone),
-            _ => Err(unbound(n)),
+columns! {
+    /// A worker that is gone.
+    Gone => Gones {
+        id: Uuid => SqlUuid,
+    }
+}
+
+/// Workers put and removed.
+#[derive(Default)]
+pub(super) struct WorkerRows<'a> {
+    put: Puts<'a>,
+    gone: Gones,
+}
+
+impl<'a> WorkerRows<'a> {
+    pub fn new(put: &[&'a WorkerRow], gone: &[WorkerId]) -> Self {
+        let json = |v: serde_json::Result<String>| v.unwrap_or_else(|_| "null".to_owned());
+        let mut rows = Self::default();
+        for row in put {
+            rows.put.push(Put {
+                id: row.worker.uuid(),
+                tenant: row.tenant.uuid(),
+                shard: row.tenant.shard(),
+                session: row.session.uuid(),
+                secret: &row.secret,
+                name: &row.info.name,
+                sdk: &row.info.sdk,
+                actions: json(serde_json::to_string(&row.info.actions)),
+                slots: json(serde_json::to_string(&row.info.slots)),
+                labels: json(serde_json::to_string(&row.info.labels)),
+                created_at: row.worker.created_at().to_utc(),
+            });
+        }
+        for worker in gone {
+            rows.gone.push(Gone { id: worker.uuid() });
+        }
+        rows
+    }
+}
+
+/// Workers, put or gone: one text for all.
+pub(super) const WORKERS: Contents = 0;
+
+/// The finish lane's statement about workers.
+pub(super) struct WorkerLane;
+
+impl Rows for WorkerRows<'_> {
+    const PARTS: &'static [Part] = &[Part::always(include_str!("../sql/lane/workers.sql"))];
+    type Lane = WorkerLane;
+    type Found = Nullable<SqlUuid>;
+
+    fn contents(&self) -> Contents {
+        WORKERS
+    }
+
+    fn bind<'b>(&'b self, name: &str, out: &mut AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        match name.split_once('.') {
+            Some(("put", column)) => self.put.bind(column, false, out),
+            Some(("gone", column)) => self.gone.bind(column, false, out),
+            _ => Err(unbound(name)),
         }
     }
 }

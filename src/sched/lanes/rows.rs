@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use helve_core::{CreateRow, FinishRow, RowOutcome, Rows, WorkerChange};
+use helve_domain::change::Provided;
 use helve_domain::clock::Timestamp;
 use helve_domain::id::{EventId, RunId, WorkerId};
-use uuid::Uuid;
 
 use super::writer::Job;
 use crate::db::lane::{CreateRows, FinishRows, LaneConnection, LaneError, Traces};
@@ -52,15 +52,15 @@ pub(in crate::sched) async fn send_creates(
     }
     let won = conn.create(&batch).await?;
     let outcome =
-        |row: &CreateRow| if won.admits(gate(row)) { RowOutcome::Applied(None) } else { RowOutcome::KeyTaken };
+        |row: &CreateRow| if won.admits(provided(row)) { RowOutcome::Applied(None) } else { RowOutcome::KeyTaken };
     let of_job = |job: &Job| job.write.rows.creates().iter().map(outcome).collect();
     Ok(jobs.iter().map(of_job).collect())
 }
 
-fn gate(row: &CreateRow) -> Option<Uuid> {
+fn provided(row: &CreateRow) -> Provided {
     match row {
-        CreateRow::Run(row) => row.gate,
-        CreateRow::Event(event) => event.create_key.as_ref().map(|_| event.id.uuid()),
+        CreateRow::Run(row) => row.provided,
+        CreateRow::Event(event) => event.provided(),
     }
 }
 

@@ -4,6 +4,7 @@
 //! Each of the two runs in a lane of a node of its own. That is worse than the product allows: there, one
 //! statement of one owner is in flight. What holds here does not depend on who believes to be the owner.
 
+mod contents;
 mod guards;
 mod keys;
 mod rows;

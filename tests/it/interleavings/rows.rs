@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use helve::db::lane::{CreateRows, FinishRows, LaneConnection, LaneError};
-use helve_domain::change::{Body, CreateKey, EndRow, Guard, InsertRow, Mark, MoveRow, NewRunRow, Placement};
+use helve_domain::change::{Body, CreateKey, EndRow, Guard, InsertRow, Mark, MoveRow, NewRunRow, Placement, Provided};
 use helve_domain::clock::{Clock, Timestamp};
 use helve_domain::definition::WorkflowDefinition;
 use helve_domain::id::{RunId, SessionId, TenantId, WorkerId};
@@ -35,12 +35,12 @@ pub fn running(attempt: i32, holder: (WorkerId, SessionId)) -> Placement {
     Placement { worker: Some(holder), started_at, ..place(RunStatus::Running, attempt) }
 }
 
-/// A new run, gated by its key if it has one.
+/// A new run, provided by its key if it has one.
 pub fn new_run(tenant: TenantId, place: Placement, key: Option<CreateKey>, input: Payload) -> InsertRow {
     let now = Clock::system().now();
     let definition: WorkflowDefinition = serde_json::from_str(r#"{"tasks": [{"name": "work"}]}"#).unwrap();
     let id = RunId::generate(now);
-    let gate = key.as_ref().map(|_| id.uuid());
+    let provided = key.as_ref().map_or(Provided::Always, |_| Provided::Won(id.uuid()));
     let body = Arc::new(Body { input, metadata: Payload::empty_object(), traceparent: None });
     let run = NewRunRow {
         id,
@@ -54,7 +54,7 @@ pub fn new_run(tenant: TenantId, place: Placement, key: Option<CreateKey>, input
         replay_of: None,
         trace: None,
     };
-    InsertRow { run, place, rank: Priority::DEFAULT.rank(now), gate }
+    InsertRow { run, place, rank: Priority::DEFAULT.rank(now), provided }
 }
 
 /// Creates it. Gives whether its key was won.
@@ -65,7 +65,7 @@ pub async fn create(lane: &mut LaneConnection, row: &InsertRow) -> Result<bool, 
         rows.key(key, row.run.id.uuid(), now.plus(Duration::from_secs(3_600)));
     }
     rows.run(row);
-    lane.create(&rows).await.map(|won| won.admits(row.gate))
+    lane.create(&rows).await.map(|won| won.admits(row.provided))
 }
 
 /// What the finish lane does to a run.
@@ -79,17 +79,23 @@ impl Change {
     /// Carries it out. Gives whether the run was as expected.
     pub async fn apply(&self, lane: &mut LaneConnection) -> Result<bool, LaneError> {
         let mut rows = FinishRows::at(Clock::system().now());
-        let run = match self {
-            Self::End(end) => {
-                rows.end(end);
-                end.run
-            }
-            Self::Move(to) => {
-                rows.moves(to);
-                to.run
-            }
-        };
-        lane.finish(&rows).await.map(|mut outcome| outcome.take(run).is_some())
+        self.add_to(&mut rows);
+        lane.finish(&rows).await.map(|mut outcome| outcome.take(self.run()).is_some())
+    }
+
+    /// One row more in a batch.
+    pub fn add_to<'a>(&'a self, rows: &mut FinishRows<'a>) {
+        match self {
+            Self::End(end) => rows.end(end),
+            Self::Move(to) => rows.moves(to),
+        }
+    }
+
+    fn run(&self) -> RunId {
+        match self {
+            Self::End(end) => end.run,
+            Self::Move(to) => to.run,
+        }
     }
 }
 
@@ -113,6 +119,11 @@ impl Known {
         EndRow { run, tenant, guard, state, output: None, error: None, finished_at, reason: None }
     }
 
+    /// The worker's result.
+    pub fn end_with(&self, state: RunStatus, output: Payload) -> Change {
+        Change::End(Box::new(EndRow { output: Some(output), ..self.end(state) }))
+    }
+
     /// The worker's result, with an output that stands apart.
     pub fn finish(&self) -> Change {
         Change::End(Box::new(EndRow { output: Some(large()), ..self.end(RunStatus::Succeeded) }))
@@ -132,6 +143,12 @@ impl Known {
     fn moves(&self, place: Placement) -> MoveRow {
         let Self { run, tenant, guard } = *self;
         MoveRow { run, tenant, guard, place, mark: Mark::None, worker: None, want_body: true, reason: None }
+    }
+
+    /// Its worker gives the slots back and goes on.
+    pub fn free_slot(&self) -> Change {
+        let place = Placement { worker: None, ..place(RunStatus::Running, self.guard.attempt) };
+        Change::Move(Box::new(MoveRow { mark: Mark::Freed, ..self.moves(place) }))
     }
 
     /// A slot is taken for it.

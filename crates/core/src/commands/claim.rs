@@ -2,19 +2,18 @@
 
 use std::sync::Arc;
 
-use helve_domain::definition::Spec;
 use helve_domain::delivery::Attempt;
 use helve_domain::id::{RunId, SessionId, TenantId};
 use helve_domain::status::RunStatus;
 
 use crate::state::Shard;
 use crate::state::flight::{Assigned, Change, Step};
-use crate::state::offers::{Needs, offer_of};
+use crate::state::offers::offer_of;
 use crate::state::queue::Entry;
 use crate::state::session::Session;
 use crate::state::task::Phase;
 use crate::turn::Turn;
-use crate::types::{Effect, FinishRow, Mark, MoveRow, Placement, QueueKey};
+use crate::types::{Effect, FinishRow, MoveRow, Placement, QueueKey};
 
 /// Runs in memory of one queue, in windows, when nobody could take most of them.
 const PASSED_WINDOWS: usize = 4;
@@ -60,50 +59,51 @@ impl Turn<'_> {
 
     /// Gives out what waits for one action while sessions have room, each claim a transition of its own.
     pub(crate) fn fill_queue(&mut self, key: &QueueKey) {
-        while let Some((entry, session)) = self.shard.next_claim(key) {
-            let claim = self.claim(entry.1, session);
+        while let Some((run, to)) = self.next_claim(key) {
+            let claim = self.claim(run, to);
             self.write_changes(key.tenant, claim.into());
         }
         self.refill(key);
+    }
+
+    /// The earliest run of a queue that a session could take now, with the session.
+    fn next_claim(&mut self, key: &QueueKey) -> Option<(RunId, Assigned)> {
+        let shard = &mut *self.shard;
+        let queue = shard.queues.get(key).filter(|q| q.count > 0)?;
+        if shard.pauses.block(key) {
+            return None;
+        }
+        let offer = offer_of(&mut shard.offers, key)?;
+        let (run, session) =
+            queue.heads().find_map(|(head, needs)| Some((head.1, offer.pick(&shard.sessions, needs)?)))?;
+        Some((run, self.assigned_to(session)?))
     }
 
     /// Claims for a session what waits longest for any of its actions, if it has room.
     pub(crate) fn claim_for(&mut self, session: SessionId) -> Option<Change> {
         let s = self.shard.sessions.get(&session).filter(|s| s.takes_work())?;
         let (_, run) = s.info.actions.iter().filter_map(|action| self.shard.first_for(s, action)).min()?;
-        Some(self.claim(run, session))
+        let to = self.assigned_to(session)?;
+        Some(self.claim(run, to))
     }
 
-    /// Reserves a slot for a queued run and says what to write.
-    pub(crate) fn claim(&mut self, run: RunId, session: SessionId) -> Change {
+    /// Gives a queued run to a session and says what to write.
+    pub(crate) fn claim(&mut self, run: RunId, to: Assigned) -> Change {
         self.shard.dequeue(run);
         self.note_start(run);
-        let (Some(task), Some(s)) = (self.shard.tasks.get_mut(&run), self.shard.sessions.get_mut(&session)) else {
-            unreachable!("a window holds only runs in memory, and only a session of the shard claims");
+        let Some(task) = self.shard.tasks.get(&run) else {
+            unreachable!("a window holds only runs in memory");
         };
-        let to = Assigned { session, worker: s.worker, at: self.now };
         let attempt = Attempt { run, number: task.attempt + 1 };
-        s.hold(attempt, &task.spec);
-        let (tenant, spec) = (task.tenant, Arc::clone(&task.spec));
-        let row = MoveRow {
-            run,
-            tenant: task.tenant,
-            guard: task.guard(),
-            place: Placement {
-                state: RunStatus::Running,
-                attempt: attempt.number,
-                retries: task.retries,
-                due: None,
-                worker: Some((to.worker, session)),
-                started_at: Some(to.at),
-                error: None,
-            },
-            mark: Mark::None,
-            worker: None,
-            want_body: task.body.is_none(),
-            reason: None,
+        let place = Placement {
+            attempt: attempt.number,
+            worker: Some((to.worker, to.session)),
+            started_at: Some(to.at),
+            ..task.rests(RunStatus::Running, None, task.retries)
         };
-        self.spend(tenant, &spec, to);
+        let row = MoveRow { want_body: task.body.is_none(), ..task.moves(run, place) };
+        let (tenant, spec) = (task.tenant, Arc::clone(&task.spec));
+        self.seize(tenant, attempt, &spec, to);
         (FinishRow::Move(Box::new(row)), Step::Assign { run, to })
     }
 
@@ -112,7 +112,7 @@ impl Turn<'_> {
         let Some(task) = self.shard.tasks.get_mut(&run) else { return };
         task.flight = None;
         let attempt = Attempt { run, number: task.attempt + 1 };
-        self.shard.release(session, attempt);
+        self.shard.loosen(session, attempt);
         if self.shard.tasks.get(&run).is_some_and(|t| matches!(t.phase, Phase::Queued { .. })) {
             self.enqueue(run);
         }
@@ -179,11 +179,6 @@ impl Turn<'_> {
 }
 
 impl Shard {
-    /// A session with room for a run of `spec`, in turn.
-    pub(crate) fn pick(&mut self, key: &QueueKey, spec: &Spec) -> Option<SessionId> {
-        offer_of(&mut self.offers, key)?.pick(&self.sessions, &Needs::of(spec))
-    }
-
     /// A run has ended: a window that is being read must not bring it back. It could take the slot once more that a
     /// worker still holds for it.
     pub(crate) fn note_gone(&mut self, run: RunId) {
@@ -198,6 +193,15 @@ impl Shard {
         }
     }
 
+    /// A run will be queued when its transition is committed: what comes later does not pass it.
+    pub(crate) fn announce(&mut self, run: RunId) {
+        let Some(task) = self.tasks.get(&run) else { return };
+        let (key, entry) = (self.pauses.queue_of(task.tenant, &task.spec), (task.rank, run));
+        if let Some(queue) = self.queues.get_mut(&key) {
+            queue.uncommitted.insert(entry);
+        }
+    }
+
     /// Takes a run out of its queue because something happens to it.
     pub(crate) fn dequeue(&mut self, run: RunId) {
         let Some(task) = self.tasks.get(&run) else { return };
@@ -209,37 +213,6 @@ impl Shard {
         }
     }
 
-    fn next_claim(&mut self, key: &QueueKey) -> Option<(Entry, SessionId)> {
-        let queue = self.queues.get(key).filter(|q| q.loaded && q.count > 0)?;
-        if self.pauses.block(key) {
-            return None;
-        }
-        let offer = offer_of(&mut self.offers, key)?;
-        for (entry, needs) in queue.heads() {
-            if queue.waits_behind_uncommitted(entry) {
-                return None;
-            }
-            if let Some(session) = offer.pick(&self.sessions, &needs) {
-                return Some((entry, session));
-            }
-        }
-        None
-    }
-
-    /// Frees the slots of an attempt, and lets its session be found again.
-    pub(crate) fn release(&mut self, session: SessionId, attempt: Attempt) {
-        let Some(s) = self.sessions.get_mut(&session) else { return };
-        if !s.release(attempt) {
-            return;
-        }
-        let (tenant, actions) = (s.tenant, s.info.actions.clone());
-        for action in actions {
-            if let Some(offer) = self.offers.get_mut(&QueueKey::of(tenant, action)) {
-                offer.refresh();
-            }
-        }
-    }
-
     fn served(&mut self, key: &QueueKey) -> usize {
         let (Some(queue), Some(offer)) = (self.queues.get_mut(key), self.offers.get(&key.whole())) else { return 0 };
         queue.served(|needs| offer.could_take(&self.sessions, needs))
@@ -248,7 +221,7 @@ impl Shard {
     /// The earliest run that needs an action and that a session could take now.
     pub(crate) fn first_for(&self, s: &Session, action: &Arc<str>) -> Option<Entry> {
         let of = |key: &QueueKey| {
-            let queue = self.queues.get(key).filter(|queue| queue.len() > 0 && !self.pauses.block(key))?;
+            let queue = self.queues.get(key).filter(|queue| queue.len() > 0 && self.is_open(key))?;
             queue.first_for(s)
         };
         let first = of(&QueueKey::of(s.tenant, Arc::clone(action)));
@@ -256,11 +229,5 @@ impl Shard {
             return first;
         }
         self.pauses.parts(s.tenant, action).iter().filter_map(of).chain(first).min()
-    }
-
-    /// Whether a newcomer may start at once, as far as its queue and pauses say.
-    pub(crate) fn is_clear(&self, key: &QueueKey, spec: &Spec) -> bool {
-        let clear = |key| self.queues.get(key).is_some_and(|q| q.is_clear(spec));
-        clear(key) && (self.pauses.is_empty() || (!self.pauses.block(key) && clear(&key.whole())))
     }
 }

@@ -94,7 +94,7 @@ impl Turn<'_> {
                 Ok(at) if holds[at].1 => {
                     // As with every word of this kind: it is over, and the slot is free.
                     superseded.push((*attempt, Reason::Requested));
-                    self.shard.release(id, *attempt);
+                    self.shard.loosen(id, *attempt);
                 }
                 Ok(_) => {
                     self.confirm(id, *attempt);
@@ -107,7 +107,7 @@ impl Turn<'_> {
             }
             if stopping {
                 // It has let go of what it was told to stop.
-                self.shard.release(id, attempt);
+                self.shard.loosen(id, attempt);
                 continue;
             }
             self.not_held(id, attempt);

@@ -8,13 +8,12 @@ use helve_domain::error::Error;
 use helve_domain::id::{RunId, TenantId};
 use helve_domain::run::Run;
 use helve_domain::status::RunStatus;
-use uuid::Uuid;
 
-use crate::state::flight::{Assigned, Creation, Draft, Start, Step};
+use crate::state::flight::{Creation, Draft, Start, Step};
 use crate::state::task::{Phase, Task};
 use crate::state::{Shard, refuse};
 use crate::turn::Turn;
-use crate::types::{Command, CreateKey, CreateRow, InsertRow, NewEventRow, NewRunRow, Placement, QueueKey, Ticket};
+use crate::types::{Command, CreateKey, CreateRow, InsertRow, NewEventRow, NewRunRow, Placement, Provided, Ticket};
 
 /// Creates that may wait behind one create key.
 const MAX_BEHIND_KEY: usize = 1_000;
@@ -30,10 +29,10 @@ impl Turn<'_> {
         if !self.may_create(run.tenant) {
             return refuse(ticket, too_many_creates(), self.out);
         }
-        let gate = run.key.as_ref().map(|_| run.id.uuid());
+        let provided = run.provided();
         self.shard.lock_key(run.key.as_ref());
         let tenant = run.tenant;
-        let creation = self.admit(run, ticket, gate);
+        let creation = self.admit(run, ticket, provided);
         self.write_creates(tenant, creation.into());
     }
 
@@ -49,14 +48,14 @@ impl Turn<'_> {
         }
         self.shard.lock_key(event.create_key.as_ref());
         let tenant = event.tenant;
-        let gate = event.create_key.as_ref().map(|_| event.id.uuid());
+        let provided = event.provided();
         let ids = event.runs.iter().map(|r| r.id).collect();
         let (key, of) = (event.create_key.clone(), (tenant, event.key.as_str().into()));
         let step = Step::Event { event: event.id, runs: ids, ticket, key, of };
         let runs = event.runs.clone();
         let mut draft = Draft::from((CreateRow::Event(Box::new(event)), step));
         for run in runs {
-            draft.push(self.admit(run, None, gate));
+            draft.push(self.admit(run, None, provided));
         }
         self.write_creates(tenant, draft);
     }
@@ -69,12 +68,13 @@ impl Turn<'_> {
     }
 
     /// Decides where a new run starts, reserves what it takes, and says what to write.
-    fn admit(&mut self, run: NewRunRow, ticket: Option<Ticket>, gate: Option<Uuid>) -> Creation {
+    fn admit(&mut self, run: NewRunRow, ticket: Option<Ticket>, provided: Provided) -> Creation {
         let later = run.run_at.filter(|at| *at > self.now);
         let rank = run.priority.rank(later.unwrap_or(self.now));
         let key = self.shard.pauses.queue_of(run.tenant, &run.spec);
+        let optimistic = self.shard.settings.optimistic && !self.shard.draining && self.optimistic_room > 0;
         let to = match later {
-            None if self.optimistic_room > 0 => self.free_session(&key, &run),
+            None if optimistic => self.start_of(&key, (rank, run.id), &run.spec),
             None | Some(_) => None,
         };
         let start = match (later, to) {
@@ -83,17 +83,6 @@ impl Turn<'_> {
             (None, Some(to)) => Start::Assigned(to),
         };
         let place = placement(start);
-        if let Some(to) = to {
-            self.shard.optimistic += 1;
-            if let Some(s) = self.shard.sessions.get_mut(&to.session) {
-                s.hold(Attempt { run: run.id, number: 1 }, &run.spec);
-            }
-            self.spend(run.tenant, &run.spec, to);
-        } else if later.is_none()
-            && let Some(queue) = self.shard.queues.get_mut(&key)
-        {
-            queue.uncommitted.insert((rank, run.id));
-        }
         self.shard.creating += 1;
         *self.shard.creating_of.entry(run.tenant).or_default() += 1;
         let task = Task {
@@ -114,20 +103,16 @@ impl Turn<'_> {
             timer: None,
         };
         self.shard.tasks.insert(run.id, task);
+        match start {
+            Start::Assigned(to) => {
+                self.shard.optimistic += 1;
+                self.seize(run.tenant, Attempt { run: run.id, number: 1 }, &run.spec, to);
+            }
+            Start::Queued { .. } => self.shard.announce(run.id),
+            Start::Scheduled { .. } => {}
+        }
         let step = Step::Create { run: run.id, ticket, start, key: run.key.clone() };
-        (CreateRow::Run(Box::new(InsertRow { run, place, rank, gate })), step)
-    }
-
-    /// The session that takes the new run at once: only if nothing that could run is ahead of it.
-    fn free_session(&mut self, key: &QueueKey, run: &NewRunRow) -> Option<Assigned> {
-        if !self.shard.settings.optimistic || self.shard.draining {
-            return None;
-        }
-        if !self.shard.is_clear(key, &run.spec) {
-            return None;
-        }
-        let session = self.shard.pick(key, &run.spec)?;
-        self.shard.sessions.get(&session).map(|s| Assigned { session, worker: s.worker, at: self.now })
+        (CreateRow::Run(Box::new(InsertRow { run, place, rank, provided })), step)
     }
 
     fn wait_for_key(

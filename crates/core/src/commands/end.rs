@@ -9,10 +9,10 @@ use helve_domain::id::{RunId, SessionId, TenantId};
 use helve_domain::run::RunError;
 use helve_domain::status::RunStatus;
 
-use crate::state::flight::{Change, Draft, Ending, Farewell, Note, Placed, Step};
+use crate::state::flight::{Ending, Farewell, Note, Placed, Step};
 use crate::state::{Shard, engine_error, jitter, refuse};
 use crate::turn::Turn;
-use crate::types::{EndRow, FinishRow, Mark, MoveRow, Placement, Ticket};
+use crate::types::{EndRow, FinishRow, MoveRow, Placement, Ticket};
 
 impl Turn<'_> {
     /// A worker reports how an attempt ended.
@@ -54,7 +54,7 @@ impl Turn<'_> {
 
     /// A slot that was kept for an attempt told to stop is free again.
     pub(crate) fn let_go(&mut self, session: SessionId, attempt: Attempt) {
-        self.shard.release(session, attempt);
+        self.shard.loosen(session, attempt);
         self.shard.reset_session_timer(session);
         self.offer_room(session);
     }
@@ -132,28 +132,9 @@ impl Turn<'_> {
         let Some(task) = self.shard.tasks.get(&attempt.run).filter(|t| t.is_held_by(session, attempt.number)) else {
             return self.push(session, Outgoing::Superseded(vec![(attempt, Reason::Reassigned)]));
         };
-        let Some(held) = task.held() else { return };
-        let deadline = self.now.plus(by);
-        let place = Placement {
-            state: RunStatus::Running,
-            attempt: task.attempt,
-            retries: task.retries,
-            due: Some(deadline),
-            worker: Some((held.worker, session)),
-            started_at: Some(held.started_at),
-            error: None,
-        };
-        let (tenant, guard) = (task.tenant, task.guard());
-        let row = MoveRow {
-            run: attempt.run,
-            tenant,
-            guard,
-            place,
-            mark: Mark::None,
-            worker: None,
-            want_body: false,
-            reason: None,
-        };
+        let Some(place) = task.stays() else { return };
+        let (tenant, deadline) = (task.tenant, self.now.plus(by));
+        let row = task.moves(attempt.run, Placement { due: Some(deadline), ..place });
         let step = Step::Extend { run: attempt.run, attempt, deadline, by };
         self.write_changes(tenant, (FinishRow::Move(Box::new(row)), step).into());
     }
@@ -175,24 +156,17 @@ impl Turn<'_> {
         };
         let code = task.code_for_trace(error.as_ref());
         let row = MoveRow {
-            run,
-            tenant: task.tenant,
-            guard: task.guard(),
-            place: Placement { state, attempt: task.attempt, retries, due, worker: None, started_at: None, error },
-            mark: Mark::None,
             worker: task.held().map(|h| (h.worker, h.started_at)),
-            want_body: false,
             reason: Some(reason),
+            ..task.moves(run, Placement { error, ..task.rests(state, due, retries) })
         };
-        let (tenant, key, entry) = (task.tenant, self.shard.pauses.queue_of(task.tenant, &task.spec), (task.rank, run));
-        if state == RunStatus::Queued
-            && let Some(queue) = self.shard.queues.get_mut(&key)
-        {
-            queue.uncommitted.insert(entry);
+        let tenant = task.tenant;
+        if state == RunStatus::Queued {
+            self.shard.announce(run);
         }
         self.shard.set_timer(run, None);
         let step = Step::Place { run, place, note: note.clone(), reason: Some(reason), code };
-        self.ride(tenant, (FinishRow::Move(Box::new(row)), step), &note);
+        self.write_with_consequences(tenant, (FinishRow::Move(Box::new(row)), step), &note);
     }
 
     /// Writes that a run is over.
@@ -205,48 +179,11 @@ impl Turn<'_> {
         let row = EndRow { run, tenant, guard, state, output, error, finished_at, reason };
         self.shard.set_timer(run, None);
         let step = Step::End { run, row: Box::new(row.clone()), note: note.clone() };
-        self.ride(tenant, (FinishRow::End(Box::new(row)), step), &note);
-    }
-
-    /// Writes a change together with the claims that use the slot which it frees. The slot itself is
-    /// free for everyone else only after the commit.
-    pub(crate) fn ride(&mut self, tenant: TenantId, change: Change, note: &Note) {
-        let mut draft = Draft::from(change);
-        let mut actions = Vec::new();
-        if let Some((session, attempt, farewell)) = note.holder
-            && farewell != Farewell::Silent
-            && !matches!(farewell, Farewell::Stop(_))
-        {
-            let freed = self.shard.sessions.get_mut(&session).and_then(|s| s.lend(attempt));
-            while let Some(claim) = self.claim_for(session) {
-                draft.push(claim);
-            }
-            if let (Some(freed), Some(s)) = (freed, self.shard.sessions.get_mut(&session)) {
-                s.take_rest(attempt, freed);
-                actions.clone_from(&s.info.actions);
-            }
-        }
-        self.write_changes(tenant, draft);
-        for action in actions {
-            self.refill_action(tenant, action);
-        }
+        self.write_with_consequences(tenant, (FinishRow::End(Box::new(row)), step), &note);
     }
 }
 
 impl Shard {
-    /// Undoes [`Turn::ride`]'s loan when the transition was refused.
-    pub(crate) fn restore_hold(&mut self, run: RunId, session: SessionId, attempt: Attempt) {
-        let Some(spec) = self.tasks.get(&run).map(|t| t.spec.clone()) else { return };
-        if let Some(s) = self.sessions.get_mut(&session) {
-            let freed = s.holds.get(&attempt).is_some_and(|hold| hold.freed);
-            s.release(attempt);
-            s.hold(attempt, &spec);
-            if freed {
-                s.free_early(attempt);
-            }
-        }
-    }
-
     /// A conflict answer for a cancel of what has ended already.
     pub(crate) fn already_finished(run: RunId, state: RunStatus) -> Error {
         Error::Conflict {

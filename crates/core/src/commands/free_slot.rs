@@ -2,12 +2,11 @@
 
 use helve_domain::delivery::{Attempt, Outgoing, Reason};
 use helve_domain::id::{RunId, SessionId};
-use helve_domain::status::RunStatus;
 
 use crate::state::flight::{Farewell, Note, Step};
 use crate::state::task::Deferred;
 use crate::turn::Turn;
-use crate::types::{FinishRow, Mark, MoveRow, Placement};
+use crate::types::{FinishRow, Mark, MoveRow};
 
 impl Turn<'_> {
     /// A worker gives back the slots of an attempt that goes on. Said twice, it is answered twice and done once.
@@ -37,29 +36,11 @@ impl Turn<'_> {
         // What it speaks of has arrived.
         self.confirm(session, attempt);
         let Some(task) = self.shard.tasks.get(&attempt.run) else { return };
-        let Some(held) = task.held() else { return };
-        let place = Placement {
-            state: RunStatus::Running,
-            attempt: task.attempt,
-            retries: task.retries,
-            due: held.deadline,
-            worker: Some((held.worker, session)),
-            started_at: Some(held.started_at),
-            error: None,
-        };
-        let row = MoveRow {
-            run: attempt.run,
-            tenant: task.tenant,
-            guard: task.guard(),
-            place,
-            mark: Mark::Freed,
-            worker: None,
-            want_body: false,
-            reason: None,
-        };
+        let Some(place) = task.stays() else { return };
+        let row = MoveRow { mark: Mark::Freed, ..task.moves(attempt.run, place) };
         let (tenant, note) = (task.tenant, Note { holder: Some((session, attempt, Farewell::Stored)), ticket: None });
         let step = Step::FreeSlot { run: attempt.run, session, attempt };
-        self.ride(tenant, (FinishRow::Move(Box::new(row)), step), &note);
+        self.write_with_consequences(tenant, (FinishRow::Move(Box::new(row)), step), &note);
     }
 
     /// It is committed: what the claims did not take is free for everyone.

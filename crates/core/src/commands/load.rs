@@ -146,7 +146,7 @@ impl Turn<'_> {
                     Some(_) => Outgoing::Superseded(vec![(attempt, Reason::Finished)]),
                     None => Outgoing::Superseded(vec![(attempt, Reason::Unknown)]),
                 };
-                self.shard.release(session, attempt);
+                self.shard.loosen(session, attempt);
                 self.push(session, message);
             }
             Deferred::Extend { session, attempt, .. } | Deferred::FreeSlot { session, attempt } => {

@@ -4,12 +4,11 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use helve_domain::definition::Spec;
 use helve_domain::error::Error;
 use helve_domain::id::{SessionId, TenantId, WorkerId};
 use helve_domain::pause::{MAX_PAUSES, Pause, Paused, Resumed, Target};
 
-use crate::state::flight::{Assigned, Placed, Start, Step};
+use crate::state::flight::{Placed, Start, Step};
 use crate::state::queue::Entry;
 use crate::state::{Shard, refuse};
 use crate::turn::Turn;
@@ -202,14 +201,6 @@ impl Turn<'_> {
         }
     }
 
-    /// A run starts: gentle starts give a token for it.
-    pub(crate) fn spend(&mut self, tenant: TenantId, spec: &Spec, to: Assigned) {
-        if !self.shard.pauses.is_empty() {
-            self.shard.pauses.spend(tenant, spec, to.worker, self.now);
-            self.shard.shut_session(to.session);
-        }
-    }
-
     /// Opens the windows beside those of an action that a worker now offers.
     pub(crate) fn open_parts(&mut self, key: &QueueKey) {
         for part in self.shard.pauses.parts(key.tenant, &key.action) {
@@ -232,13 +223,6 @@ impl Shard {
         let assigns =
             |step: &Step| matches!(step, Step::Assign { .. } | Step::Create { start: Start::Assigned(_), .. });
         self.flights.iter().filter(|f| f.1.steps.iter().any(assigns)).map(|f| *f.0).collect()
-    }
-
-    /// Sets whether a session takes work as far as pauses say.
-    pub(crate) fn shut_session(&mut self, session: SessionId) {
-        if let Some(s) = self.sessions.get_mut(&session) {
-            s.paused = self.pauses.shuts(s.tenant, Target::Worker(s.worker));
-        }
     }
 
     /// The windows that a workflow's or an action's runs wait in.

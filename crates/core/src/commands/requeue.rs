@@ -11,7 +11,7 @@ use crate::state::engine_error;
 use crate::state::flight::{Farewell, Note, Placed, Step};
 use crate::state::task::{Deferred, Delivery, Phase, TakeBack};
 use crate::turn::Turn;
-use crate::types::{FinishRow, Mark, MoveRow, Placement};
+use crate::types::FinishRow;
 
 /// The longest wait before a run that is given back again and again is queued anew.
 const MAX_RELEASE_WAIT: Duration = Duration::from_secs(5);
@@ -84,37 +84,24 @@ impl Turn<'_> {
         let Some(task) = self.shard.tasks.get(&run) else { return };
         let (key, spec) = (self.shard.pauses.queue_of(task.tenant, &task.spec), task.spec.clone());
         let (entry, tenant, retries) = ((task.rank, run), task.tenant, task.retries);
-        if self.shard.is_clear(&key, &spec)
-            && let Some(session) = self.shard.pick(&key, &spec)
-        {
-            let claim = self.claim(run, session);
+        if let Some(to) = self.start_of(&key, entry, &spec) {
+            let claim = self.claim(run, to);
             self.shard.set_timer(run, None);
             return self.write_changes(tenant, claim.into());
         }
-        if let Some(queue) = self.shard.queues.get_mut(&key) {
-            queue.uncommitted.insert(entry);
-        }
+        self.shard.announce(run);
         let expires = spec.schedule_timeout.map(|d| self.now.plus(d));
         self.place_due(run, expires, retries);
     }
 
     fn place_due(&mut self, run: RunId, expires: Option<Timestamp>, retries: i32) {
         let Some(task) = self.shard.tasks.get(&run) else { return };
-        let place = Placement {
-            state: RunStatus::Queued,
-            attempt: task.attempt,
-            retries,
-            due: expires,
-            worker: None,
-            started_at: None,
-            error: None,
-        };
-        let (tenant, guard) = (task.tenant, task.guard());
-        let row = MoveRow { run, tenant, guard, place, mark: Mark::None, worker: None, want_body: false, reason: None };
+        let tenant = task.tenant;
+        let row = task.moves(run, task.rests(RunStatus::Queued, expires, retries));
         self.shard.set_timer(run, None);
         let place = Placed::Queued { expires, retries };
         let step = Step::Place { run, place, note: Note::default(), reason: None, code: None };
-        self.ride(tenant, (FinishRow::Move(Box::new(row)), step), &Note::default());
+        self.write_with_consequences(tenant, (FinishRow::Move(Box::new(row)), step), &Note::default());
     }
 
     /// Everything that a session holds is taken back.

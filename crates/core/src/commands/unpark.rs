@@ -10,7 +10,7 @@ use crate::state::flight::{Ending, Note, Placed, Step};
 use crate::state::task::Phase;
 use crate::state::{Shard, refuse};
 use crate::turn::Turn;
-use crate::types::{FinishRow, Mark, MoveRow, Placement, Ticket};
+use crate::types::{FinishRow, Mark, MoveRow, Ticket};
 
 impl Turn<'_> {
     /// An attempt failed and there will be no other: the run has failed, or a person is to decide.
@@ -40,31 +40,15 @@ impl Turn<'_> {
         task.rank = rank;
         let expires = task.spec.schedule_timeout.map(|d| self.now.plus(d));
         let row = MoveRow {
-            run,
-            tenant,
-            guard: task.guard(),
-            place: Placement {
-                state: RunStatus::Queued,
-                attempt: task.attempt,
-                retries: 0,
-                due: expires,
-                worker: None,
-                started_at: None,
-                error: None,
-            },
             mark: Mark::Unparked { rank },
-            worker: None,
-            want_body: false,
             reason: Some("unparked"),
+            ..task.moves(run, task.rests(RunStatus::Queued, expires, 0))
         };
-        let key = self.shard.pauses.queue_of(task.tenant, &task.spec);
-        if let Some(queue) = self.shard.queues.get_mut(&key) {
-            queue.uncommitted.insert((rank, run));
-        }
+        self.shard.announce(run);
         let note = Note { holder: None, ticket: Some((tenant, ticket)) };
         let place = Placed::Queued { expires, retries: 0 };
         let step = Step::Place { run, place, note: note.clone(), reason: Some("unparked"), code: None };
-        self.ride(tenant, (FinishRow::Move(Box::new(row)), step), &note);
+        self.write_with_consequences(tenant, (FinishRow::Move(Box::new(row)), step), &note);
     }
 }
 

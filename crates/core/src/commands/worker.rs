@@ -132,7 +132,7 @@ impl Turn<'_> {
             s.holds.iter().filter_map(|(a, h)| h.until.filter(|(at, _)| *at <= self.now).map(|u| (*a, u.1))).collect();
         over.sort_unstable_by_key(|o| o.0);
         for (attempt, _) in &over {
-            self.shard.release(id, *attempt);
+            self.shard.loosen(id, *attempt);
         }
         if !over.is_empty() {
             self.push(id, Outgoing::Superseded(over));

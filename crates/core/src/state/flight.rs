@@ -127,6 +127,18 @@ pub(crate) struct Note {
     pub ticket: Option<(TenantId, Ticket)>,
 }
 
+impl Note {
+    /// The attempt whose slots others may take in the same statement. One that is told to stop keeps them for a while;
+    /// those of a session that nobody reaches are free anyway.
+    pub fn lender(&self) -> Option<(SessionId, Attempt)> {
+        let (session, attempt, farewell) = self.holder?;
+        match farewell {
+            Farewell::Stored | Farewell::Superseded(_) => Some((session, attempt)),
+            Farewell::Stop(_) | Farewell::Silent => None,
+        }
+    }
+}
+
 /// How the holder of an attempt learns that it is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Farewell {

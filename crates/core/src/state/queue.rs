@@ -25,6 +25,8 @@ pub(crate) type Entry = (i64, RunId);
 #[cfg_attr(test, derive(Clone, Debug))]
 pub(crate) struct Queue {
     classes: Vec<Class>,
+    /// The first entry of each class, with the class's place in `classes`: what may be claimed, earliest first.
+    heads: BTreeSet<(Entry, usize)>,
     pub count: usize,
     /// False until the head was read: an unread backlog counts as ahead of everything.
     pub loaded: bool,
@@ -64,12 +66,13 @@ impl Queue {
         self.late.contains(&entry) || self.class(spec).is_some_and(|c| c.entries.contains(&entry))
     }
 
-    /// Whether nothing that could run is ahead of a newcomer of this class.
-    pub fn is_clear(&self, spec: &Spec) -> bool {
+    /// Whether nothing that could run is ahead of this place: in its class, among what is not committed, or in the part
+    /// that is only in the database.
+    pub fn is_clear(&self, spec: &Spec, entry: Entry) -> bool {
         self.loaded
-            && self.horizon.is_none()
-            && self.uncommitted.is_empty()
-            && self.class(spec).is_none_or(|c| c.entries.is_empty())
+            && self.horizon.is_none_or(|horizon| entry < horizon)
+            && !self.waits_behind_uncommitted(entry)
+            && self.class(spec).and_then(|c| c.entries.first()).is_none_or(|first| entry < *first)
     }
 
     /// Whether nothing at all waits, here or in the database.
@@ -85,19 +88,40 @@ impl Queue {
                 self.classes.len() - 1
             }
         };
+        let before = self.classes[at].entries.first().copied();
         if self.classes[at].entries.insert(entry) {
             self.count += 1;
+            self.move_head(at, before);
         }
+    }
+
+    /// The first entry of a class may be another one than it was.
+    fn move_head(&mut self, at: usize, before: Option<Entry>) {
+        let now = self.classes[at].entries.first().copied();
+        if before == now {
+            return;
+        }
+        before.map(|entry| self.heads.remove(&(entry, at)));
+        now.map(|entry| self.heads.insert((entry, at)));
     }
 
     pub fn remove(&mut self, spec: &Spec, entry: Entry) {
         self.late.remove(&entry);
         let Some(at) = self.classes.iter().position(|c| c.needs.is_of(spec)) else { return };
+        let before = self.classes[at].entries.first().copied();
         if self.classes[at].entries.remove(&entry) {
             self.count -= 1;
+            self.move_head(at, before);
         }
         if self.classes[at].entries.is_empty() {
+            // The last class takes its place.
+            let last = self.classes.len() - 1;
+            let head = self.classes[last].entries.first().copied().filter(|_| last != at);
             self.classes.swap_remove(at);
+            if let Some(head) = head {
+                self.heads.remove(&(head, last));
+                self.heads.insert((head, at));
+            }
         }
     }
 
@@ -144,23 +168,26 @@ impl Queue {
         self.classes.iter().flat_map(|c| c.entries.iter().copied()).collect()
     }
 
-    /// The earliest claimable entry of each class, earliest first.
-    pub fn heads(&self) -> Vec<(Entry, Needs)> {
-        let mut heads: Vec<_> =
-            self.classes.iter().filter_map(|c| c.entries.first().map(|e| (*e, c.needs.clone()))).collect();
-        heads.sort_unstable_by_key(|h| h.0);
-        heads
+    /// The entries that may be claimed, earliest first: of each class the first one, up to what is not committed.
+    pub fn heads(&self) -> impl Iterator<Item = (Entry, &Needs)> {
+        let heads = self.heads.iter().take_while(|_| self.loaded);
+        let heads = heads.take_while(|(entry, _)| !self.waits_behind_uncommitted(*entry));
+        heads.map(|(entry, at)| (*entry, &self.classes[*at].needs))
     }
 
     /// The earliest entry that a session could take now.
     pub fn first_for(&self, s: &Session) -> Option<Entry> {
-        let fits = self.classes.iter().filter(|class| class.needs.fit(s));
-        let heads = fits.filter_map(|class| class.entries.first().copied());
-        heads.filter(|head| self.loaded && !self.waits_behind_uncommitted(*head)).min()
+        self.heads().find(|(_, needs)| needs.fit(s)).map(|(entry, _)| entry)
     }
 
     /// Whether an uncommitted run stands before `entry`: it must be given out first.
     pub fn waits_behind_uncommitted(&self, entry: Entry) -> bool {
         self.uncommitted.first().is_some_and(|first| *first < entry)
+    }
+    /// Whether the heads and the count are what the classes say.
+    #[cfg(test)]
+    pub fn knows_its_heads(&self) -> bool {
+        let heads = self.classes.iter().enumerate().filter_map(|(at, c)| Some((*c.entries.first()?, at)));
+        self.heads == heads.collect() && self.count == self.classes.iter().map(|c| c.entries.len()).sum::<usize>()
     }
 }

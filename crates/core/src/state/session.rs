@@ -46,6 +46,14 @@ pub(crate) struct Hold {
     pub freed: bool,
 }
 
+/// Slots of an ending attempt that others may take in the statement that ends it.
+pub(crate) struct Loan {
+    kind: Arc<str>,
+    cost: u32,
+    /// Slots of the kind in use before the loan.
+    before: u32,
+}
+
 /// At most 1,000 a second, with as many in store.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Budget {
@@ -121,21 +129,21 @@ impl Session {
         WorkerRow { worker: self.worker, session, tenant: self.tenant, secret: self.secret, info: self.info.clone() }
     }
 
-    /// Treats the slots of an ending attempt as free for the moment; gives what they were.
-    pub fn lend(&mut self, attempt: Attempt) -> Option<(Arc<str>, u32, u32)> {
+    /// Treats the slots of an ending attempt as free for the moment.
+    pub fn lend(&mut self, attempt: Attempt) -> Option<Loan> {
         let hold = self.holds.get_mut(&attempt)?;
         let (kind, cost) = (hold.kind.clone(), hold.cost);
         let used = self.used.get_mut(&kind)?;
         let before = *used;
         hold.cost = 0;
         *used = used.saturating_sub(cost);
-        Some((kind, cost, before))
+        Some(Loan { kind, cost, before })
     }
 
     /// What of the loan was not used stays with the ending attempt until the commit.
-    pub fn take_rest(&mut self, attempt: Attempt, (kind, cost, before): (Arc<str>, u32, u32)) {
-        let used = self.used.entry(kind).or_default();
-        let rest = before.saturating_sub(*used).min(cost);
+    pub fn take_rest(&mut self, attempt: Attempt, loan: Loan) {
+        let used = self.used.entry(loan.kind).or_default();
+        let rest = loan.before.saturating_sub(*used).min(loan.cost);
         *used += rest;
         if let Some(hold) = self.holds.get_mut(&attempt) {
             hold.cost = rest;

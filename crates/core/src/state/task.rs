@@ -11,7 +11,7 @@ use helve_domain::id::{EventId, RunId, SessionId, TenantId, WorkerId};
 use helve_domain::status::RunStatus;
 use helve_domain::trace::RunTrace;
 
-use crate::types::{Body, Flight, Guard, OpenRow, Ticket};
+use crate::types::{Body, Flight, Guard, Mark, MoveRow, OpenRow, Placement, Ticket};
 
 /// A run in memory.
 #[cfg_attr(test, derive(Clone))]
@@ -167,6 +167,32 @@ impl Task {
             Phase::Parked => (RunStatus::Parked, None),
         };
         Guard { state, attempt: self.attempt, session }
+    }
+
+    /// A change of its row that takes it to a place; what else is unusual about it the caller adds.
+    pub fn moves(&self, run: RunId, place: Placement) -> MoveRow {
+        MoveRow {
+            run,
+            tenant: self.tenant,
+            guard: self.guard(),
+            place,
+            mark: Mark::None,
+            worker: None,
+            want_body: false,
+            reason: None,
+        }
+    }
+
+    /// A place without a worker.
+    pub const fn rests(&self, state: RunStatus, due: Option<Timestamp>, retries: i32) -> Placement {
+        Placement { state, attempt: self.attempt, retries, due, worker: None, started_at: None, error: None }
+    }
+
+    /// The place that it has while it runs.
+    pub fn stays(&self) -> Option<Placement> {
+        let held = self.held()?;
+        let place = self.rests(RunStatus::Running, held.deadline, self.retries);
+        Some(Placement { worker: Some((held.worker, held.session)), started_at: Some(held.started_at), ..place })
     }
 
     pub fn held(&self) -> Option<&Held> {

@@ -7,7 +7,7 @@ use helve_domain::id::RunId;
 use helve_domain::status::RunStatus;
 
 use super::world::{Load, Stored, World};
-use crate::{CreateRow, FinishRow, Mark, OpenRow, QueueKey, RowOutcome, Rows, RunFacts, Write};
+use crate::{CreateRow, FinishRow, Mark, OpenRow, Provided, QueueKey, RowOutcome, Rows, RunFacts, Write};
 
 impl World {
     /// A window of a queue as the rows are now; what it brings comes later.
@@ -65,7 +65,7 @@ impl World {
     fn create(&mut self, row: &CreateRow, won: &HashSet<RunId>) -> RowOutcome {
         match row {
             CreateRow::Run(row) => {
-                if row.gate.is_some() && !won.contains(&row.run.id) {
+                if row.provided != Provided::Always && !won.contains(&row.run.id) {
                     return RowOutcome::KeyTaken;
                 }
                 let open = OpenRow {

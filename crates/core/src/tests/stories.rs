@@ -290,6 +290,28 @@ fn a_blocked_head_does_not_block_what_is_behind_it() {
 }
 
 #[test]
+fn who_is_ahead_of_everything_that_waits_starts_at_once() {
+    let mut w = World::new(settings());
+    w.connect(1);
+    let small = std::sync::Arc::clone(&w.spec);
+    let big = std::sync::Arc::new(helve_domain::definition::Spec { slot_cost: 2, ..(*small).clone() });
+    // More than a window: what lies behind it is only in the database.
+    for _ in 0..20 {
+        w.trigger_with(|r| r.spec = std::sync::Arc::clone(&big));
+    }
+    w.settle();
+    let (behind, _) = w.trigger();
+    let (first, _) = w.trigger_with(|r| r.priority = Priority::new(4).unwrap());
+    assert_eq!(w.lanes[0].iter().filter(|write| is_assigned(write)).count(), 1);
+    w.settle();
+    assert_eq!((w.state(first), w.state(behind)), (Running, Queued));
+}
+
+fn is_assigned(write: &crate::Write) -> bool {
+    write.rows.creates().iter().any(|row| matches!(row, crate::CreateRow::Run(row) if row.place.state == Running))
+}
+
+#[test]
 fn one_step_fires_a_piece_of_what_is_due_at_one_instant() {
     let mut w = World::new(settings());
     let at = w.now.plus(SEC * 10);

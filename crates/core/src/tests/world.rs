@@ -188,6 +188,7 @@ impl World {
         assert_eq!(creating, self.shard.creating, "creates by tenant are all creates");
         let loading = self.shard.queues.values().filter(|queue| queue.loading).count();
         assert_eq!(loading, self.shard.loading_queues, "every window that is read is counted");
+        assert!(self.shard.queues.values().all(|queue| queue.knows_its_heads()), "the heads are those of the classes");
         for s in self.shard.sessions.values() {
             let held = crate::state::session::used_by_holds(s);
             let used: BTreeMap<_, _> = s.used.iter().filter(|u| *u.1 > 0).map(|(k, v)| (k.clone(), *v)).collect();

@@ -6,8 +6,8 @@ run_in as (
         worker, session, workflow, action, traceparent, input, metadata
     )
     select
-        $24, $25, $26, $27, $28, $29, $30, $31, 0, $32, $33, $34, $35, $36, $38, $39, $40, $41, $42
+        $run.id, $run.tenant, $run.created_at, $run.due, $run.started_at, $run.rank, $run.version, $run.attempt, 0,
+        $run.state, $run.shard, $run.priority, $run.worker, $run.session, $run.workflow, $run.action,
+        $run.traceparent, $run.input, $run.metadata
     where exists (select from fence)
 )
--- the lane is ours
-select null::uuid as id from fence

@@ -2,5 +2,5 @@
 with
 -- the lane is still ours: everything below depends on this row, which a takeover must wait for
 fence as materialized (
-    select epoch from lane where node = $1 and name = 'create' and epoch = $2 and not fenced for share
+    select epoch from lane where node = $lane.node and name = 'create' and epoch = $lane.epoch and not fenced for share
 )

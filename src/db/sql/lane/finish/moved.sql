@@ -6,14 +6,17 @@ moved as (
         state = x.state, attempt = x.attempt, retries = x.retries, due = x.due, worker = x.worker,
         session = x.session, started_at = x.started_at, error = coalesce(x.error, o.error)
     from (
-        select m.* from unnest($14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28)
-            as m (
-                id, g_state, g_attempt, g_session, state, attempt, retries, due, worker, session, started_at, error,
-                want, reason, whose
-            )
+        select m.* from unnest(
+            $moved.id, $moved.g_state, $moved.g_attempt, $moved.g_session, $moved.state, $moved.attempt,
+            $moved.retries, $moved.due, $moved.worker, $moved.session, $moved.started_at, $moved.error, $moved.want,
+            $moved.reason, $moved.whose
+        ) as m (
+            id, g_state, g_attempt, g_session, state, attempt, retries, due, worker, session, started_at, error,
+            want, reason, whose
+        )
     ) x
     where exists (select from fence)
-        and o.id = any($13)
+        and o.id = any($moved.id)
         and o.id = x.id and o.state = x.g_state and o.attempt = x.g_attempt
         and (x.g_session is null or o.session = x.g_session)
     returning

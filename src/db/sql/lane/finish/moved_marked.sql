@@ -1,5 +1,6 @@
 ,
--- open runs that move on, if they are as the scheduler has them; some give back their slots or take a new place in the queue
+-- open runs that move on, if they are as the scheduler has them; some give back their slots or take a new place in
+-- the queue
 moved as (
     update open_run o
     set
@@ -8,15 +9,17 @@ moved as (
         rank = coalesce(x.rank, o.rank), unparked = coalesce(x.unparked, o.unparked),
         freed = coalesce(x.freed, o.freed)
     from (
-        select m.*
-        from unnest($14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $32, $33, $34)
-            as m (
-                id, g_state, g_attempt, g_session, state, attempt, retries, due, worker, session, started_at, error,
-                want, reason, whose, rank, unparked, freed
-            )
+        select m.* from unnest(
+            $moved.id, $moved.g_state, $moved.g_attempt, $moved.g_session, $moved.state, $moved.attempt,
+            $moved.retries, $moved.due, $moved.worker, $moved.session, $moved.started_at, $moved.error, $moved.want,
+            $moved.reason, $moved.whose, $moved.rank, $moved.unparked, $moved.freed
+        ) as m (
+            id, g_state, g_attempt, g_session, state, attempt, retries, due, worker, session, started_at, error,
+            want, reason, whose, rank, unparked, freed
+        )
     ) x
     where exists (select from fence)
-        and o.id = any($13)
+        and o.id = any($moved.id)
         and o.id = x.id and o.state = x.g_state and o.attempt = x.g_attempt
         and (x.g_session is null or o.session = x.g_session)
     returning

@@ -3,11 +3,13 @@
 ended as (
     delete from open_run o
     using (
-        select e.* from unnest($4, $5, $6, $7, $8, $9, $10, $11, $12)
-            as e (id, g_state, g_attempt, g_session, state, output, error, finished_at, reason)
+        select e.* from unnest(
+            $ended.id, $ended.g_state, $ended.g_attempt, $ended.g_session, $ended.state, $ended.output, $ended.error,
+            $ended.finished_at, $ended.reason
+        ) as e (id, g_state, g_attempt, g_session, state, output, error, finished_at, reason)
     ) x
     where exists (select from fence)
-        and o.id = any($3)
+        and o.id = any($ended.id)
         and o.id = x.id and o.state = x.g_state and o.attempt = x.g_attempt
         and (x.g_session is null or o.session = x.g_session)
     returning

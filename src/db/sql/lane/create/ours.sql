@@ -1,0 +1,2 @@
+-- the lane is ours
+select null::uuid as id from fence

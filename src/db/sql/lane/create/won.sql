@@ -1,0 +1,3 @@
+union all
+-- and these keys were won
+select target from won
