@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use diesel::QueryableByName;
 use diesel::sql_types::{Array, BigInt, Binary, Integer, Nullable, SmallInt, Text, Timestamptz};
 use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
-use helve_domain::change::{CreateKey, EndedRun, RunFacts, Stored, StoredRun, WorkerRow};
+use helve_domain::change::{CreateKey, EndedRun, RunFacts, Stored, StoredRun, Unusual, WorkerRow};
 use helve_domain::clock::Timestamp;
 use helve_domain::delivery::WorkerInfo;
 use helve_domain::error::{Error, Result};
@@ -307,8 +307,12 @@ fn stored(row: StoredRow) -> Result<StoredRun> {
         due: row.due.map(Timestamp::from),
         holder: row.worker.zip(row.session).map(|(w, s)| (WorkerId::from_uuid(w), SessionId::from_uuid(s))),
         started_at: row.started_at.map(Timestamp::from),
-        event: row.event.map(EventId::from_uuid),
-        replay_of: row.replay_of.map(RunId::from_uuid),
+        extra: Unusual {
+            event: row.event.map(EventId::from_uuid),
+            replay_of: row.replay_of.map(RunId::from_uuid),
+            trace: None,
+        }
+        .into(),
     };
     let StoredRow { workflow, version, labels, traceparent, .. } = row;
     Ok(StoredRun { facts, workflow, version, labels, traceparent })

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use helve_domain::change::{
-    Body, CreateKey, CreateRow, EndRow, EndedRun, FinishRow, Guard, InsertRow, Mark, MoveRow, NewEventRow, NewRunRow,
-    PauseRow, Placement, Provided, RowOutcome, Rows, RunFacts, WorkerChange, WorkerRow,
+    Body, CreateKey, CreateRow, EndRow, EndedRun, Extra, FinishRow, Guard, InsertRow, Mark, MoveRow, NewEventRow,
+    NewRunRow, PauseRow, Placement, Provided, RowOutcome, Rows, RunFacts, WorkerChange, WorkerRow,
 };
 
 use helve_domain::clock::Timestamp;
@@ -20,7 +20,6 @@ use helve_domain::pause::{Pause, Paused, Target};
 use helve_domain::run::Run;
 use helve_domain::span::Span;
 use helve_domain::status::RunStatus;
-use helve_domain::trace::RunTrace;
 
 /// Names a caller who waits for an answer.
 pub type Ticket = u64;
@@ -182,8 +181,6 @@ pub struct OpenRow {
     pub facts: RunFacts,
     /// What it runs.
     pub spec: Arc<Spec>,
-    /// Its trace, if that is recorded.
-    pub trace: Option<RunTrace>,
 }
 
 impl Deref for OpenRow {

@@ -62,12 +62,55 @@ pub struct NewRunRow {
     pub run_at: Option<Timestamp>,
     /// Happens once.
     pub key: Option<CreateKey>,
-    /// The event that starts it.
+    /// What else is known of it.
+    pub extra: Extra,
+}
+
+/// What most runs have nothing of: a plain run pays a pointer for all of it.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Extra(Option<Arc<Unusual>>);
+
+/// What is unusual about a run.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Unusual {
+    /// The event that started it.
     pub event: Option<EventId>,
     /// The run that it repeats.
     pub replay_of: Option<RunId>,
     /// Its trace, if that is recorded.
     pub trace: Option<RunTrace>,
+}
+
+impl From<Unusual> for Extra {
+    fn from(unusual: Unusual) -> Self {
+        Self((unusual != Unusual::default()).then(|| Arc::new(unusual)))
+    }
+}
+
+impl Extra {
+    /// The event that started the run.
+    pub fn event(&self) -> Option<EventId> {
+        self.0.as_ref()?.event
+    }
+
+    /// The run that it repeats.
+    pub fn replay_of(&self) -> Option<RunId> {
+        self.0.as_ref()?.replay_of
+    }
+
+    /// Its trace, if that is recorded.
+    pub fn trace(&self) -> Option<RunTrace> {
+        self.0.as_ref()?.trace
+    }
+
+    /// The same with a trace, or as it is.
+    #[must_use]
+    pub fn traced(self, trace: Option<RunTrace>) -> Self {
+        match trace {
+            None => self,
+            Some(_) => Unusual { trace, ..self.0.map_or_else(Unusual::default, Arc::unwrap_or_clone) }.into(),
+        }
+    }
 }
 
 /// An event on its way in.
@@ -367,10 +410,8 @@ pub struct RunFacts {
     pub holder: Option<(WorkerId, SessionId)>,
     /// Since when.
     pub started_at: Option<Timestamp>,
-    /// The event that started it.
-    pub event: Option<EventId>,
-    /// The run that it repeats.
-    pub replay_of: Option<RunId>,
+    /// What is unusual about it.
+    pub extra: Extra,
 }
 
 /// An open row as the database has it.

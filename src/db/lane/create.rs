@@ -175,14 +175,15 @@ impl<'a> CreateRows<'a> {
     pub fn run(&mut self, row: &'a InsertRow) {
         let (run, place) = (&row.run, &row.place);
         let (input, provided) = (run.body.input.bytes(), row.provided.target());
+        let (event, replay_of) = (run.extra.event(), run.extra.replay_of());
         // The input of an event's run is the event's payload; a large one stands in its own table.
-        let inline = run.event.is_none() && input.len() <= INLINE;
-        if run.event.is_none() && !inline {
+        let inline = event.is_none() && input.len() <= INLINE;
+        if event.is_none() && !inline {
             self.has |= PAYLOADS | DEPENDS;
             self.payloads.push(Input { id: run.id.uuid(), bytes: input, provided });
         }
         let labels = run.spec.labels.own();
-        let usual = run.event.is_none() && run.replay_of.is_none() && labels.is_none() && provided.is_none();
+        let usual = event.is_none() && replay_of.is_none() && labels.is_none() && provided.is_none();
         self.has |= if usual { RUNS } else { RUNS | UNUSUAL | DEPENDS };
         self.runs.push(Run {
             id: run.id.uuid(),
@@ -198,14 +199,14 @@ impl<'a> CreateRows<'a> {
             priority: run.priority.number(),
             worker: place.worker.map(|w| w.0.uuid()),
             session: place.worker.map(|w| w.1.uuid()),
-            event: run.event.map(|e| e.uuid()),
+            event: event.map(|e| e.uuid()),
             workflow: &run.spec.workflow,
             action: &run.spec.action,
             traceparent: run.body.traceparent.as_deref(),
             input: inline.then_some(input),
             metadata: metadata(&run.body),
             provided,
-            replay_of: run.replay_of.map(|of| of.uuid()),
+            replay_of: replay_of.map(|of| of.uuid()),
             labels,
         });
     }

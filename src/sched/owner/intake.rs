@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::vec::IntoIter;
 
 use helve_core::{Body, Command, CreateKey, Incoming, NewEventRow, NewRunRow, Ticket, Transport};
+use helve_domain::change::Unusual;
 use helve_domain::error::Result;
 use helve_domain::id::{EventId, RunId, TenantId};
 use helve_domain::trace::RunTrace;
@@ -176,9 +177,7 @@ impl Owner {
             priority: run.priority,
             run_at: run.run_at,
             key,
-            event: None,
-            replay_of: run.replay_of,
-            trace,
+            extra: Unusual { replay_of: run.replay_of, trace, ..Unusual::default() }.into(),
         }
     }
 
@@ -201,6 +200,7 @@ impl Owner {
         let body = Arc::new(Body { input: event.payload, metadata: event.metadata, traceparent: event.traceparent });
         let run = |spec: Arc<helve_domain::definition::Spec>| {
             let run = RunId::generate(now);
+            let trace = self.trace_of(run, body.traceparent.as_deref());
             NewRunRow {
                 id: run,
                 tenant: event.tenant,
@@ -209,9 +209,7 @@ impl Owner {
                 body: Arc::clone(&body),
                 run_at: None,
                 key: None,
-                event: Some(id),
-                replay_of: None,
-                trace: self.trace_of(run, body.traceparent.as_deref()),
+                extra: Unusual { event: Some(id), trace, replay_of: None }.into(),
             }
         };
         let runs = event.specs.into_iter().map(run).collect();

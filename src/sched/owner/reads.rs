@@ -242,7 +242,9 @@ impl Reads {
                 }
             };
             let trace = self.sampler.and_then(|sampler| sampler.trace_of(run, row.traceparent.as_deref()));
-            open.push(OpenRow { facts: row.facts, spec, trace });
+            let mut facts = row.facts;
+            facts.extra = facts.extra.traced(trace);
+            open.push(OpenRow { facts, spec });
         }
         Ok(open)
     }

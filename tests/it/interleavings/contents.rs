@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use helve::db::lane::{CreateRows, FinishRows, LaneConnection, LaneName};
-use helve_domain::change::{Body, CreateKey, InsertRow, NewEventRow, NewRunRow};
+use helve_domain::change::{Body, CreateKey, InsertRow, NewEventRow, NewRunRow, Unusual};
 use helve_domain::clock::Clock;
 use helve_domain::id::{EventId, RunId, TenantId};
 use helve_domain::json::Payload;
@@ -105,8 +105,9 @@ fn creation(n: usize, tenant: TenantId) -> Creation {
         2 => Creation::Run(queued(key(), small())),
         3 => {
             let row = queued(None, small());
-            let of = Some(RunId::generate(Clock::system().now()));
-            Creation::Run(InsertRow { run: NewRunRow { replay_of: of, ..row.run }, ..row })
+            let replay_of = Some(RunId::generate(Clock::system().now()));
+            let extra = Unusual { replay_of, ..Unusual::default() }.into();
+            Creation::Run(InsertRow { run: NewRunRow { extra, ..row.run }, ..row })
         }
         4 => event(tenant, None),
         _ => event(tenant, key()),
@@ -117,7 +118,7 @@ fn creation(n: usize, tenant: TenantId) -> Creation {
 fn event(tenant: TenantId, create_key: Option<CreateKey>) -> Creation {
     let id = EventId::generate(Clock::system().now());
     let row = new_run(tenant, place(RunStatus::Queued, 0), None, Payload::empty_object());
-    let run = NewRunRow { event: Some(id), ..row.run };
+    let run = NewRunRow { extra: Unusual { event: Some(id), ..Unusual::default() }.into(), ..row.run };
     let body = Arc::new(Body { input: large(), metadata: Payload::empty_object(), traceparent: None });
     let (key, runs) = ("order.paid".to_owned(), vec![run.clone()]);
     let event = NewEventRow { id, tenant, key, source: None, create_key, body, replay_of: None, skipped: None, runs };

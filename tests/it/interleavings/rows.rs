@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use helve::db::lane::{CreateRows, FinishRows, LaneConnection, LaneError};
-use helve_domain::change::{Body, CreateKey, EndRow, Guard, InsertRow, Mark, MoveRow, NewRunRow, Placement, Provided};
+use helve_domain::change::{
+    Body, CreateKey, EndRow, Extra, Guard, InsertRow, Mark, MoveRow, NewRunRow, Placement, Provided,
+};
 use helve_domain::clock::{Clock, Timestamp};
 use helve_domain::definition::WorkflowDefinition;
 use helve_domain::id::{RunId, SessionId, TenantId, WorkerId};
@@ -50,9 +52,7 @@ pub fn new_run(tenant: TenantId, place: Placement, key: Option<CreateKey>, input
         priority: Priority::DEFAULT,
         run_at: None,
         key,
-        event: None,
-        replay_of: None,
-        trace: None,
+        extra: Extra::default(),
     };
     InsertRow { run, place, rank: Priority::DEFAULT.rank(now), provided }
 }

@@ -21,7 +21,7 @@ const RESOLUTION: Duration = Duration::from_millis(1);
 impl Task {
     /// The context that its worker gets: that of the attempt's span, or, if the trace is not recorded, what came along.
     pub(crate) fn traceparent(&self, run: RunId, body: &Body) -> Option<String> {
-        match self.trace {
+        match self.extra.trace() {
             Some(trace) => Some(trace.context(run, Part::Attempt(self.attempt)).to_string()),
             None => body.traceparent.clone(),
         }
@@ -29,20 +29,20 @@ impl Task {
 
     /// The first assignment is pushed.
     pub(crate) fn wait_over(&self, run: RunId, optimistic: bool, now: Timestamp) -> Option<Effect> {
-        let trace = self.trace?;
+        let trace = self.extra.trace()?;
         let of = SpanOf::Wait { run: self.span_run(run), optimistic };
         Some(child(trace, run, Part::Wait, (self.ready_at(), now), of))
     }
 
     /// The code of an error, for the span of the attempt that it ends.
     pub(crate) fn code_for_trace(&self, error: Option<&RunError>) -> Option<Box<str>> {
-        self.trace?;
+        self.extra.trace()?;
         error?.code.as_deref().map(Box::from)
     }
 
     fn span_run(&self, id: RunId) -> SpanRun {
         let (tenant, spec) = (self.tenant, Arc::clone(&self.spec));
-        SpanRun { id, tenant, spec, event: self.event, replay_of: self.replay_of }
+        SpanRun { id, tenant, spec, event: self.extra.event(), replay_of: self.extra.replay_of() }
     }
 
     /// The attempt that it holds is over.
@@ -70,7 +70,9 @@ impl Turn<'_> {
     pub(crate) fn spans_over(&mut self, step: &Step) {
         let (Step::Place { run, .. } | Step::End { run, .. }) = step else { return };
         let run = *run;
-        let Some((task, trace)) = self.shard.tasks.get(&run).and_then(|task| Some((task, task.trace?))) else { return };
+        let Some((task, trace)) = self.shard.tasks.get(&run).and_then(|task| Some((task, task.extra.trace()?))) else {
+            return;
+        };
         match step {
             Step::Place { reason: Some(reason), code, .. } => {
                 let how = match *reason {

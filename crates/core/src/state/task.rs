@@ -7,11 +7,10 @@ use std::time::Duration;
 use helve_domain::clock::Timestamp;
 use helve_domain::definition::Spec;
 use helve_domain::delivery::{Attempt, Outcome};
-use helve_domain::id::{EventId, RunId, SessionId, TenantId, WorkerId};
+use helve_domain::id::{RunId, SessionId, TenantId, WorkerId};
 use helve_domain::status::RunStatus;
-use helve_domain::trace::RunTrace;
 
-use crate::types::{Body, Flight, Guard, Mark, MoveRow, OpenRow, Placement, Ticket};
+use crate::types::{Body, Extra, Flight, Guard, Mark, MoveRow, OpenRow, Placement, Ticket};
 
 /// A run in memory.
 #[cfg_attr(test, derive(Clone))]
@@ -24,10 +23,8 @@ pub(crate) struct Task {
     pub attempt: i32,
     /// The attempt after which it was last unparked: what it has spent counts from there.
     pub unparked: i32,
-    pub event: Option<EventId>,
-    pub replay_of: Option<RunId>,
-    /// Its trace, if that is recorded.
-    pub trace: Option<RunTrace>,
+    /// What is unusual about it.
+    pub extra: Extra,
     /// Known while the run is created or held by a worker.
     pub body: Option<Arc<Body>>,
     pub phase: Phase,
@@ -140,9 +137,7 @@ impl Task {
             retries: row.retries,
             attempt: row.attempt,
             unparked: row.unparked,
-            event: row.event,
-            replay_of: row.replay_of,
-            trace: row.trace,
+            extra: row.extra.clone(),
             body: None,
             phase,
             flight: None,

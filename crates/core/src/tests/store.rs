@@ -82,11 +82,9 @@ impl World {
                         due: row.place.due,
                         holder: row.place.worker,
                         started_at: row.place.started_at,
-                        event: None,
-                        replay_of: row.run.replay_of,
+                        extra: row.run.extra.clone(),
                     },
                     spec: Arc::clone(&row.run.spec),
-                    trace: row.run.trace,
                 };
                 let before = self.open.insert(row.run.id, Stored { row: open, body: Arc::clone(&row.run.body) });
                 assert!(before.is_none());

@@ -14,8 +14,8 @@ use helve_domain::run::RunError;
 use helve_domain::status::RunStatus;
 
 use crate::{
-    Answer, Body, Command, Context, CreateKey, Effect, EndedRun, Found, Incoming, Lane, NewRunRow, NewSession, OpenRow,
-    QueueKey, Settings, Shard, Ticket, Transport, Write,
+    Answer, Body, Command, Context, CreateKey, Effect, EndedRun, Extra, Found, Incoming, Lane, NewRunRow, NewSession,
+    OpenRow, QueueKey, Settings, Shard, Ticket, Transport, Write,
 };
 
 /// An open row of the store.
@@ -217,9 +217,7 @@ impl World {
             priority: self.spec.priority,
             run_at: None,
             key: None,
-            event: None,
-            replay_of: None,
-            trace: None,
+            extra: Extra::default(),
         };
         change(&mut run);
         self.step(Command::Create(Box::new(run), Some(ticket)));

@@ -31,7 +31,7 @@ impl Tables {
         let when = |is: bool, table| if is { table } else { 0 };
         let created = job.write.rows.creates().iter().map(|row| match row {
             CreateRow::Run(row) => {
-                let large = row.run.event.is_none() && row.run.body.input.len() > INLINE;
+                let large = row.run.extra.event().is_none() && row.run.body.input.len() > INLINE;
                 when(row.run.key.is_some(), Self::KEYS) | when(large, Self::PAYLOADS)
             }
             CreateRow::Event(event) => Self::EVENTS | when(event.create_key.is_some(), Self::KEYS),

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::Protection;
 use super::system::{HELLO, Hanging, Load, Node, System, spec, tenant};
 use super::worker::{In, Out, SLOTS};
-use crate::{Body, Command, CreateKey, Incoming, NewRunRow, NewSession};
+use crate::{Body, Command, CreateKey, Extra, Incoming, NewRunRow, NewSession};
 
 /// How long a stall takes, at least until the next timer: enough to take an assignment back.
 const STALL: Duration = Duration::from_secs(6);
@@ -276,9 +276,7 @@ impl System {
             priority: spec().priority,
             run_at: None,
             key,
-            event: None,
-            replay_of: None,
-            trace: None,
+            extra: Extra::default(),
         };
         self.step(node, Command::Create(Box::new(run), Some(name)));
     }

@@ -103,11 +103,9 @@ impl Store {
                 due: row.place.due,
                 holder: row.place.worker,
                 started_at: row.place.started_at,
-                event: None,
-                replay_of: row.run.replay_of,
+                extra: row.run.extra.clone(),
             },
             spec: Arc::clone(&row.run.spec),
-            trace: row.run.trace,
         };
         self.open.insert(run, (open, Arc::clone(&row.run.body)));
         RowOutcome::Applied(None)
