@@ -1,13 +1,16 @@
 //! What makes two states of the model the same: everything that a later decision can depend on, in order.
 
+use std::collections::BTreeMap;
 use std::fmt::{self, Debug, Write as _};
 use std::hash::{Hash, Hasher};
 
 use sha2::{Digest, Sha256};
 
-use crate::{CreateRow, FinishRow, Rows, Shard, WorkerChange, Write};
-
 use super::system::{Node, System};
+use crate::state::pauses::Pauses;
+use crate::state::session::Session;
+use crate::state::task::Task;
+use crate::{CreateRow, EndRow, FinishRow, InsertRow, MoveRow, OpenRow, Rows, RunFacts, Shard, WorkerChange, Write};
 
 /// Text that is only hashed; gathered first, since an unoptimised hasher is slow with many small pieces.
 struct Ink(String);
@@ -23,34 +26,48 @@ impl Ink {
         self.put(parts);
     }
 
+    /// Every field is named: a new one does not compile until somebody has said whether decisions look at it.
     fn shard(&mut self, shard: &Shard) {
-        self.sorted(shard.tasks.iter().map(|(run, t)| {
-            (run, (t.rank, t.retries, t.attempt, t.body.is_some(), &t.phase, t.flight, &t.deferred, t.timer))
-        }));
-        self.sorted(shard.queues.iter());
-        self.sorted(shard.offers.iter());
-        for (id, s) in &shard.sessions.iter().collect::<std::collections::BTreeMap<_, _>>() {
-            self.put((
-                id,
-                s.worker,
-                s.transport,
-                s.lost_at,
-                s.ready,
-                s.draining,
-                s.congested,
-                s.paused,
-                &s.used,
-                s.timer,
-            ));
-            self.sorted(s.holds.iter());
-        }
-        self.sorted(shard.pauses.standing.iter());
-        self.sorted(shard.pauses.rows.iter());
-        self.put((&shard.pauses.timers, &shard.pauses.unanswered));
-        self.sorted(shard.flights.iter());
-        self.sorted(shard.keys.iter());
-        self.sorted(shard.loading.iter());
-        self.put((shard.timer_horizon, shard.timer_asked, &shard.welcomes, shard.creating, shard.next_flight));
+        let Shard {
+            settings: _,
+            tasks,
+            queues,
+            offers,
+            sessions,
+            pauses,
+            flights,
+            keys,
+            // They follow from the tasks and the sessions.
+            timers: _,
+            session_timers: _,
+            timer_horizon,
+            timer_asked,
+            loading,
+            welcomes,
+            // These follow from the queues, the tasks and the flights.
+            loading_queues: _,
+            creating: _,
+            creating_of: _,
+            optimistic: _,
+            next_flight,
+            draining,
+            // Nothing is decided by them.
+            counters: _,
+            unfenced: _,
+            hasty: _,
+        } = shard;
+        self.sorted(tasks.iter().map(|(run, task)| (run, Judged(task))));
+        self.sorted(queues.iter());
+        self.sorted(offers.iter());
+        self.sorted(sessions.iter().map(|(id, session)| (id, Judged(session))));
+        let Pauses { standing, rows, timers, unanswered } = pauses;
+        self.sorted(standing.iter());
+        self.sorted(rows.iter());
+        self.put((timers, unanswered));
+        self.sorted(flights.iter());
+        self.sorted(keys.iter());
+        self.sorted(loading.iter());
+        self.put((timer_horizon, timer_asked, welcomes, next_flight, draining));
     }
 
     fn node(&mut self, node: &Node) {
@@ -63,25 +80,107 @@ impl Ink {
     }
 
     fn write(&mut self, write: &Write) {
-        self.put(write.flight);
-        for row in write.rows.creates() {
+        let Write { flight, tenant: _, rows } = write;
+        self.put(flight);
+        for row in rows.creates() {
             match row {
-                CreateRow::Run(row) => self.put((row.run.id, &row.place, row.rank)),
+                CreateRow::Run(row) => {
+                    let InsertRow { run, place, rank, provided } = &**row;
+                    self.put((run.id, place, rank, provided));
+                }
                 CreateRow::Event(event) => self.put(event.id),
             }
         }
-        for row in write.rows.finishes() {
+        for row in rows.finishes() {
             match row {
-                FinishRow::Move(row) => self.put((row.run, row.guard, &row.place, row.want_body)),
-                FinishRow::End(row) => self.put((row.run, row.guard, row.state, &row.output)),
+                FinishRow::Move(row) => {
+                    // The worker and the reason are for people.
+                    let MoveRow { run, tenant: _, guard, place, mark, worker: _, want_body, reason: _ } = &**row;
+                    self.put((run, guard, place, mark, want_body));
+                }
+                FinishRow::End(row) => {
+                    let EndRow { run, tenant: _, guard, state, output, error: _, finished_at: _, reason: _ } = &**row;
+                    self.put((run, guard, state, output));
+                }
             }
         }
-        match &write.rows {
+        match rows {
             Rows::Create(_) | Rows::Finish(_) => {}
             Rows::Worker(WorkerChange::Put(row)) => self.put((row.worker, row.session)),
             Rows::Worker(WorkerChange::Gone(worker)) => self.put(worker),
             Rows::Pause(row) => self.put(&row.pause),
         }
+    }
+
+    fn row(&mut self, row: &OpenRow) {
+        let OpenRow { facts, spec: _ } = row;
+        let RunFacts {
+            run,
+            tenant: _,
+            state,
+            attempt,
+            retries,
+            unparked,
+            freed,
+            priority: _,
+            rank,
+            due,
+            holder,
+            started_at,
+            extra: _,
+        } = facts;
+        self.put((run, state, attempt, retries, unparked, freed, rank, due, holder, started_at));
+    }
+}
+
+/// What decisions look at of something in memory.
+struct Judged<'a, T>(&'a T);
+
+impl Debug for Judged<'_, Task> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Task {
+            // They are the same for every run of the model.
+            tenant: _,
+            spec: _,
+            priority: _,
+            extra: _,
+            rank,
+            retries,
+            attempt,
+            unparked,
+            body,
+            phase,
+            flight,
+            deferred,
+            timer,
+        } = self.0;
+        (rank, retries, attempt, unparked, body.is_some(), phase, flight, deferred, timer).fmt(f)
+    }
+}
+
+impl Debug for Judged<'_, Session> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Session {
+            worker,
+            tenant: _,
+            // Whoever knows the session knows its secret.
+            secret: _,
+            former: _,
+            info: _,
+            used,
+            transport,
+            lost_at,
+            ready,
+            draining,
+            congested,
+            paused,
+            holds,
+            timer,
+            // The model's workers do not come near it.
+            lookups: _,
+        } = self.0;
+        let holds: BTreeMap<_, _> = holds.iter().collect();
+        (worker, transport, lost_at, ready, draining, congested, paused, used, timer, holds).fmt(f)
     }
 }
 
@@ -100,9 +199,7 @@ impl System {
             ink.write(&hanging.write);
         }
         let store = &self.store;
-        for (run, (r, _)) in &store.open {
-            ink.put((run, r.state, r.attempt, r.retries, r.rank, r.due, r.holder, r.started_at));
-        }
+        store.open.values().for_each(|(row, _)| ink.row(row));
         ink.put((&store.ended, &store.keys, &store.under_key, store.epochs, store.fenced));
         ink.put(store.workers.values().map(|w| (w.worker, w.session)).collect::<Vec<_>>());
         ink.put((&self.workers, &self.clients, &self.given));
