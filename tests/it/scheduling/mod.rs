@@ -14,5 +14,6 @@ mod pause;
 mod plans;
 mod refusals;
 mod retention;
+mod statements;
 mod takeover;
 mod timing;
