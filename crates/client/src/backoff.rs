@@ -1,4 +1,4 @@
-//! How long a worker waits before it connects again.
+//! How long a worker waits before it reconnects.
 
 use std::time::{Duration, Instant};
 
@@ -10,20 +10,20 @@ const EARLY_CAP: Duration = Duration::from_secs(5);
 const EARLY: Duration = Duration::from_secs(60);
 /// The cap after that.
 const LATE_CAP: Duration = Duration::from_secs(30);
-/// A connection that lived this long was a good one: the next loss starts from the beginning.
+/// A connection that lasted this long was a good one: the next loss starts from the shortest wait.
 const STABLE: Duration = Duration::from_secs(10);
 
-/// Full jitter, so that a thousand workers of a restarted engine do not come back in one instant.
+/// Full jitter, so that a thousand workers of a restarted engine do not reconnect at the same instant.
 #[derive(Debug, Default)]
 pub(super) struct Backoff {
     attempts: u32,
-    /// When the connection was missed first.
+    /// When the connection was first missed.
     since: Option<Instant>,
     connected: Option<Instant>,
 }
 
 impl Backoff {
-    /// A connection stands.
+    /// The connection is up.
     pub(super) fn connected(&mut self, now: Instant) {
         self.connected = Some(now);
     }
@@ -41,8 +41,7 @@ impl Backoff {
     }
 }
 
-/// Uniform in 0 to 1. The middle where the machine has no randomness: jitter is a courtesy, not a
-/// need.
+/// Uniform in 0 to 1, or the middle if the machine has no randomness: jitter is a courtesy, not a necessity.
 fn random() -> f64 {
     getrandom::u32().map_or(0.5, |n| f64::from(n) / f64::from(u32::MAX))
 }

@@ -10,7 +10,7 @@ use helve_domain::run::RunError;
 use helve_domain::status::RunStatus;
 use serde::{Deserialize, Serialize};
 
-/// What the engine says.
+/// A frame from the engine.
 #[derive(Debug)]
 pub enum Frame {
     /// The answer to `hello`.
@@ -25,7 +25,7 @@ pub enum Frame {
     Cancel(Vec<Attempt>),
     /// Open a new socket, then leave this one.
     Reconnect,
-    /// An error about a frame that was sent.
+    /// An error about a frame that this worker sent.
     Error {
         /// The stable code.
         code: String,
@@ -45,7 +45,7 @@ pub struct Welcome {
     pub session: SessionId,
     /// Proves the session on the next socket.
     pub secret: String,
-    /// Whether the session of `resume` goes on.
+    /// Whether the session named in `resume` continues.
     pub resumed: bool,
     /// The longest time between two frames of the worker.
     pub heartbeat_ms: u64,
@@ -92,7 +92,7 @@ impl Task {
     }
 }
 
-/// An attempt inside a frame; other fields of its object are of no use to a worker.
+/// An attempt inside a frame; a worker has no use for the other fields of its object.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 struct AttemptRef {
     task_run: RunId,
@@ -142,12 +142,12 @@ struct ErrorBody {
 }
 
 impl Frame {
-    /// Reads one frame. Unknown fields and types are passed over: old and new may meet.
+    /// Reads one frame. Unknown fields and types are skipped, so that old and new versions can talk to each other.
     pub fn parse(text: &str) -> Result<Self> {
         fn read<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T> {
             serde_json::from_str(text).map_err(|err| Error::Internal(format!("the engine sent a bad frame: {err}")))
         }
-        // Twice over the text: a tagged enum would copy it into a tree first, and payloads are raw.
+        // Parses the text twice: a tagged enum would first copy it into a tree, and payloads are raw.
         Ok(match read::<Head<'_>>(text)?.kind.as_ref() {
             "assign" => Self::Assign(read::<Tasks<Task>>(text)?.tasks),
             "stored" => {
@@ -171,14 +171,14 @@ fn attempts(list: &Tasks<AttemptRef>) -> Vec<Attempt> {
     list.tasks.iter().map(Attempt::from).collect()
 }
 
-/// What a worker says first.
+/// A worker's first frame.
 #[derive(Debug, Serialize)]
 pub struct Hello<'a> {
     /// A name for people.
     pub name: &'a str,
     /// The client library.
     pub sdk: &'a str,
-    /// What it can do.
+    /// The actions that it can do.
     pub actions: &'a [String],
     /// Its capacity by kind.
     pub slots: &'a BTreeMap<String, u32>,
@@ -186,12 +186,12 @@ pub struct Hello<'a> {
     pub labels: &'a BTreeMap<String, String>,
     /// Definitions to register, each with its name.
     pub workflows: &'a [serde_json::Value],
-    /// The session to go on with.
+    /// The session to continue.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resume: Option<Resume<'a>>,
 }
 
-/// A session to go on with.
+/// A session to continue.
 #[derive(Debug, Serialize)]
 pub struct Resume<'a> {
     session: SessionId,
@@ -200,7 +200,7 @@ pub struct Resume<'a> {
 }
 
 impl<'a> Resume<'a> {
-    /// With every attempt that is worked on or whose result was not confirmed.
+    /// With every attempt in progress and every one whose result was not confirmed.
     pub fn new(session: SessionId, secret: &'a str, holding: impl IntoIterator<Item = Attempt>) -> Self {
         Self { session, secret, holding: holding.into_iter().map(|a| AttemptRef::from(&a)).collect() }
     }

@@ -1,4 +1,4 @@
-//! What a worker holds: attempts that it works on, and results until the engine has confirmed them.
+//! What a worker holds: attempts in progress, and results until the engine has confirmed them.
 
 use std::collections::HashMap;
 
@@ -16,7 +16,7 @@ enum State {
 }
 
 impl Held {
-    /// Starts an attempt; false when it is held already: the engine has sent it again.
+    /// Starts an attempt; false if it is held already, because the engine has sent it again.
     pub(super) fn begin(&mut self, attempt: Attempt, abort: AbortHandle) -> bool {
         match self.0.entry(attempt) {
             std::collections::hash_map::Entry::Occupied(_) => false,
@@ -27,7 +27,7 @@ impl Held {
         }
     }
 
-    /// Keeps the result of an attempt; false when nobody wants it any more.
+    /// Keeps the result of an attempt; false if nobody wants it any more.
     pub(super) fn end(&mut self, attempt: Attempt, item: String) -> bool {
         self.0.get_mut(&attempt).map(|state| *state = State::Ended(item)).is_some()
     }
@@ -48,7 +48,7 @@ impl Held {
         }
     }
 
-    /// The engine has the result, or has given the attempt to another.
+    /// The engine has the result, or has given the attempt to another worker.
     pub(super) fn forget(&mut self, attempt: Attempt) {
         if let Some(State::Running(abort)) = self.0.remove(&attempt) {
             abort.abort();

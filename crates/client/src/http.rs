@@ -23,11 +23,11 @@ use super::tls;
 
 /// How long a connection may take to be opened.
 pub(super) const CONNECT: Duration = Duration::from_secs(5);
-/// How long an answer may take: the longest `wait` of the interface and a little more.
+/// How long an answer may take: the longest `wait` of the interface, and a little more.
 const ANSWER: Duration = Duration::from_secs(65);
-/// Connections that are kept for later requests.
+/// Connections kept for later requests.
 const KEPT: usize = 512;
-/// The largest answer that is read.
+/// The largest answer to read.
 const MAX_ANSWER: usize = 64 << 20;
 
 /// Talks to one engine. Clones share the kept connections; a request takes one for itself.
@@ -39,7 +39,7 @@ struct Shared {
     tls: Option<Arc<ClientConfig>>,
     authorization: Option<HeaderValue>,
     timeout: Duration,
-    /// The largest answer that is read.
+    /// The largest answer to read.
     max_answer: usize,
     idle: Mutex<Vec<Connection>>,
 }
@@ -49,7 +49,7 @@ struct Shared {
 pub(super) struct Server {
     pub(super) host: String,
     pub(super) port: u16,
-    /// Whether its URL says `https`: a proxy in front of the engine ends the TLS.
+    /// Whether its URL says `https`: a proxy in front of the engine terminates the TLS.
     pub(super) secure: bool,
 }
 
@@ -67,7 +67,7 @@ impl Server {
         Ok(Self { host, port: uri.port_u16().unwrap_or(if secure { 443 } else { 80 }), secure })
     }
 
-    /// As it stands in the `Host` header.
+    /// As written in the `Host` header.
     pub(super) fn authority(&self) -> String {
         let Self { host, port, .. } = self;
         if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
@@ -105,7 +105,7 @@ impl Response {
 }
 
 impl Http {
-    /// A client of the engine at `base` (`http://host:port` or `https://host`); without a token it is nobody.
+    /// A client of the engine at `base` (`http://host:port` or `https://host`); without a token it is unauthenticated.
     pub fn new(base: &str, token: Option<&str>) -> Result<Self> {
         let authorization = token
             .map(|token| HeaderValue::try_from(format!("Bearer {token}")))
@@ -117,13 +117,13 @@ impl Http {
         Ok(Self(Arc::new(Shared { server, tls, authorization, timeout: ANSWER, max_answer: MAX_ANSWER, idle })))
     }
 
-    /// The same engine with another limit on the time of a whole request; shares no connections.
+    /// The same engine with another limit on the duration of a request; shares no connections.
     #[must_use]
     pub fn with_timeout(&self, timeout: Duration) -> Self {
         self.limited(timeout, self.0.max_answer)
     }
 
-    /// As [`Http::with_timeout`], and with another limit on the bytes of an answer.
+    /// As [`Http::with_timeout`], and with another limit on the size of an answer.
     #[must_use]
     pub fn limited(&self, timeout: Duration, max_answer: usize) -> Self {
         let Shared { server, tls, authorization, .. } = &*self.0;
@@ -131,9 +131,9 @@ impl Http {
         Self(Arc::new(Shared { server, tls, authorization, timeout, max_answer, idle: Mutex::default() }))
     }
 
-    /// One request. The client's own failures are two: [`Error::Unavailable`] when the engine cannot
-    /// have got the request, and [`Error::OutcomeUnknown`] when it may have and the answer is lost.
-    /// Every status, 5xx too, is an answer.
+    /// One request. The client itself fails in two ways: [`Error::Unavailable`] if the engine cannot have received the
+    /// request, and [`Error::OutcomeUnknown`] if it may have and the answer is lost. Every status, 5xx included, is an
+    /// answer.
     pub async fn request(
         &self,
         method: Method,
@@ -142,7 +142,7 @@ impl Http {
         body: Option<Bytes>,
     ) -> Result<Response> {
         let request = self.build(method, path, headers, body)?;
-        // A cut at the limit drops the connection with the request on it.
+        // At the limit, the connection is dropped with the request on it.
         tokio::time::timeout(self.0.timeout, self.exchange(request)).await.unwrap_or(Err(Error::OutcomeUnknown))
     }
 
@@ -205,7 +205,7 @@ impl Http {
         }
     }
 
-    /// A kept connection that still stands, the last used first.
+    /// A kept connection that is still open, the most recently used first.
     fn take(&self) -> Option<Connection> {
         loop {
             let mut kept = self.0.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()?;
@@ -226,7 +226,7 @@ impl Http {
     }
 }
 
-/// One connection. Nobody drives it between requests; the request that uses it does.
+/// One connection. Between requests nobody drives it; the request that uses it does.
 struct Connection {
     sender: http1::SendRequest<Full<Bytes>>,
     driver: Driver,
@@ -235,7 +235,7 @@ struct Connection {
 type Driver = Fuse<Pin<Box<dyn Future<Output = ()> + Send>>>;
 
 enum Failure {
-    /// Nothing left this side.
+    /// Nothing was sent.
     NotSent(Box<Request<Full<Bytes>>>),
     /// It may have arrived.
     Lost,
@@ -254,7 +254,7 @@ impl Connection {
         let (sender, connection) = http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|_| Error::unavailable("the engine closed the connection"))?;
-        // What it fails with, the request on it hears too.
+        // Its failure also reaches the request on it.
         let driver: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(connection.map(drop));
         Ok(Self { sender, driver: driver.fuse() })
     }
@@ -276,8 +276,8 @@ impl Connection {
     }
 }
 
-/// Waits for `work` and moves the connection's bytes meanwhile. The bytes come first: what they bring
-/// is then seen in the same turn.
+/// Waits for `work` and moves the connection's bytes meanwhile. The bytes go first, so that what they bring is seen in
+/// the same turn.
 async fn drive<T>(driver: &mut Driver, work: impl Future<Output = T>) -> T {
     tokio::pin!(work);
     loop {

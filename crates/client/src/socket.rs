@@ -1,4 +1,4 @@
-//! A worker's socket without a worker: frames out, frames in, nothing by itself.
+//! A worker's socket without a worker: frames out, frames in, nothing on its own.
 
 use std::time::Duration;
 
@@ -18,12 +18,12 @@ use crate::http::{CONNECT, Server};
 
 /// The subprotocol of the worker socket.
 pub const SUBPROTOCOL: &str = "helve.v1";
-/// A peer that does not read for this long is gone.
+/// A peer that reads nothing for this long is gone.
 const WRITE: Duration = Duration::from_secs(30);
-/// The largest frame that is read: the interface's 4 MiB and room for a larger setting.
+/// The largest frame to read: the interface's 4 MiB, and room for a larger setting.
 const MAX_FRAME: usize = 64 << 20;
 
-/// A connected worker socket on which the caller says everything itself, right or wrong.
+/// A connected worker socket on which the caller sends every frame itself, right or wrong.
 pub struct RawWorker {
     sink: SplitSink<WebSocketStream<TcpStream>, Message>,
     stream: SplitStream<WebSocketStream<TcpStream>>,
@@ -34,7 +34,7 @@ pub struct RawWorker {
 pub enum Incoming {
     /// A frame.
     Text(Utf8Bytes),
-    /// The end. `None`: the connection went without a close frame.
+    /// The end. `None`: the connection was lost without a close frame.
     Closed(Option<(u16, String)>),
 }
 
@@ -49,7 +49,7 @@ impl RawWorker {
         Self::connect_with(base, &headers).await
     }
 
-    /// Connects with headers of the caller's choice: none are added but the handshake's own.
+    /// Connects with headers of the caller's choice; only those of the handshake are added.
     pub async fn connect_with(base: &str, headers: &[(&str, &str)]) -> Result<Self> {
         let server = Server::parse(base)?;
         if server.secure {
@@ -82,7 +82,7 @@ impl RawWorker {
         self.send_message(Message::text(text)).await
     }
 
-    /// Sends text as it is.
+    /// Sends text unchanged.
     pub async fn send_text(&mut self, text: impl Into<Utf8Bytes>) -> Result<()> {
         self.send_message(Message::Text(text.into())).await
     }
@@ -97,8 +97,8 @@ impl RawWorker {
         bounded(self.sink.feed(Message::text(text))).await
     }
 
-    /// Sends what was fed. Reads meanwhile, into `arrived`: two sides that both only write, wait for
-    /// each other.
+    /// Sends what was fed, and reads meanwhile into `arrived`: two sides that both only write would wait for each
+    /// other.
     pub async fn flush(&mut self, arrived: &mut Vec<Incoming>) -> Result<()> {
         let Self { sink, stream } = self;
         let flushed = bounded(sink.flush());
@@ -127,7 +127,7 @@ impl RawWorker {
         }
     }
 
-    /// A frame that is already here.
+    /// A frame that has already arrived.
     pub fn try_recv(&mut self) -> Option<Incoming> {
         self.recv().now_or_never()
     }
@@ -143,11 +143,11 @@ impl RawWorker {
         }
     }
 
-    /// Ends the socket with a close frame and waits shortly for the other side's.
+    /// Ends the socket with a close frame and waits briefly for the other side's.
     pub async fn close(mut self, code: u16, reason: &str) {
         let frame = CloseFrame { code: code.into(), reason: reason.to_owned().into() };
         let goodbye = async {
-            // The other side may be gone already, and then there is nobody to tell.
+            // The other side may be gone already.
             let _ = self.sink.send(Message::Close(Some(frame))).await;
             while !matches!(self.recv().await, Incoming::Closed(_)) {}
         };

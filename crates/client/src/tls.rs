@@ -27,7 +27,7 @@ pub(super) fn config() -> Result<Arc<ClientConfig>> {
     Ok(Arc::new(config))
 }
 
-/// Proves that the peer is `host` before a byte of a request is sent.
+/// Proves that the peer is `host` before any byte of a request is sent.
 pub(super) async fn wrap(config: &Arc<ClientConfig>, host: &str, stream: TcpStream) -> Result<TlsStream<TcpStream>> {
     let name = ServerName::try_from(host.to_owned())
         .map_err(|_| Error::field("", format!("`{host}` is not a name that a certificate can have")))?;

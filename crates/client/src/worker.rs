@@ -1,4 +1,4 @@
-//! A whole worker: it keeps its session over lost sockets and its results until they are stored.
+//! A complete worker: it keeps its session across lost sockets and its results until they are stored.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -32,12 +32,12 @@ use dial::{Dialled, dial, finished, refusal, say_goodbye};
 const LEAVE: Duration = Duration::from_secs(10);
 /// How long `welcome` may take.
 const WELCOME: Duration = Duration::from_secs(10);
-/// Bytes of one `result` frame, past which the next one begins; the engine reads 4 MiB.
+/// Bytes of one `result` frame, beyond which the next one begins; the engine reads 4 MiB.
 const FRAME: usize = 1 << 20;
 /// Attempts that one frame names.
 const BATCH: usize = 1_000;
 
-/// Who the worker is and where it goes.
+/// Who the worker is and where it connects.
 #[derive(Clone)]
 pub struct Options {
     /// The engine's base URL: `http://host:port`.
@@ -46,7 +46,7 @@ pub struct Options {
     pub token: String,
     /// A name for people.
     pub name: String,
-    /// What it can do.
+    /// The actions that it can do.
     pub actions: Vec<String>,
     /// Its capacity by kind.
     pub slots: BTreeMap<String, u32>,
@@ -54,7 +54,7 @@ pub struct Options {
     pub workflows: Vec<serde_json::Value>,
 }
 
-/// What a worker does. A function from a task to a future is one.
+/// What a worker does. Any function from a task to a future is a handler.
 pub trait Handler {
     /// The work on one task.
     type Work: Future<Output = Outcome> + Send + 'static;
@@ -83,10 +83,10 @@ where
     }
 }
 
-/// Works until `stop`: then it takes no more, finishes what it has and says goodbye.
+/// Works until `stop`: then it takes no more tasks, finishes what it has and says goodbye.
 ///
-/// A lost connection is not an end: it comes back with its session. What ends it is a refusal that
-/// would repeat itself: a bad token, a definition that is not allowed, a newer socket of the session.
+/// A lost connection does not end it: it reconnects with its session. It ends on a refusal that would recur: a bad
+/// token, a definition that is not allowed, a newer socket of the session.
 pub async fn run<H: Handler>(options: Options, clock: Clock, stop: CancellationToken, handler: H) -> Result<()> {
     let mut worker = Worker {
         options: Arc::new(options),
@@ -124,11 +124,11 @@ struct Worker<H> {
     session: Option<(SessionId, String)>,
     held: Held,
     running: FuturesUnordered<BoxFuture<'static, (Attempt, Outcome)>>,
-    /// With the dialling future while that runs.
+    /// With the dialling future, as long as that runs.
     backoff: Option<Backoff>,
     /// To be confirmed with the next flush.
     received: Vec<Attempt>,
-    /// Ended, and not yet said on this socket.
+    /// Ended, and not yet reported on this socket.
     ended: Vec<Attempt>,
     /// Frames without content.
     control: Vec<&'static str>,
@@ -136,7 +136,7 @@ struct Worker<H> {
     leave_by: Option<Instant>,
     /// The engine has asked for a new socket.
     move_on: bool,
-    /// Whether something came in, and went out, since the last beat.
+    /// Whether anything came in, and went out, since the last beat.
     heard: bool,
     said: bool,
 }
@@ -145,7 +145,7 @@ struct Worker<H> {
 enum End {
     Done,
     Lost,
-    /// The engine asked for it; this one is open already.
+    /// The engine requested it; this one is open already.
     Moved(Box<RawWorker>),
 }
 
@@ -155,7 +155,7 @@ impl<H: Handler> Worker<H> {
         dial(Arc::clone(&self.options), self.clock.clone(), backoff, wait_first).boxed()
     }
 
-    /// A new socket; `None` when the worker is to stop and cannot reach the engine any more.
+    /// A new socket; `None` if the worker is to stop and cannot reach the engine any more.
     async fn connect(&mut self, lost: bool) -> Result<Option<RawWorker>> {
         let dialling = self.dial(lost);
         let (stop, grace) = (self.stop.clone(), if self.held.is_empty() { Duration::ZERO } else { LEAVE });
@@ -174,7 +174,7 @@ impl<H: Handler> Worker<H> {
         socket.map(Some)
     }
 
-    /// Waits for `work` while the tasks go on.
+    /// Waits for `work` while the tasks continue.
     async fn attend<T>(&mut self, work: impl Future<Output = T>) -> T {
         tokio::pin!(work);
         loop {
@@ -214,7 +214,7 @@ impl<H: Handler> Worker<H> {
             if std::mem::take(&mut self.move_on) && moving.is_none() {
                 moving = Some(self.dial(false));
             }
-            // The rare first: a busy socket must not hide them.
+            // Rare events first: a busy socket must not starve them.
             tokio::select! {
                 biased;
                 (backoff, dialled) = finished(&mut moving) => {
@@ -239,7 +239,7 @@ impl<H: Handler> Worker<H> {
                     self.end(attempt, &outcome);
                 }
             }
-            // What else is here and ready by now goes into the same frames and one write.
+            // Whatever else is ready by now goes into the same frames and one write.
             arrived.extend(std::iter::from_fn(|| socket.try_recv()).take(64));
             if let Some(end) = self.take_all(&mut arrived)? {
                 return Ok(end);
@@ -259,7 +259,7 @@ impl<H: Handler> Worker<H> {
         Ok(None)
     }
 
-    /// Says hello and waits for the welcome; `None` when the socket went away over it.
+    /// Says hello and waits for the welcome; `None` if the socket closed meanwhile.
     async fn greet(&mut self, socket: &mut RawWorker) -> Result<Option<Welcome>> {
         let options = Arc::clone(&self.options);
         let Options { name, actions, slots, workflows, .. } = &*options;
@@ -291,7 +291,7 @@ impl<H: Handler> Worker<H> {
         }
     }
 
-    /// Goes on with the session, or begins it. Returns the time between two beats.
+    /// Continues the session, or begins it. Returns the time between two beats.
     fn adopt(&mut self, welcome: &Welcome) -> Duration {
         if !welcome.resumed {
             // The grace is over: what was held is with other workers now.
@@ -359,7 +359,7 @@ impl<H: Handler> Worker<H> {
         }
     }
 
-    /// Says everything that is to be said, in one write. Results stay held until they are stored.
+    /// Sends everything that is waiting, in one write. Results stay held until they are stored.
     async fn write(&mut self, socket: &mut RawWorker, arrived: &mut Vec<Incoming>) -> Result<()> {
         if self.control.is_empty() && self.received.is_empty() && self.ended.is_empty() {
             return Ok(());

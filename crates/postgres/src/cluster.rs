@@ -25,19 +25,19 @@ use crate::{Database, plain};
 use guard::{Launch, Process};
 use place::{Identity, Kept, PrivateDir, at, failed};
 
-/// How long a start may take. After a crash it includes the recovery.
+/// How long a start may take. After a crash this includes the recovery.
 const START: Duration = Duration::from_secs(300);
-/// The log of the server is begun anew at a start that finds it larger, in bytes.
+/// A start that finds the server's log larger than this, in bytes, begins it anew.
 const MAX_LOG: u64 = 8 << 20;
-/// What stays as it is in a path within a URL's query.
+/// What is left unescaped in a path within a URL's query.
 const IN_QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'.').remove(b'_');
 
-/// How a private server is started. By default: ephemeral, not durable, of what is installed.
+/// How a private server is started. By default: ephemeral, not durable, with the installed programs.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// Where data is kept; `None`: in a temporary directory that the end removes.
+    /// Where data is kept; `None`: in a temporary directory that is removed at the end.
     pub data_dir: Option<PathBuf>,
-    /// The directory of PostgreSQL's programs, instead of looking for them.
+    /// The directory of PostgreSQL's programs; otherwise they are searched for.
     pub pg_bin: Option<PathBuf>,
     /// An archive that holds them.
     pub pg_archive: Option<PathBuf>,
@@ -45,10 +45,10 @@ pub struct Options {
     pub durable: bool,
     /// Whether a missing PostgreSQL may be installed with the system's packages.
     pub install: bool,
-    /// The program `helve`, whose `internal pg-guard` ends the server with this process even if that is
-    /// killed; `None`: a killed process leaves its server behind.
+    /// The program `helve`, whose `internal pg-guard` ends the server with this process even if the process is killed;
+    /// `None`: a killed process leaves its server behind.
     pub guard: Option<PathBuf>,
-    /// Settings of the server that win over those chosen here.
+    /// Settings of the server that override those chosen here.
     pub settings: Vec<(String, String)>,
 }
 
@@ -113,7 +113,7 @@ impl Cluster {
         format!("postgres://postgres@/{database}?host={}&port=5432", utf8_percent_encode(&socket, IN_QUERY))
     }
 
-    /// Makes a database unless it is there; `template` is copied.
+    /// Creates a database unless it exists; `template` is copied.
     ///
     /// # Errors
     /// `Internal` when the server refuses, or the name has other characters than `a-z`, `0-9` and `_`.
@@ -139,7 +139,7 @@ impl Cluster {
         };
         match select(work, driver).await {
             Either::Left((done, _)) => done.map_err(refused),
-            // The connection has ended, so the answer is there.
+            // The connection has ended, so the answer has arrived.
             Either::Right(((), work)) => work.await.map_err(refused),
         }
     }
@@ -159,25 +159,25 @@ impl Cluster {
         self.process.pid().filter(|_| self.process.status().is_none())
     }
 
-    /// Resolves when the server has ended, by itself or not.
+    /// Resolves when the server has ended, for whatever reason.
     pub fn ended(&self) -> impl Future<Output = ExitStatus> + Send + use<> {
         let mut ended = self.process.ended();
         async move {
-            // The watcher leaves only after it has told the status.
+            // The watcher ends only after it has reported the status.
             let status = ended.wait_for(Option::is_some).await.ok().and_then(|s| *s);
             status.unwrap_or_default()
         }
     }
 
-    /// Stops the server as an operator would: open transactions are rolled back, what is committed is
-    /// written. [`Cluster::start_again`] brings it back.
+    /// Stops the server as an operator would: open transactions are rolled back, committed ones are written.
+    /// [`Cluster::start_again`] brings it back.
     pub async fn halt(&self) {
         self.process.signal(Signal::SIGINT);
         self.gone().await;
     }
 
-    /// Kills the server's first process, as the kernel would when memory is short. What is committed is
-    /// recovered at the next start.
+    /// Kills the server's first process, as the kernel would when memory is short. Committed data is recovered at the
+    /// next start.
     pub async fn kill(&self) {
         self.process.signal(Signal::SIGKILL);
         self.gone().await;
@@ -240,8 +240,8 @@ fn cache_dir() -> Result<PathBuf> {
     cache.map(|c| c.join("helve/pg")).ok_or_else(|| failed("neither XDG_CACHE_HOME nor HOME is set"))
 }
 
-/// Starts the server and waits until it accepts connections. A server that was killed leaves processes
-/// behind which hold its memory for a moment: then it is tried again.
+/// Starts the server and waits until it accepts connections. A server that was killed leaves processes behind that hold
+/// its memory for a moment; the start is then tried again.
 fn run(launch: &Launch) -> Result<Process> {
     for _ in 0..20 {
         let before = fs::metadata(&launch.log).map_or(0, |meta| meta.len());
@@ -259,14 +259,14 @@ fn run(launch: &Launch) -> Result<Process> {
     Err(failed("the database does not start: processes of its last run are still there"))
 }
 
-/// Settings of the server, scaled to the machine. They stand on its command line, so a new version of
-/// this program brings its own.
+/// Settings of the server, scaled to the machine. They are on its command line, so a new version of this program brings
+/// its own.
 fn settings(durable: bool) -> Vec<(String, String)> {
     let megabytes = memory_megabytes();
     let shared = (megabytes / 16).clamp(64, 1_024);
     let wal = if megabytes >= 4_096 { 4_096 } else { 1_024 };
     let mut settings = vec![
-        // Only the socket in a private directory: whoever reaches it is the server's superuser.
+        // Only the socket in a private directory: anyone who reaches it is the server's superuser.
         ("listen_addresses", String::new()),
         ("unix_socket_permissions", "0700".to_owned()),
         ("max_connections", "200".to_owned()),
@@ -274,11 +274,11 @@ fn settings(durable: bool) -> Vec<(String, String)> {
         ("wal_buffers", "16MB".to_owned()),
         ("max_wal_size", format!("{wal}MB")),
         ("checkpoint_timeout", "15min".to_owned()),
-        // `open_run` makes dead rows by the thousand a second: a minute between two looks lets it grow to gigabytes.
+        // `open_run` makes thousands of dead rows a second: a minute between two looks lets it grow to gigabytes.
         ("autovacuum_naptime", "20s".to_owned()),
         ("lc_messages", "C".to_owned()),
         ("log_min_messages", "warning".to_owned()),
-        // Statements may hold what users sent.
+        // Statements may contain users' data.
         ("log_min_error_statement", "panic".to_owned()),
         ("log_checkpoints", "off".to_owned()),
         ("log_timezone", "UTC".to_owned()),
@@ -290,7 +290,7 @@ fn settings(durable: bool) -> Vec<(String, String)> {
     settings.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
-/// The memory of the machine or of the container, whichever is smaller; a guess where it cannot be read.
+/// The memory of the machine or of the container, whichever is smaller; a guess if it cannot be read.
 fn memory_megabytes() -> u64 {
     let number = |text: &str| text.split_whitespace().find_map(|word| word.parse::<u64>().ok());
     let info = fs::read_to_string("/proc/meminfo").unwrap_or_default();

@@ -28,8 +28,8 @@ impl Database {
     }
 }
 
-/// A schema that is decided once: the first connection finds it, and every later one uses it, whatever schemas and
-/// settings of roles have come in between.
+/// A schema that is determined once: the first connection finds it, and every later one uses it, whatever schemas and
+/// settings of roles have appeared in between.
 #[derive(Debug, Clone, Default)]
 pub struct Home(Arc<OnceLock<String>>);
 
@@ -39,7 +39,7 @@ impl Home {
         self.0.get().map(String::as_str)
     }
 
-    /// Decides; gives what was decided, which is another one's word where that was earlier.
+    /// Decides, and returns the decision, which is another caller's if that one was earlier.
     pub fn decide(&self, schema: String) -> &str {
         self.0.get_or_init(|| schema)
     }

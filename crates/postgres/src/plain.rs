@@ -1,4 +1,4 @@
-//! Connections without Diesel, for the benchmark: its floor is one statement of the bare driver.
+//! Connections without Diesel, for the benchmark, whose floor is one statement of the bare driver.
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -9,10 +9,10 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use super::target::Target;
 use crate::Database;
 
-/// Opens a connection. The second value moves its bytes and must be polled until the end.
+/// Opens a connection. The second value moves its bytes and must be polled to completion.
 ///
 /// # Errors
-/// `Internal` with the driver's words: it is for a person at a terminal.
+/// `Internal` with the driver's message, which is meant for a person at a terminal.
 pub async fn connect(database: &Database, name: &str) -> Result<(Client, BoxFuture<'static, ()>)> {
     let target = Target::new(database, name)?;
     let failed = |err: tokio_postgres::Error| Error::Internal(format!("the database cannot be reached: {err}"));

@@ -19,13 +19,13 @@ const CONNECT: Duration = Duration::from_secs(5);
 pub enum Security {
     /// Never TLS.
     Disable,
-    /// TLS where the server has it, without verification.
+    /// TLS if the server offers it, without verification.
     Prefer,
     /// TLS or nothing, without verification.
     Require,
-    /// TLS with a certificate of a known authority.
+    /// TLS with a certificate from a known authority.
     VerifyCa,
-    /// TLS with a certificate of a known authority for this host name.
+    /// TLS with a certificate from a known authority for this host name.
     VerifyFull,
 }
 
@@ -34,7 +34,7 @@ pub enum Security {
 pub struct Target {
     /// For the driver; the TLS mode is set.
     pub config: tokio_postgres::Config,
-    /// How certificates are judged; `None`: never TLS.
+    /// How certificates are checked; `None`: never TLS.
     pub tls: Option<Arc<rustls::ClientConfig>>,
     /// Without TLS when the handshake fails, as libpq does for `sslmode=prefer`.
     pub fall_back: bool,
@@ -56,7 +56,7 @@ impl Target {
             config.connect_timeout(CONNECT);
         }
         if !split.keepalives {
-            // A peer that vanished without a word is noticed within 25 s when idle, 10 s when written to.
+            // A peer that vanished silently is noticed within 25 s when idle, 10 s when written to.
             config.keepalives_idle(Duration::from_secs(10)).keepalives_interval(Duration::from_secs(5));
             config.keepalives_retries(3).tcp_user_timeout(Duration::from_secs(10));
         }
@@ -75,7 +75,7 @@ impl Target {
 }
 
 struct Split {
-    /// The URL without what the driver does not know.
+    /// The URL without the parameters that the driver does not know.
     url: String,
     security: Security,
     root_cert: Option<PathBuf>,
@@ -119,7 +119,7 @@ fn split(url: &str) -> Result<Split> {
     if root_cert.as_deref().is_some_and(|p| p.as_os_str() == "system") {
         root_cert = None;
     } else if root_cert.is_some() && security == Security::Require {
-        // As libpq: with a root certificate at hand, `require` checks it.
+        // As libpq: if a root certificate is given, `require` checks it.
         security = Security::VerifyCa;
     }
     Ok(Split { url: format!("{scheme}{credentials}{authority}{path}{query}"), security, root_cert, keepalives })

@@ -14,8 +14,7 @@ use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme
 
 use super::target::Security;
 
-/// The client's TLS settings, or `None` where TLS is never used. Without `root_cert` the system's
-/// authorities count.
+/// The client's TLS settings, or `None` if TLS is never used. Without `root_cert`, the system's authorities are used.
 pub fn client_config(security: Security, root_cert: Option<&Path>, direct: bool) -> Result<Option<Arc<ClientConfig>>> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let verifier: Arc<dyn ServerCertVerifier> = match security {
@@ -61,8 +60,8 @@ fn roots(file: Option<&Path>) -> Result<RootCertStore> {
     Ok(store)
 }
 
-/// Checks the chain up to `roots` and not the host name (`verify-ca`); with no roots it checks only that
-/// the peer owns the key of the certificate it shows (`prefer`, `require`).
+/// Checks the chain up to `roots`, but not the host name (`verify-ca`); without roots it checks only that the peer owns
+/// the key of the certificate it shows (`prefer`, `require`).
 #[derive(Debug)]
 struct Chain {
     provider: Arc<CryptoProvider>,

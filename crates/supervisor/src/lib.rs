@@ -1,4 +1,4 @@
-//! Every background task of the process: started, watched, stopped and waited for here.
+//! Every background task of the process is started, watched, stopped and waited for here.
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -18,15 +18,15 @@ use tracing::{Instrument, Span, error, info_span};
 #[derive(Clone)]
 pub struct Supervisor {
     stopping: CancellationToken,
-    /// Set when something without which the process is useless has died.
+    /// Set when a task without which the process is useless has died.
     fatal: CancellationToken,
     tasks: TaskTracker,
-    /// The runtime of everything that has none of its own, whoever starts it.
+    /// The runtime of all tasks that have none of their own, whoever starts them.
     shared: Option<Handle>,
 }
 
 impl Default for Supervisor {
-    /// Without tasks; they will run on the runtime of the caller.
+    /// Without tasks; they will run on the caller's runtime.
     fn default() -> Self {
         Self {
             stopping: CancellationToken::new(),
@@ -39,7 +39,7 @@ impl Default for Supervisor {
 
 /// When a loop runs: at least every `period`, and at once when `wake` is notified.
 pub struct Schedule {
-    /// What the logs call the loop.
+    /// The loop's name in the logs.
     pub name: &'static str,
     /// The longest time between two passes.
     pub period: Duration,
@@ -48,7 +48,7 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// A pass every `period`, which nothing brings forward.
+    /// A pass every `period`, and never earlier.
     pub fn of(name: &'static str, period: Duration) -> Self {
         Self { name, period, wake: Arc::new(Notify::new()) }
     }
@@ -57,8 +57,8 @@ impl Schedule {
 impl Supervisor {
     /// Runs `pass` on `schedule` until shutdown.
     ///
-    /// A pass takes no input: it reads the database and does what is due, so it is right after a
-    /// restart. A pass that fails or panics is logged and runs again later.
+    /// A pass takes no input: it reads the database and does what is due, so it also works after a restart. A pass that
+    /// fails or panics is logged and runs again later.
     pub fn every<P, F>(&self, schedule: Schedule, mut pass: P)
     where
         P: FnMut() -> F + Send + 'static,
@@ -108,8 +108,8 @@ impl Supervisor {
         );
     }
 
-    /// Runs a task without which the process is useless: its panic or early end asks the process to
-    /// stop, and a restart takes over from the rows.
+    /// Runs a task without which the process is useless: if it panics or ends early, the process is asked to stop, and
+    /// a restart takes over from the rows.
     pub fn spawn_vital<F>(&self, name: &'static str, task: F)
     where
         F: Future<Output = ()> + Send + 'static,
@@ -127,8 +127,8 @@ impl Supervisor {
         );
     }
 
-    /// As [`Supervisor::spawn_vital`], on a thread and a runtime of its own: however long others occupy the shared one's
-    /// threads, this task goes on. What it spawns without a supervisor lives and ends with it.
+    /// As [`Supervisor::spawn_vital`], on a thread and a runtime of its own: the task keeps running however long others
+    /// occupy the threads of the shared one. What it spawns without a supervisor lives and ends with it.
     ///
     /// # Errors
     /// `Internal` when the system gives no thread.
@@ -142,7 +142,7 @@ impl Supervisor {
         let task = task.instrument(info_span!("task", task = name));
         let run = move || {
             let ended = std::panic::catch_unwind(AssertUnwindSafe(|| runtime.block_on(task)));
-            // Nobody waits for it any more when the process ends.
+            // When the process ends, nobody waits for it any more.
             let _ = end.send(ended.is_ok());
         };
         std::thread::Builder::new().name(format!("helve-{name}")).spawn(run).map_err(no_thread)?;
@@ -154,10 +154,11 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Runs `work` on the shared runtime, for who has one of its own: reads of the pool and what follows from them.
+    /// Runs `work` on the shared runtime, for callers with a runtime of their own: reads of the pool and what follows
+    /// from them.
     ///
     /// # Errors
-    /// Those of `work`; `Internal` when it panics.
+    /// Those of `work`; `Internal` if it panics.
     pub async fn shared<T: Send + 'static>(&self, work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
         self.start(work).await.unwrap_or_else(|_| Err(Error::Internal("a task panicked".to_owned())))
     }
@@ -173,7 +174,7 @@ impl Supervisor {
         }
     }
 
-    /// Asks the process to end, for a reason that was logged.
+    /// Asks the process to end, for a reason already logged.
     pub fn fail(&self) {
         self.fatal.cancel();
     }

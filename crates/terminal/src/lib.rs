@@ -1,4 +1,4 @@
-//! What a program and the person at its terminal tell each other: lines, tables, JSON, and the wish to end.
+//! What a program and the person at its terminal exchange: lines, tables, JSON, and the request to end.
 
 pub mod args;
 pub mod out;

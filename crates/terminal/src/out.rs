@@ -6,10 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use helve_domain::error::{Error, Result};
 use serde::Serialize;
 
-/// Whoever read standard output has gone away.
+/// Whoever was reading standard output has gone away.
 static UNREAD: AtomicBool = AtomicBool::new(false);
 
-/// Writes one line to standard output. That its reader has gone away, as `head` does, is no failure: see [`is_unread`].
+/// Writes one line to standard output. A reader that has gone away, such as `head`, is not a failure: see
+/// [`is_unread`].
 pub fn line(text: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();
     match writeln!(out, "{text}").and_then(|()| out.flush()) {
@@ -21,17 +22,17 @@ pub fn line(text: &str) -> Result<()> {
     }
 }
 
-/// Whether nobody reads standard output any more: what goes on writing ends here, quietly.
+/// Whether nobody reads standard output any more: what keeps writing should then end quietly.
 pub fn is_unread() -> bool {
     UNREAD.load(Ordering::Relaxed)
 }
 
-/// Tells the person at the terminal one line, on standard error. Nobody has to read it: `eprintln!` would panic.
+/// Prints one line for the person at the terminal, on standard error. Nobody has to read it: `eprintln!` would panic.
 pub fn note(text: &str) {
     ask(&format!("{text}\n"));
 }
 
-/// As [`note`], without the end of a line.
+/// As [`note`], without a line break.
 pub fn ask(text: &str) {
     let mut err = std::io::stderr().lock();
     let _ = err.write_all(text.as_bytes()).and_then(|()| err.flush());
@@ -42,13 +43,13 @@ pub fn json(value: &impl Serialize) -> Result<()> {
     line(&serde_json::to_string(value).map_err(|e| Error::Internal(format!("output: {e}")))?)
 }
 
-/// Writes rows in columns as wide as their widest cell; at a terminal no line is longer than it is wide.
+/// Writes rows in columns as wide as their widest cell; at a terminal, lines are cut at its width.
 pub fn table(head: &[&str], rows: &[Vec<String>]) -> Result<()> {
     line(&Table::new(head).next(rows))
 }
 
-/// Text of somebody else that cannot steer a terminal: control characters, and those that turn the direction of
-/// writing, are replaced.
+/// Foreign text made unable to steer a terminal: control characters, and those that change the direction of writing,
+/// are replaced.
 pub fn plain(text: &str) -> String {
     let safe = |c: char| match c {
         '\n' | '\t' => ' ',
@@ -64,9 +65,9 @@ fn terminal_width() -> Option<usize> {
     Some(usize::from(size.ws_col)).filter(|columns| *columns > 0)
 }
 
-/// Rows that come page by page under one head.
+/// Rows that arrive page by page under one head.
 pub struct Table {
-    /// Until it is shown.
+    /// Present until it is shown.
     head: Option<Vec<String>>,
     widths: Vec<usize>,
     longest: Option<usize>,
@@ -79,7 +80,7 @@ impl Table {
         Self { widths: head.iter().map(String::len).collect(), head: Some(head), longest: terminal_width() }
     }
 
-    /// The next rows as text, the first ones with the head. Columns never become narrower.
+    /// The next rows as text; the first ones with the head. Columns never become narrower.
     pub fn next(&mut self, rows: &[Vec<String>]) -> String {
         let rows: Vec<Vec<_>> = rows.iter().map(|row| row.iter().map(|cell| plain(cell)).collect()).collect();
         for (n, width) in self.widths.iter_mut().enumerate() {

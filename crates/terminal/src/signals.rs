@@ -5,14 +5,14 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::out;
 
-/// The signals that ask the program to end, from now on received here.
+/// The signals that ask the program to end, received here from now on.
 pub struct Signals {
     interrupt: Signal,
     terminate: Signal,
 }
 
 impl Signals {
-    /// Begins to receive them.
+    /// Starts to receive them.
     ///
     /// # Errors
     /// `Internal` when the system refuses.
@@ -29,7 +29,8 @@ impl Signals {
         }
     }
 
-    /// Runs `stop`, the orderly end. A second signal ends the process at once, after `last`: what it started ends with it.
+    /// Runs `stop`, the orderly end. A second signal ends the process at once, after `last`; what it started ends with
+    /// it.
     pub async fn unless_again(&mut self, stop: impl Future<Output = ()>, last: impl FnOnce()) {
         tokio::select! {
             () = stop => {}

@@ -1,4 +1,4 @@
-//! Connecting, again and again, when not to, and leaving.
+//! Connecting and reconnecting, when not to, and leaving.
 
 use std::sync::Arc;
 
@@ -11,10 +11,10 @@ use super::Options;
 use crate::backoff::Backoff;
 use crate::socket::RawWorker;
 
-/// The back-off comes back, for the next time.
+/// The back-off is returned, for the next time.
 pub(super) type Dialled = (Backoff, Result<RawWorker>);
 
-/// Connects, again and again while the engine cannot be reached.
+/// Connects, and keeps trying while the engine cannot be reached.
 pub(super) async fn dial(options: Arc<Options>, clock: Clock, mut backoff: Backoff, wait_first: bool) -> Dialled {
     let mut wait = wait_first;
     loop {
@@ -33,7 +33,7 @@ pub(super) async fn dial(options: Arc<Options>, clock: Clock, mut backoff: Backo
     }
 }
 
-/// The dialled socket; never, while none is wanted. Cancel-safe.
+/// The dialled socket; pending for ever while none is wanted. Cancel-safe.
 pub(super) async fn finished(moving: &mut Option<BoxFuture<'static, Dialled>>) -> Dialled {
     match moving {
         Some(dialling) => dialling.await,
@@ -41,7 +41,7 @@ pub(super) async fn finished(moving: &mut Option<BoxFuture<'static, Dialled>>) -
     }
 }
 
-/// The reason to stop for good, if a close code is one: coming back would end in the same way.
+/// Why to stop for good, if the close code is such a reason: reconnecting would end the same way.
 pub(super) fn refusal(why: Option<(u16, String)>) -> Option<Error> {
     let (code, reason) = why?;
     let is = |close: Close| close.code() == code;
@@ -54,7 +54,7 @@ pub(super) fn refusal(why: Option<(u16, String)>) -> Option<Error> {
 
 /// Leaves for good: what is still held goes to other workers at once.
 pub(super) async fn say_goodbye(mut socket: RawWorker) {
-    // Unheard, the grace of the session does the same later.
+    // If the engine does not hear it, the end of the session's grace has the same effect later.
     if socket.send_text(r#"{"type":"goodbye"}"#).await.is_ok() {
         socket.close(Close::Normal.code(), "goodbye").await;
     }

@@ -51,7 +51,7 @@ impl Engine {
         Peer(tokio_tungstenite::accept_hdr_async(stream, echo).await.unwrap())
     }
 
-    /// Accepts a socket and welcomes it; the hello is what it returns.
+    /// Accepts a socket and welcomes it; returns the hello.
     async fn welcome(&self, superseded: Value) -> (Peer, Value) {
         let mut peer = self.accept().await;
         let hello = peer.recv().await;
@@ -123,7 +123,7 @@ async fn results_are_batched_kept_over_a_lost_socket_and_forgotten_when_stored()
         peer.send(json!({"type": "stored",
             "results": [{"task_run": a.run, "attempt": 1, "status": "succeeded"}]}))
             .await;
-        // Sent again because `received` is thought lost: confirmed again, not started again.
+        // Sent again because the engine believes `received` lost: the worker confirms again and does not start again.
         peer.assign(&[b]).await;
         assert_eq!(peer.recv().await, json!({"type": "received", "tasks": names(&[b])}));
         drop(peer);
@@ -160,7 +160,7 @@ async fn a_cancelled_attempt_is_stopped_and_answered_and_a_superseded_one_forgot
         assert_eq!(result["results"][0]["task_run"], json!(a.run));
         assert_eq!(result["results"][0]["error"]["code"], "cancelled");
         drop(peer);
-        // Both are over by now: nothing is said again, and nothing is left to wait for.
+        // Both are over by now: nothing is sent again, and there is nothing left to wait for.
         let (mut peer, hello) = engine.welcome(names(&[a, b])).await;
         assert_eq!(hello["resume"]["holding"].as_array().unwrap().len(), 2);
         stop.cancel();

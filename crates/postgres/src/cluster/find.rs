@@ -20,7 +20,7 @@ pub(super) struct Binaries {
     pub major: u32,
 }
 
-/// The programs in `dir`, as somebody asked for.
+/// The programs in `dir`, which somebody specified.
 pub(super) fn at(dir: &Path) -> Result<Binaries> {
     let found = inspect(dir).ok_or_else(|| {
         Error::Internal(format!("{} does not hold the programs `postgres` and `initdb` of PostgreSQL", dir.display()))
@@ -35,7 +35,7 @@ pub(super) fn at(dir: &Path) -> Result<Binaries> {
     Ok(found)
 }
 
-/// The best of what is installed. `kept` are the majors for which the data directory has data.
+/// The best installed version. `kept` are the majors for which the data directory has data.
 pub(super) fn installed(kept: &[u32]) -> Option<Binaries> {
     let mut seen = BTreeSet::new();
     let candidates: Vec<_> = places()
@@ -46,7 +46,7 @@ pub(super) fn installed(kept: &[u32]) -> Option<Binaries> {
     choose(candidates, kept)
 }
 
-/// Data that exists stays in use; else the first tested version; else a newer one.
+/// First the version of existing data; then the first tested version; then a newer one.
 fn choose(candidates: Vec<Binaries>, kept: &[u32]) -> Option<Binaries> {
     let of_data = |b: &&Binaries| kept.contains(&b.major);
     let tested = |b: &&Binaries| b.major <= NEWEST;
@@ -54,7 +54,7 @@ fn choose(candidates: Vec<Binaries>, kept: &[u32]) -> Option<Binaries> {
     newest_of_data.or_else(|| candidates.iter().find(tested)).or(candidates.first()).cloned()
 }
 
-/// Where packages put them, in the order of preference.
+/// Where packages install them, in order of preference.
 fn places() -> Vec<PathBuf> {
     let mut places = Vec::new();
     if let Some(out) = Command::new("pg_config").arg("--bindir").output().ok().filter(|out| out.status.success()) {
@@ -96,7 +96,7 @@ fn inspect(dir: &Path) -> Option<Binaries> {
     if !postgres.is_file() || !dir.join("initdb").is_file() {
         return None;
     }
-    // A link in /usr/local/bin: PostgreSQL finds its files from where the program really is.
+    // A link in /usr/local/bin: PostgreSQL finds its files relative to the real program.
     let real = postgres.canonicalize().ok()?.parent()?.to_owned();
     let dir = if real.join("initdb").is_file() { real } else { dir.to_owned() };
     let out = Command::new(dir.join("postgres")).arg("--version").output().ok()?;

@@ -15,31 +15,31 @@ use tokio::sync::watch;
 use super::pidfile::{PidFile, TICK, wait_while};
 use super::place::{Identity, failed};
 
-/// How a server is ended, and how long it may take to obey: with a last checkpoint, without one, by force.
+/// The ways to end a server, and how long each may take: with a last checkpoint, without one, by force.
 pub(super) const ENDING: [(Signal, Duration); 3] = [
     (Signal::SIGINT, Duration::from_secs(30)),
     (Signal::SIGQUIT, Duration::from_secs(10)),
     (Signal::SIGKILL, Duration::from_secs(10)),
 ];
 
-/// What `helve internal pg-guard` does, with the arguments that the start of a server gives it.
+/// What `helve internal pg-guard` does, with the arguments that it gets when the server starts.
 #[derive(Debug, Clone)]
 pub struct Guard {
     /// The process with which the server ends.
     pub parent: i32,
     /// The user and the group to become.
     pub identity: Option<(u32, u32)>,
-    /// Stay, and look for the parent from time to time: for systems without a signal at its death.
+    /// Stay, and check for the parent from time to time: for systems without a signal at its death.
     pub poll: bool,
     /// The server's program and its arguments.
     pub command: Vec<OsString>,
 }
 
 impl Guard {
-    /// Becomes the server's user, asks for a signal at the parent's death, and becomes the server.
-    /// Returns only when that failed, or when the server has ended.
+    /// Becomes the server's user, requests a signal at the parent's death, and becomes the server. Returns only if that
+    /// failed, or when the server has ended.
     ///
-    /// The order matters: a change of the user clears the request.
+    /// The order matters: a change of user clears the request.
     pub fn run(self) -> Result<()> {
         let refused = |what: &str, e: nix::Error| failed(format!("pg-guard cannot {what}: {e}"));
         if let Some((uid, gid)) = self.identity {
@@ -85,7 +85,7 @@ fn hold(command: &mut Command, parent: Pid) -> Result<()> {
     Ok(())
 }
 
-/// Nothing of the caller's PostgreSQL settings reaches the private server.
+/// None of the caller's PostgreSQL settings reaches the private server.
 pub(super) fn prepare(command: &mut Command, cwd: &Path) {
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"PG")) {
         command.env_remove(name);
@@ -115,8 +115,8 @@ pub(super) struct Process {
     ended: watch::Receiver<Option<ExitStatus>>,
 }
 
-/// Starts a server. The thread that starts it waits for its end: the signal at the parent's death is
-/// bound to that thread, so it must not end before the server.
+/// Starts a server. The thread that starts it waits for its end, because the signal at the parent's death is bound to
+/// that thread, which must not end before the server.
 pub(super) fn spawn(launch: &Launch) -> Result<Process> {
     let log = File::options().create(true).append(true).open(&launch.log);
     let log = log.map_err(|e| failed(format!("{}: {e}", launch.log.display())))?;
@@ -140,7 +140,7 @@ pub(super) fn spawn(launch: &Launch) -> Result<Process> {
         }
     };
     prepare(&mut command, &launch.data);
-    // Its own group: Ctrl-C at a terminal stops the engine first, and the engine stops the server.
+    // A group of its own: Ctrl-C at a terminal stops the engine first, and the engine stops the server.
     command.process_group(0).stdout(Stdio::null()).stderr(log);
     let (end, ended) = watch::channel(None);
     let (started, start) = std::sync::mpsc::channel();
@@ -202,7 +202,7 @@ impl Process {
         }
     }
 
-    /// Stops it; blocks until it is gone. `checkpoint`: the next start need not recover.
+    /// Stops it; blocks until it is gone. With `checkpoint`, the next start needs no recovery.
     pub fn stop(&self, checkpoint: bool) {
         for (signal, patience) in ENDING.into_iter().skip(usize::from(!checkpoint)) {
             self.signal(signal);

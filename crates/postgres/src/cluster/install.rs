@@ -1,4 +1,4 @@
-//! When no PostgreSQL is found: installs it where that is safe, else says how to get one.
+//! If no PostgreSQL is found: installs it where that is safe, otherwise says how to get one.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -6,8 +6,8 @@ use std::process::{Command, Stdio};
 use helve_domain::error::{Error, Result};
 use tracing::warn;
 
-/// Installs `postgresql` with apt-get. Only as root on Debian and its relatives; everywhere else the
-/// error is the remedy for this system.
+/// Installs `postgresql` with apt-get, only as root on Debian and its relatives; everywhere else, the error says what
+/// to do on this system.
 pub(super) fn install(allowed: bool) -> Result<()> {
     let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
     let debian = is_debian(&release) && Path::new("/usr/bin/apt-get").is_file();
@@ -15,7 +15,7 @@ pub(super) fn install(allowed: bool) -> Result<()> {
         return Err(Error::Internal(remedy(&release)));
     }
     warn!("no PostgreSQL found: installing the package `postgresql` with apt-get, which may take a minute");
-    // A machine that never ran `apt-get update` knows no packages; one that did should not wait for it.
+    // A machine that never ran `apt-get update` knows no packages; one that did should not have to wait for it.
     let done = apt(&["install", "-y", "--no-install-recommends", "postgresql"])
         || (apt(&["update"]) && apt(&["install", "-y", "--no-install-recommends", "postgresql"]));
     if done { Ok(()) } else { Err(Error::Internal(format!("apt-get failed, see above. {}", remedy(&release)))) }
@@ -24,7 +24,7 @@ pub(super) fn install(allowed: bool) -> Result<()> {
 fn apt(args: &[&str]) -> bool {
     let mut command = Command::new("apt-get");
     command.args(["-q", "-o", "Acquire::http::Timeout=30", "-o", "DPkg::Lock::Timeout=60"]).args(args);
-    // Standard output belongs to the line that says `ready`.
+    // Standard output is reserved for the line that says `ready`.
     command.env("DEBIAN_FRONTEND", "noninteractive").stdin(Stdio::null()).stdout(std::io::stderr());
     command.status().is_ok_and(|status| status.success())
 }

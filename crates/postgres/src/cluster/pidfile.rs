@@ -1,4 +1,4 @@
-//! Servers of earlier starts: told by the notes that PostgreSQL leaves in its data directory.
+//! Servers of earlier starts, recognised by the notes that PostgreSQL leaves in its data directory.
 
 use std::fs;
 use std::path::Path;
@@ -11,7 +11,7 @@ use nix::unistd::Pid;
 use super::guard::ENDING;
 use super::place::failed;
 
-/// Between two looks at something that will come soon.
+/// The wait between two looks at something expected soon.
 pub(super) const TICK: Duration = Duration::from_millis(5);
 
 /// What a server writes about itself into its data directory.
@@ -30,13 +30,13 @@ impl PidFile {
         Some(Self { pid: Pid::from_raw(pid), ready: lines.nth(6).is_some_and(|l| l.trim() == "ready") })
     }
 
-    /// That of the server on `data`, if there is one.
+    /// That of the server on `data`, if any.
     pub fn read(data: &Path) -> Option<Self> {
         Self::parse(&fs::read_to_string(data.join("postmaster.pid")).ok()?)
     }
 }
 
-/// Whether a server runs on `data`. A process id in an old file may by now be somebody else's.
+/// Whether a server runs on `data`. By now, a process id in an old file may belong to another process.
 pub(super) fn is_running(data: &Path) -> bool {
     let Some(file) = PidFile::read(data) else { return false };
     if kill(file.pid, None) == Err(nix::Error::ESRCH) {
@@ -72,7 +72,7 @@ pub(super) fn stop_leftover(data: &Path) -> Result<()> {
     }
 }
 
-/// Looks at `condition` until it is false; blocks. False: it was still true at the end.
+/// Polls `condition` until it is false; blocks. False: it was still true at the end.
 pub(super) fn wait_while(patience: Duration, mut condition: impl FnMut() -> bool) -> bool {
     for _ in 0..patience.as_millis() / TICK.as_millis() {
         if !condition() {

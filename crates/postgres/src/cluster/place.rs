@@ -1,4 +1,4 @@
-//! Where a private server lives, as whom it runs, and who may use it.
+//! Where a private server's data is, which user it runs as, and who may use it.
 
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io::{Read, Write};
@@ -11,12 +11,12 @@ use nix::unistd::{Gid, Uid, User, geteuid};
 
 use super::{guard, pidfile};
 
-/// How private directories are called, so that later starts know what they may clear away.
+/// The prefix of private directories, by which later starts know what they may remove.
 const PREFIX: &str = "helve-pg-";
 /// A Unix socket's path may have 107 bytes (103 on macOS), and the socket's own name takes 16.
 const MAX_BASE: usize = 60;
 
-/// Whom the server runs as: PostgreSQL refuses root.
+/// The user that the server runs as: PostgreSQL refuses root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Identity {
     /// The user.
@@ -66,8 +66,7 @@ impl Identity {
     }
 }
 
-/// A short, private directory of the server; removed when dropped. Its lock tells others that its owner
-/// lives.
+/// A short, private directory of the server; removed when dropped. Its lock tells others that its owner is alive.
 #[derive(Debug)]
 pub(super) struct PrivateDir {
     path: PathBuf,
@@ -75,12 +74,12 @@ pub(super) struct PrivateDir {
 }
 
 impl PrivateDir {
-    /// A fresh one.
+    /// A new one.
     pub fn create(who: Option<Identity>) -> Result<Self> {
         let base = Some(std::env::temp_dir()).filter(|d| d.as_os_str().len() <= MAX_BASE);
         let base = base.unwrap_or_else(|| PathBuf::from("/tmp"));
-        // Beside the start: a large one takes longer to remove than a server to start. The thread ends by itself, and
-        // what a short-lived process does not finish is left to the next.
+        // In parallel with the start: removing a large one takes longer than starting a server. The thread ends by
+        // itself, and what a short-lived process does not finish is left to the next.
         let abandoned = base.clone();
         let clearing = std::thread::Builder::new().name("clear-abandoned".to_owned());
         clearing.spawn(move || clear_abandoned(&abandoned)).map_err(|e| at(&base, e))?;
@@ -89,7 +88,7 @@ impl PrivateDir {
         let path = base.join(format!("{PREFIX}{:08x}", u32::from_ne_bytes(random)));
         DirBuilder::new().mode(0o700).create(&path).map_err(|e| at(&path, e))?;
         Identity::own(who, &path)?;
-        // Locked before it has its name: nobody ever sees it free.
+        // Locked before it gets its name, so that nobody ever sees it unlocked.
         let unnamed = path.join("lock.new");
         let lock = File::create(&unnamed).map_err(|e| at(&unnamed, e))?;
         lock.lock().and_then(|()| fs::rename(&unnamed, path.join("lock"))).map_err(|e| at(&path, e))?;
@@ -104,7 +103,7 @@ impl PrivateDir {
 
 impl Drop for PrivateDir {
     fn drop(&mut self) {
-        // What cannot be removed now is cleared by a later start.
+        // What cannot be removed now is removed by a later start.
         let _ = fs::remove_dir_all(&self.path);
     }
 }
@@ -116,14 +115,14 @@ fn clear_abandoned(base: &Path) {
         let dir = entry.path();
         let free = || File::open(dir.join("lock")).is_ok_and(|lock| lock.try_lock().is_ok());
         if named && entry.file_type().is_ok_and(|t| t.is_dir()) && free() && !pidfile::is_running(&dir.join("data")) {
-            // The data first: as long as the lock file is there, a later start knows what this is.
+            // The data first: as long as the lock file exists, a later start knows what this is.
             let _ = fs::remove_dir_all(dir.join("data"));
             let _ = fs::remove_dir_all(&dir);
         }
     }
 }
 
-/// A data directory that this process alone uses.
+/// A data directory that only this process uses.
 #[derive(Debug)]
 pub(super) struct Kept {
     path: PathBuf,
@@ -131,7 +130,7 @@ pub(super) struct Kept {
 }
 
 impl Kept {
-    /// Makes or takes `path`.
+    /// Creates or takes `path`.
     pub fn take(path: &Path, who: Option<Identity>) -> Result<Self> {
         let path = std::path::absolute(path).map_err(|e| at(path, e))?;
         Identity::check_reach(who, &path)?;
@@ -167,7 +166,7 @@ impl Kept {
         &self.path
     }
 
-    /// The major versions of PostgreSQL that it has data of.
+    /// The major versions of PostgreSQL for which it has data.
     pub fn majors(&self) -> Vec<u32> {
         let entries = fs::read_dir(&self.path).into_iter().flatten().flatten();
         let names = entries.filter_map(|e| e.file_name().into_string().ok());
@@ -175,7 +174,7 @@ impl Kept {
     }
 }
 
-/// Makes the cluster in `data` unless it is there. Complete or not there at all: it gets its name last.
+/// Creates the cluster in `data` unless it exists. It is either complete or absent, because it gets its name last.
 pub(super) fn ensure_cluster(bin: &Path, data: &Path, who: Option<Identity>, durable: bool) -> Result<()> {
     if data.join("PG_VERSION").is_file() {
         return Ok(());
@@ -204,8 +203,8 @@ pub(super) fn ensure_cluster(bin: &Path, data: &Path, who: Option<Identity>, dur
     fs::rename(&fresh, data).map_err(|e| at(data, e))
 }
 
-/// Makes a directory and what is missing above it, to be entered by everybody: the server is another
-/// user than root, whatever root's umask is.
+/// Creates a directory and its missing parents, open for everybody to enter: the server runs as another user than root,
+/// whatever root's umask is.
 pub(super) fn make_public(path: &Path) -> Result<()> {
     let missing: Vec<_> = path.ancestors().take_while(|dir| !dir.exists()).collect();
     for dir in missing.into_iter().rev() {
