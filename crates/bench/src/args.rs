@@ -29,25 +29,25 @@ pub struct Args {
     /// Token of the running engine, with the scopes read, write and worker
     #[arg(long, env = "HELVE_TOKEN", hide_env_values = true)]
     pub(super) token: Option<String>,
-    /// Database of the running engine: without it there is no floor, no ratio and no cost
+    /// Database of the running engine; without it there is no floor, no ratio and no cost
     #[arg(long, requires = "url")]
     pub(super) database_url: Option<String>,
     /// Optimistic scheduling of the private engine
     #[arg(long, value_enum, default_value_t = Optimistic::Both)]
     pub(super) optimistic: Optimistic,
-    /// List what can be measured, and end
+    /// List what can be measured, and exit
     #[arg(long)]
     pub(super) list: bool,
-    /// Only these rows
+    /// Measure only these rows
     #[arg(long, value_enum, value_delimiter = ',', value_name = "ROW,..")]
     pub(super) only: Vec<Row>,
-    /// All rows, also those that take long or fill the disk
+    /// Measure all rows, including those that take long or fill the disk
     #[arg(long, conflicts_with = "only")]
     pub(super) all: bool,
-    /// Seconds of measuring for each row
+    /// Seconds to measure each row
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=600))]
     pub(super) seconds: u64,
-    /// Measure everything so often, on a fresh engine each: figures get intervals
+    /// Measure everything this many times, each on a fresh engine: figures get intervals
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub(super) repeat: u32,
     /// Write everything to this file, for programs and for `compare`
@@ -58,19 +58,19 @@ pub struct Args {
     pub(super) chart: Option<PathBuf>,
     #[command(flatten)]
     pub(super) sizes: Sizes,
-    /// Instead of the rows: work for so long (30m, 2h) and say whether memory, p99 or throughput change
+    /// In place of the rows: run a load for this long (30m, 2h) and say whether memory, p99 or throughput change
     #[arg(long, value_name = "DURATION", value_parser = soak_span, conflicts_with_all = ["only", "all", "churn", "repeat"])]
     pub(super) soak: Option<Duration>,
     /// Triggers a second of the soak
     #[arg(long, value_name = "N", default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=50_000))]
     pub(super) soak_rate: u32,
-    /// Instead of the rows: fill and empty the table of open runs for this long, and fail if it gets slower
+    /// In place of the rows: fill and empty the table of open runs for this long, and fail if it gets slower
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(6..=86_400))]
     pub(super) churn: Option<u64>,
-    /// Instead of the rows: kill and cut so often under load, and fail if anything is lost, stuck or doubled
+    /// In place of the rows: inject this many kills and cuts under load, and fail if anything is lost, stuck or doubled
     #[arg(long, value_name = "engine=N,postgres=N,cut=N", conflicts_with_all = ["url", "churn", "soak", "only", "all", "chart", "repeat"])]
     pub(super) faults: Option<faults::Wanted>,
-    /// Where the private engine's data is put while it runs: the disk that is measured
+    /// Where the private engine's data is kept while it runs: the disk to measure
     #[arg(long, value_name = "DIR", default_value = "/var/tmp", conflicts_with = "url")]
     pub(super) data_dir: PathBuf,
     /// A setting of the private PostgreSQL, such as wal_compression=on; may be given several times
@@ -78,7 +78,7 @@ pub struct Args {
     pub(super) pg_setting: Vec<(String, String)>,
 }
 
-/// How much of everything.
+/// The amounts to measure with.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct Sizes {
     /// Triggers a second of the row `open-loop`
@@ -88,11 +88,11 @@ pub(super) struct Sizes {
     /// Events a second of the row `events`
     #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(super) event_rate: u32,
-    /// Events in one request of the row `events`, one measurement for each
+    /// Events in one request of the row `events`, with one measurement for each number
     #[arg(long, value_name = "N,..", value_delimiter = ',', default_values_t = [1, 100])]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=1_000))]
     pub(super) event_bulks: Vec<u32>,
-    /// Clients of the row `throughput`
+    /// Numbers of clients of the row `throughput`
     #[arg(long, value_name = "N,..", value_delimiter = ',', default_values_t = [8, 64, 256])]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=4_096))]
     pub(super) clients: Vec<u32>,
@@ -107,80 +107,80 @@ pub(super) struct Sizes {
     #[arg(long, value_name = "N,..", value_delimiter = ',', default_values_t = [1, 100, 10_000])]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(super) tenants: Vec<u32>,
-    /// Open runs that the row `memory` holds
+    /// Open runs that the row `memory` creates
     #[arg(long, value_name = "N", default_value_t = 40_000, value_parser = clap::value_parser!(u32).range(1_000..=400_000))]
     pub(super) held_runs: u32,
-    /// Open runs that the row `recovery` starts on
+    /// Open runs that exist when the row `recovery` starts
     #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1_000..=5_000_000))]
     pub(super) open_runs: u32,
-    /// Engines of the row `replicas`, which has as many clients as the two largest numbers of --clients
+    /// Numbers of engines of the row `replicas`, which has as many clients as the two largest numbers of --clients
     #[arg(long, value_name = "N,..", value_delimiter = ',', default_values_t = [1, 2, 3])]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=6))]
     pub(super) engines: Vec<u32>,
-    /// Seconds that an idle engine is watched
+    /// Seconds to watch an idle engine
     #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3_600))]
     pub(super) idle_seconds: u64,
 }
 
-/// What is done with files that were written before.
+/// What to do with files written before.
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
-    /// Compare two files of --json, with intervals where they have repeats
+    /// Compare two files of --json, with intervals if they have repeats
     Compare(compare::Args),
     /// Draw the charts (SVG) of a file of --json
     Chart {
         /// The file
         #[arg(value_name = "FILE.json")]
         file: PathBuf,
-        /// Where the charts go
+        /// The directory for the charts
         #[arg(value_name = "DIR")]
         dir: PathBuf,
     },
 }
 
-/// How the private engine gives runs to workers.
+/// How the private engine assigns runs to workers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum Optimistic {
     /// Assigned by the statement that creates them
     On,
-    /// Queued first
+    /// Queued first, then assigned
     Off,
-    /// One after the other
+    /// Both, one after the other
     Both,
 }
 
 /// What can be measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum Row {
-    /// A trigger until its task is at the worker, one at a time, beside the floor
+    /// From a trigger to its task at the worker, one at a time, beside the floor
     Start,
-    /// The same under fixed rates: counted from the intended time, also where the engine falls behind
+    /// The same at fixed rates: counted from the intended time, even if the engine falls behind
     OpenLoop,
-    /// Events at a fixed rate, alone and in bulk, until the task of each is at the worker
+    /// Events at a fixed rate, alone and in bulk, until each one's task is at the worker
     Events,
-    /// A trigger until its result is back, one at a time, beside the floor
+    /// From a trigger to its result, one at a time, beside the floor
     RoundTrip,
-    /// Closed loops of 8, 64 and 256 clients, and what a run costs with the most of them
+    /// Closed loops of 8, 64 and 256 clients, and the cost of a run with the most of them
     Throughput,
-    /// Triggers of 100 and of 1,000 runs each
+    /// Bulk triggers of 100 and of 1,000 runs
     Bulk,
     /// A backlog behind a single slot
     OneSlot,
-    /// A backlog that 1 and then 4 workers drain
+    /// A backlog drained by 1 and then by 4 workers
     Backlog,
-    /// Statements a run, counted by PostgreSQL on an engine of its own
+    /// Statements per run, counted by PostgreSQL on a separate engine
     Statements,
-    /// Statements, commits, row changes and WAL a run: alone, 64 clients, bulks of 100, started by events
+    /// Statements, commits, row changes and WAL per run: alone, 64 clients, bulks of 100, started by events
     Counts,
-    /// Statements a minute when nothing happens, without and with a connected worker
+    /// Statements per minute when nothing happens, without and with a connected worker
     Idle,
-    /// 1, 1,000 and 10,000 idle sockets: memory of each, and what a start takes beside them
+    /// 1, 1,000 and 10,000 idle sockets: memory of each, and the time of a start beside them
     Sockets,
-    /// Memory of a queued, a running and a scheduled run; bytes of one in the table
+    /// Memory of a queued, a running and a scheduled run; bytes of a run in the table
     Memory,
-    /// Single triggers beside another tenant's flood
+    /// Single triggers while another tenant floods the engine
     Fairness,
-    /// 1, 100 and 10,000 tenants, 10 of which work: memory, statements when idle, start
+    /// 1, 100 and 10,000 tenants, 10 of them active: memory, statements when idle, start
     Tenants,
     /// The first task after a kill, with many open runs
     Recovery,
@@ -188,12 +188,12 @@ pub(super) enum Row {
     Replicas,
 }
 
-/// What the plan of the benchmark has and the product has not yet.
+/// What the benchmark plans to measure and the product does not have yet.
 pub(super) const ABSENT: &[(&str, &str)] =
     &[("chain, fan-out, diamond", "workflows of several tasks"), ("limits", "concurrency keys and rate limits")];
 
 impl Row {
-    /// Rows that take minutes or fill the disk are for those who ask for them.
+    /// All but the rows that take minutes or fill the disk, which are measured only on request.
     const fn is_usual(self) -> bool {
         !matches!(
             self,
@@ -208,7 +208,7 @@ impl Row {
         )
     }
 
-    /// Rows that start databases and engines of their own.
+    /// Rows that start their own databases and engines.
     const fn needs_private(self) -> bool {
         matches!(
             self,
@@ -242,7 +242,7 @@ pub(super) fn list() -> String {
     rows.chain(absent).collect::<Vec<_>>().join("\n")
 }
 
-/// Shorter, and there is nothing to draw a line through.
+/// A duration long enough to fit a line through its samples.
 fn soak_span(text: &str) -> Result<Duration, String> {
     span(text).and_then(|d| if d < Duration::from_secs(6) { Err("at least 6s".to_owned()) } else { Ok(d) })
 }
@@ -259,17 +259,17 @@ impl Args {
         }
     }
 
-    /// The rows that are wanted, in their order.
+    /// The requested rows, in their order.
     pub(super) fn rows(&self) -> Vec<Row> {
         let usual = |row: &Row| (self.all || row.is_usual()) && (self.url.is_none() || !row.needs_private());
         let wanted = |row: &Row| if self.only.is_empty() { usual(row) } else { self.only.contains(row) };
         Row::value_variants().iter().copied().filter(wanted).collect()
     }
 
-    /// What contradicts itself although each part is right.
+    /// Finds arguments that contradict each other although each is valid.
     ///
     /// # Errors
-    /// In words for the person at the terminal.
+    /// With a message for the person at the terminal.
     pub fn check(&self) -> Result<(), String> {
         if self.command.is_some() || self.list {
             return Ok(());

@@ -14,12 +14,12 @@ use super::report::Must;
 use super::soak::Soak;
 use super::stats::Interval;
 
-/// What kind of file it is.
+/// The kind of file.
 const FORMAT: &str = "helve-bench";
-/// Raised when a field changes its meaning or goes away; new fields do not raise it.
+/// Raised when a field changes its meaning or is removed; new fields do not raise it.
 const VERSION: u32 = 1;
 
-/// Everything that one call measured, and on what.
+/// Everything that one call measured, and on which machine.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Document {
     format: String,
@@ -29,18 +29,18 @@ pub(super) struct Document {
     pub(super) build: String,
     /// When it began, RFC 3339.
     pub(super) started_at: String,
-    /// Seconds that each row was measured.
+    /// For how many seconds each row was measured.
     pub(super) seconds: f64,
     /// How often everything was measured.
     pub(super) repeats: u32,
-    /// Every commit of it was on the disk when it was answered.
+    /// Every commit was on disk when it was answered.
     pub(super) durable: bool,
     /// Everything accepted was executed once, and nothing else was.
     pub(super) sound: bool,
     pub(super) machine: Machine,
     /// `None`: no database was given.
     pub(super) postgres: Option<Postgres>,
-    /// Every setting of a private engine; null for one that somebody else runs.
+    /// Every setting of a private engine; null if somebody else runs the engine.
     #[serde(default)]
     pub(super) engine: Value,
     pub(super) figures: Vec<Record>,
@@ -56,7 +56,7 @@ pub(super) struct Record {
     pub(super) name: String,
     pub(super) value: f64,
     pub(super) unit: String,
-    /// Which direction is good; absent where neither is.
+    /// Which direction is good; absent if neither is.
     #[serde(default)]
     pub(super) better: Option<Better>,
     /// One for each repeat.
@@ -93,18 +93,18 @@ pub(super) enum Better {
     Higher,
 }
 
-/// Where a figure stands in a chart.
+/// The position of a figure in a chart.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Curve {
     pub(super) axis: Axis,
     pub(super) x: f64,
-    /// Which line of the chart; each mode has its own.
+    /// The line of the chart; each mode has its own.
     pub(super) line: String,
     /// False: the load was not reached, so the figure says how far behind the engine was.
     pub(super) reached: bool,
 }
 
-/// What a chart has below.
+/// The horizontal axis of a chart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Axis {
@@ -115,7 +115,7 @@ pub(super) enum Axis {
 }
 
 impl Document {
-    /// An empty one of this program.
+    /// An empty document of this program.
     pub(super) fn new(started_at: String, machine: Machine) -> Self {
         Self {
             format: FORMAT.to_owned(),
@@ -138,7 +138,7 @@ impl Document {
     /// Reads one.
     ///
     /// # Errors
-    /// When there is none, when it is something else, or of a version that this program does not know.
+    /// If there is none, if it is something else, or of a version that this program does not know.
     pub(super) fn read(file: &Path) -> Result<Self> {
         let wrong = |why: String| failure(format!("{}: {why}", file.display()));
         let text = std::fs::read(file).map_err(|err| wrong(err.to_string()))?;
@@ -163,7 +163,7 @@ impl Document {
         serde_json::from_slice(text).map_err(|err| format!("it is damaged: {err}"))
     }
 
-    /// Writes it, indented for people who look into it.
+    /// Writes it, indented for human readers.
     pub(super) async fn write(&self, file: &Path) -> Result<()> {
         let wrong = |why: String| failure(format!("{} cannot be written: {why}", file.display()));
         let mut text = serde_json::to_vec_pretty(self).map_err(|err| wrong(err.to_string()))?;

@@ -1,4 +1,4 @@
-//! The engine under test: a private one that is started for it, or one that runs already.
+//! The engine under test: a private one started for the benchmark, or one that is already running.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -15,14 +15,14 @@ use tokio::process::{Child, Command};
 
 use super::{Origin, failure, process, progress};
 
-/// A first start makes a database cluster.
+/// A first start creates a database cluster.
 const START: Duration = Duration::from_secs(60);
 /// A drain and the stop of PostgreSQL.
 const STOP: Duration = Duration::from_secs(30);
-/// Lines of its log that are shown when it does not start.
+/// Lines of its log to show if it does not start.
 const TAIL: usize = 20;
 
-/// Where to send and to connect.
+/// Where to send requests and to connect workers.
 pub(super) struct Engine {
     pub(super) url: String,
     pub(super) token: String,
@@ -30,7 +30,7 @@ pub(super) struct Engine {
     private: Option<Private>,
 }
 
-/// Ends with its owner, and its data too.
+/// Ends with its owner, and so does its data.
 struct Private {
     child: Child,
     data: PathBuf,
@@ -44,7 +44,7 @@ struct Ready {
     database_url: String,
 }
 
-/// Every setting of a private engine: the defaults and what the environment says.
+/// Every setting of a private engine: the defaults, and what the environment sets.
 pub(super) async fn settings() -> Result<serde_json::Value> {
     let program = std::env::current_exe().map_err(|err| failure(format!("this program's own path: {err}")))?;
     let printed = Command::new(program).args(["serve", "--print-config"]).env_remove("DATABASE_URL").output().await;
@@ -52,7 +52,7 @@ pub(super) async fn settings() -> Result<serde_json::Value> {
     let mut all: serde_json::Value = serde_json::from_slice(&printed.stdout)
         .map_err(|_| failure(format!("the settings: {}", String::from_utf8_lossy(&printed.stderr).trim())))?;
     if let Some(all) = all.as_object_mut() {
-        // Where it is and whom it belongs to is no setting that a figure depends on.
+        // Its place and its owner are not settings that a figure depends on.
         all.retain(|part, _| part != "database" && part != "takeover");
     }
     Ok(all)
@@ -69,8 +69,8 @@ impl Engine {
         }
     }
 
-    /// Starts `helve dev` with kept data, which is the configuration whose commits are durable, in a
-    /// directory of its own under the origin's.
+    /// Starts `helve dev` with persistent data, the configuration whose commits are durable, in a directory of its own
+    /// under the origin's.
     pub(super) async fn private(origin: &Origin, clock: &Clock) -> Result<Self> {
         let parent: &Path = &origin.data_dir;
         let settings = origin.pg_settings.iter().flat_map(|(n, v)| ["--pg-setting".to_owned(), format!("{n}={v}")]);
@@ -93,7 +93,7 @@ impl Engine {
             .kill_on_drop(true)
             .spawn()
             .map_err(|err| {
-                // Nothing is in it, and nobody would look for it.
+                // It is empty, and nobody would look for it.
                 let _ = std::fs::remove_file(&log);
                 wrong("the engine cannot be started", err)
             })?;
@@ -112,7 +112,7 @@ impl Engine {
         self.private.is_some()
     }
 
-    /// MiB of memory of the private engine, without PostgreSQL's.
+    /// Memory of the private engine in MiB, without PostgreSQL's.
     pub(super) fn memory(&self) -> Option<f64> {
         self.pid().and_then(process::memory)
     }
@@ -122,7 +122,7 @@ impl Engine {
         self.private.as_ref().and_then(|p| p.child.id())
     }
 
-    /// Ends the private engine as Ctrl-C would. A stop that hangs is a defect, and is told.
+    /// Ends the private engine as Ctrl-C would. A stop that hangs is a defect, and is reported.
     pub(super) async fn stop(mut self) -> Result<()> {
         let Some(private) = &mut self.private else { return Ok(()) };
         if let Some(pid) = private.child.id().and_then(|pid| i32::try_from(pid).ok()) {
@@ -156,8 +156,8 @@ impl Private {
 }
 
 impl Drop for Private {
-    /// The engine, if it still runs, is told to end first: killed, it could not take PostgreSQL along
-    /// in order. What cannot be removed is left in a directory for temporary files.
+    /// If the engine is still running, it is asked to end first: if killed, it could not stop PostgreSQL in order. What
+    /// cannot be removed stays in a directory for temporary files.
     fn drop(&mut self) {
         if let Some(pid) = self.child.id().and_then(|pid| i32::try_from(pid).ok()) {
             let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);

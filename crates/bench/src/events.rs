@@ -1,4 +1,4 @@
-//! Events at a fixed rate, alone and in bulk: how long until the task of each is at the worker.
+//! Events at a fixed rate, alone and in bulk: how long until each one's task is at the worker.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,15 +17,15 @@ use super::probe::PAYLOAD;
 use super::report::{Figure, Must, number};
 use super::{Bench, failure, progress, throughput};
 
-/// The rate that must be held.
+/// The required rate.
 const RATE: u32 = 1_000;
 
-/// Requests with events that all match one workflow. Each event has an id of its source: a real source sends it again
-/// when the answer was lost.
+/// Requests with events that all match one workflow. Each event has an id from its source, as with a real source, which
+/// sends an event again if the answer was lost.
 pub(super) struct Events {
     key: String,
     source: String,
-    /// Events in a request; one is pushed alone.
+    /// Events in a request; a single one is pushed alone.
     bulk: u32,
 }
 
@@ -63,7 +63,7 @@ impl Events {
         json!({"events": all}).to_string().into()
     }
 
-    /// Notes the run of each accepted event. One that started none, or several, is no event that this row can vouch for.
+    /// Records the run of each accepted event. This row cannot vouch for an event that started none, or several.
     pub(super) fn note(&self, sent: &mut Sent, answer: Result<Response>) -> Result<usize> {
         let events = match answer {
             Ok(response) if response.status.is_success() && self.bulk == 1 => vec![Some(response.json::<Pushed>()?)],
@@ -90,7 +90,7 @@ impl Events {
     }
 }
 
-/// The rate in requests of each size.
+/// The rate, in requests of each size.
 pub(super) async fn run(bench: &mut Bench) -> Result<Vec<Figure>> {
     let key = format!("bench-{}", bench.nonce);
     let workflow = bench.workflow_on("events", &[format!("{key}.*")]).await?;
@@ -190,7 +190,7 @@ mod tests {
         assert_eq!(events(3).note(&mut sent, Err(Error::OutcomeUnknown)).unwrap(), 0);
         assert_eq!((sent.refused, sent.unanswered), (4, 3));
         assert_eq!(events(1).note(&mut sent, answered(201, &json!({"runs": [a.to_string()]}))).unwrap(), 1);
-        // The engine took an event and forgot its run: that is no success.
+        // The engine accepted an event and forgot its run: that is not a success.
         for runs in [json!([]), json!([a.to_string(), b.to_string()])] {
             assert!(events(1).note(&mut sent, answered(201, &json!({"runs": runs}))).is_err());
         }

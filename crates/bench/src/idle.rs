@@ -1,4 +1,4 @@
-//! What an engine asks of its database when nothing happens.
+//! What an engine sends to its database when nothing happens.
 
 use std::time::Duration;
 
@@ -9,9 +9,9 @@ use super::fleet::{Fleet, Log, Sent};
 use super::report::{Figure, Must};
 use super::{Bench, load, progress, real};
 
-/// Runs that the worker has had before the second look.
+/// Runs that the worker has done before the second look.
 const RUNS: usize = 100;
-/// After a start and after work there is something left to do.
+/// After a start and after work, something is left to do.
 const SETTLE: Duration = Duration::from_secs(2);
 
 /// Statements a minute without a worker, then with a connected one that has worked.

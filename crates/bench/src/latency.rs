@@ -1,5 +1,5 @@
-//! One trigger at a time, between inserts of the floor: how long until the task is at the worker, and
-//! until its result is back.
+//! One trigger at a time, between inserts of the floor: how long until the task is at the worker, and until its result
+//! is back.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use super::meter::{Generator, Meter};
 use super::report::{Figure, Must};
 use super::{Bench, failure, real};
 
-/// What one way of measuring brought.
+/// The result of one way of measuring.
 struct Measured {
     generator: Generator,
     floor: Latencies,
@@ -27,7 +27,7 @@ enum Until {
     Answered,
 }
 
-/// Trigger sent until the frame is at the worker.
+/// From sending a trigger to the frame at the worker.
 pub(super) async fn start(bench: &mut Bench) -> Result<Vec<Figure>> {
     let measured = row(bench, "start", Until::Started).await?;
     let mut figures = floor(bench, &measured.floor);
@@ -42,7 +42,7 @@ pub(super) async fn start(bench: &mut Bench) -> Result<Vec<Figure>> {
     Ok(figures)
 }
 
-/// Trigger with `wait` sent until its answer.
+/// From sending a trigger with `wait` to its answer.
 pub(super) async fn round_trip(bench: &mut Bench) -> Result<Vec<Figure>> {
     let measured = row(bench, "round-trip", Until::Answered).await?;
     Ok(pair(bench, "round trip", &measured, Some(3.8), None))
@@ -85,7 +85,7 @@ async fn row(bench: &mut Bench, name: &str, until: Until) -> Result<Measured> {
     Ok(Measured { generator, floor, latencies, sent })
 }
 
-/// Start latencies at concurrency 1 for one window, with a fleet that is there already and was used before.
+/// Start latencies at concurrency 1 for one window, with a fleet that is already connected and has been used before.
 pub(super) async fn starts(bench: &Bench, workflow: &str, log: &Arc<Log>, sent: &mut Sent) -> Result<Latencies> {
     let (body, mut latencies) = (single(workflow), Latencies::new()?);
     let end = bench.clock.instant() + bench.window;
@@ -97,7 +97,7 @@ pub(super) async fn starts(bench: &Bench, workflow: &str, log: &Arc<Log>, sent: 
     Ok(latencies)
 }
 
-/// One trigger, up to the stored result, so that the next begins in silence. `None`: refused.
+/// One trigger, up to the stored result, so that the next one starts on an idle engine. `None`: refused.
 async fn one(bench: &Bench, until: Until, body: Bytes, log: &Arc<Log>, sent: &mut Sent) -> Result<Option<Duration>> {
     let path = if until == Until::Started { "/v1/runs" } else { "/v1/runs?wait=30s" };
     let begin = bench.clock.instant();
@@ -125,7 +125,7 @@ fn floor(bench: &Bench, floor: &Latencies) -> Vec<Figure> {
         .into()
 }
 
-/// p50 and p99, both against the floor's p50 of the same row.
+/// p50 and p99, both relative to the floor's p50 of the same row.
 fn pair(bench: &Bench, name: &str, measured: &Measured, p50: Option<f64>, p99: Option<f64>) -> Vec<Figure> {
     let unit = (measured.floor.len() > 0).then(|| measured.floor.percentile(50.0));
     [("p50", 50.0, p50), ("p99", 99.0, p99)]

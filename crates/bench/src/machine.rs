@@ -1,11 +1,11 @@
-//! What is measured on: the machine, PostgreSQL and its settings, and what is not durable there.
+//! The machine, PostgreSQL and its settings, and what is not durable there.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-/// A load before the start that leaves less than this part of the cores to the benchmark makes it noisy.
+/// If the load before the start leaves the benchmark less than this part of the cores, the machine is noisy.
 const QUIET: f64 = 0.25;
 
 /// The computer.
@@ -16,11 +16,11 @@ pub(super) struct Machine {
     pub(super) cpu: String,
     pub(super) memory_mib: u64,
     pub(super) kernel: String,
-    /// What hides the real hardware: `hypervisor`, `container`, both, or nothing that shows.
+    /// What hides the real hardware: `hypervisor`, `container`, both, or nothing detectable.
     pub(super) virtualised: Vec<String>,
     /// The file system of the private engine's data.
     pub(super) data_file_system: Option<String>,
-    /// Runnable processes a minute long before the start.
+    /// Runnable processes, averaged over the minute before the start.
     pub(super) load_before: Option<f64>,
 }
 
@@ -36,19 +36,19 @@ fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     })
 }
 
-/// The type of the file system that `path` lies in, from the text of `/proc/mounts`.
+/// The type of the file system that contains `path`, from the text of `/proc/mounts`.
 fn file_system(mounts: &str, path: &Path) -> Option<String> {
     let parsed = mounts.lines().filter_map(|line| {
         let mut words = line.split(' ').skip(1);
         Some((words.next()?.to_owned(), words.next()?.to_owned()))
     });
-    // Of two mounts in one place the later lies on top.
+    // Of two mounts in one place, the later one is on top.
     let found = parsed.filter(|(place, _)| path.starts_with(place)).max_by_key(|(place, _)| place.len());
     found.map(|(_, kind)| kind)
 }
 
 impl Machine {
-    /// Looks at this machine, and at where data will be put.
+    /// Examines this machine, and the place where data will be put.
     pub(super) fn look(data: Option<&Path>) -> Self {
         let cpu = read("/proc/cpuinfo");
         let flags = field(&cpu, "flags").or_else(|| field(&cpu, "Features")).unwrap_or_default();
@@ -81,13 +81,13 @@ impl Machine {
         format!("{cores} cores ({cpu}), {:.1} GiB, Linux {kernel}{real}{disk}", super::real(*memory_mib) / 1_024.0)
     }
 
-    /// A warning when others use it.
+    /// A warning if others are using it.
     pub(super) fn noise(&self) -> Option<String> {
         let load = self.load_before.filter(|load| *load > super::real(self.cores) * QUIET)?;
         Some(format!("the machine was busy before the start (load {load:.1} on {} cores): expect noise", self.cores))
     }
 
-    /// What two files differ in, where figures depend on it.
+    /// The differences between two files that affect figures.
     pub(super) fn differs(&self, other: &Self) -> bool {
         (self.cores, &self.cpu, &self.data_file_system) != (other.cores, &other.cpu, &other.data_file_system)
     }
@@ -98,7 +98,7 @@ impl Machine {
     }
 }
 
-/// The settings that decide what a commit is and costs.
+/// The settings that decide what a commit is and what it costs.
 pub(super) const SETTINGS: &[&str] = &[
     "autovacuum",
     "autovacuum_naptime",
@@ -123,7 +123,7 @@ pub(super) const SETTINGS: &[&str] = &[
     "work_mem",
 ];
 
-/// Those without which an accepted run can be lost.
+/// Settings without which an accepted run can be lost.
 const DURABLE: &[&str] = &["fsync", "synchronous_commit", "full_page_writes"];
 
 /// The database server.
@@ -131,15 +131,15 @@ const DURABLE: &[&str] = &["fsync", "synchronous_commit", "full_page_writes"];
 pub(super) struct Postgres {
     pub(super) version: String,
     pub(super) settings: BTreeMap<String, String>,
-    /// Why its commits are not durable; empty where they are.
+    /// Why its commits are not durable; empty if they are.
     pub(super) not_durable: Vec<String>,
 }
 
 impl Postgres {
-    /// Judges what was read.
+    /// Judges the settings that were read.
     pub(super) fn new(version: String, settings: BTreeMap<String, String>, in_memory: bool) -> Self {
         let state = |name: &&str| settings.get(*name).map_or("unknown", String::as_str).to_owned();
-        // `local` and the remote ones flush here; a setting that cannot be read is not believed.
+        // `local` and the remote ones flush here; a setting that cannot be read is not trusted.
         let bad = |value: &str| matches!(value, "off" | "unknown");
         let off = DURABLE.iter().map(|name| (name, state(name))).filter(|(_, value)| bad(value));
         let mut not_durable: Vec<_> = off.map(|(name, value)| format!("{name} is {value}")).collect();

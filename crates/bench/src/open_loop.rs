@@ -1,5 +1,5 @@
-//! Triggers at a fixed rate, whether or not the engine keeps up. Each has an intended time, and its latency is counted
-//! from that: an engine that stalls cannot hide the requests that waited for it.
+//! Triggers at a fixed rate, whether or not the engine keeps up. Each has an intended time, from which its latency is
+//! counted, so an engine that stalls cannot hide the requests that waited for it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,15 +19,15 @@ use super::meter::{Generator, Meter};
 use super::report::{Figure, number};
 use super::{Bench, failure, progress, real};
 
-/// Before anything is counted, at the same rate.
+/// The time before anything is counted, at the same rate.
 const WARM_UP: Duration = Duration::from_secs(1);
-/// A rate of which this part came to workers in the window counts as reached.
+/// A rate counts as reached if this part of it came to workers in the window.
 pub(super) const REACHED: f64 = 0.95;
-/// How long after the last intended time a client may still take a trigger that is due.
+/// How long after the last intended time a client may still send a trigger that is due.
 const GRACE: Duration = Duration::from_millis(250);
-/// How long the floor of a rate is measured.
+/// For how long the floor of a rate is measured.
 const FLOOR: Duration = Duration::from_secs(1);
-/// Enough slots that none is waited for.
+/// Enough slots that no trigger waits for one.
 const WORKERS: usize = 4;
 const SLOTS: u32 = 100;
 
@@ -36,7 +36,7 @@ const SLOTS: u32 = 100;
 pub(super) struct Schedule {
     pub(super) start: Instant,
     pub(super) rate: u32,
-    /// The first of them are not counted.
+    /// The first triggers are not counted.
     pub(super) warm: u64,
     pub(super) total: u64,
 }
@@ -52,7 +52,7 @@ impl Schedule {
         self.start + Duration::from_secs_f64(real(n) / f64::from(self.rate))
     }
 
-    /// How many are due at a time.
+    /// How many are due at a given time.
     fn due(&self, now: Instant) -> u64 {
         let passed = now.saturating_duration_since(self.start);
         let due = passed.as_micros() * u128::from(self.rate) / 1_000_000;
@@ -64,10 +64,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What the clients heard, with the number of each trigger.
+/// What the clients were told, with the number of each trigger.
 pub(super) struct Heard {
     pub(super) sent: Sent,
-    /// Numbers of the accepted ones, in the order of `sent.accepted`.
+    /// Numbers of the accepted triggers, in the order of `sent.accepted`.
     pub(super) numbers: Vec<u64>,
     /// From the intended time to the answer.
     pub(super) answered: Latencies,
@@ -79,7 +79,7 @@ impl Heard {
     }
 }
 
-/// Clients that send by a schedule.
+/// Clients that send on a schedule.
 pub(super) struct Paced {
     pub(super) schedule: Schedule,
     next: AtomicU64,
@@ -95,13 +95,13 @@ impl Paced {
         Ok(Arc::new(Self { schedule, next: AtomicU64::new(0), due: Semaphore::new(0), heard, clock: clock.clone() }))
     }
 
-    /// Sends everything; ends when the last is answered, or given up because its time is over.
+    /// Sends everything; ends when the last request is answered, or abandoned because its time is over.
     pub(super) async fn run(self: &Arc<Self>, http: &Http, supervisor: &Supervisor, request: &Request) -> Result<()> {
         let clients = (self.schedule.rate / 10).clamp(32, 512);
         let jobs = (0..clients).map(|_| Arc::clone(self).client(http.clone(), request.clone()));
         let (end, ended) = oneshot::channel();
         let pacer = Arc::clone(self);
-        // A thread of its own: the runtime's timers are a millisecond coarse, and that would be in each latency.
+        // A separate thread: the runtime's timers have a resolution of a millisecond, which would show in each latency.
         std::thread::Builder::new()
             .name("bench-pacer".to_owned())
             .spawn(move || {
@@ -134,7 +134,7 @@ impl Paced {
                 return;
             }
             let wait = self.schedule.intended(released).saturating_duration_since(self.clock.instant());
-            // Not longer, so that an end is seen.
+            // No longer, so that an end is noticed.
             std::thread::sleep(wait.min(Duration::from_millis(100)));
         }
     }
@@ -156,25 +156,25 @@ impl Paced {
         Ok(())
     }
 
-    /// Takes what was heard so far.
+    /// Takes what was recorded so far.
     pub(super) fn take(&self) -> Result<Heard> {
         Ok(std::mem::replace(&mut *lock(&self.heard), Heard::new()?))
     }
 
-    /// Triggers whose time came and went without a client that was free.
+    /// Triggers whose time passed without a free client.
     fn unsent(&self) -> std::ops::Range<u64> {
         self.next.load(Ordering::Relaxed).min(self.schedule.total)..self.schedule.total
     }
 }
 
-/// What one rate brought.
+/// The result of one rate.
 pub(super) struct Measured {
     pub(super) started: Latencies,
     pub(super) answered: Latencies,
-    /// Runs a second that came to a worker inside the window.
+    /// Runs a second that came to a worker within the window.
     pub(super) rate: f64,
     pub(super) refused: u64,
-    /// Requests whose time came and went.
+    /// Requests whose time passed.
     pub(super) unsent: u64,
     pub(super) generator: Generator,
 }
@@ -193,8 +193,8 @@ pub(super) async fn run(bench: &mut Bench) -> Result<Vec<Figure>> {
     Ok(figures)
 }
 
-/// What one plain commit costs when so many come in a second, at most one at a time: in milliseconds, the median. A
-/// machine that rests between two of them is slower at each than in a closed loop.
+/// The cost of one plain commit at this rate, at most one at a time: the median, in milliseconds. A machine that idles
+/// between two commits is slower at each than in a closed loop.
 async fn floor_at(bench: &mut Bench, rate: u32) -> Result<Option<f64>> {
     let mut floor = Latencies::new()?;
     let schedule = Schedule::new(bench.clock.instant(), rate, Duration::ZERO, FLOOR);
@@ -212,11 +212,11 @@ async fn floor_at(bench: &mut Bench, rate: u32) -> Result<Option<f64>> {
     Ok((floor.len() > 0).then(|| floor.percentile(50.0)))
 }
 
-/// So many requests a second for one window, with enough workers for the runs of `action`.
+/// Sends this many requests a second for one window, with enough workers for the runs of `action`.
 pub(super) async fn measure(bench: &mut Bench, action: &str, rate: u32, request: &Request) -> Result<Measured> {
     let log = Log::new(0);
     let fleet = Fleet::start(bench, action, WORKERS, SLOTS, &log).await?;
-    // The clients are there before the first is due.
+    // The clients are ready before the first request is due.
     let start = bench.clock.instant() + Duration::from_millis(50);
     let schedule = Schedule::new(start, rate, WARM_UP, bench.window);
     let paced = Paced::new(schedule, &bench.clock)?;
@@ -241,7 +241,7 @@ pub(super) async fn measure(bench: &mut Bench, action: &str, rate: u32, request:
     let unsent = paced.unsent();
     let refused = heard.sent.refused + heard.sent.unanswered;
     for n in unsent.clone() {
-        // It has waited so long at least.
+        // It has waited at least this long.
         let waited = over.saturating_duration_since(schedule.intended(n));
         started.record(waited);
         answered.record(waited);
@@ -292,7 +292,7 @@ fn show(bench: &Bench, rate: u32, measured: &Measured, floor: Option<f64>) -> Ve
     figures
 }
 
-/// Of a run: how long after its intended time it came to a worker.
+/// For each run: how long after its intended time it came to a worker.
 pub(super) fn late(schedule: &Schedule, n: u64, at: Instant) -> Duration {
     at.saturating_duration_since(schedule.intended(n))
 }

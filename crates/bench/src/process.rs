@@ -9,7 +9,7 @@ struct Stat {
     name: String,
     parent: u32,
     own: u64,
-    /// Of children that have ended.
+    /// Of child processes that have ended.
     children: u64,
 }
 
@@ -18,7 +18,7 @@ fn stat(pid: u32) -> Option<Stat> {
 }
 
 fn parse(text: &str) -> Option<Stat> {
-    // The name stands in parentheses and may hold anything.
+    // The name is in parentheses and may contain anything.
     let (open, close) = (text.find('(')?, text.rfind(')')?);
     let rest: Vec<&str> = text[close + 1..].split_whitespace().collect();
     let number = |n: usize| rest.get(n)?.parse::<u64>().ok();
@@ -39,7 +39,7 @@ pub(super) fn of(pid: u32) -> Option<Duration> {
     stat(pid).map(|s| time(s.own))
 }
 
-/// MiB of memory that a process has now.
+/// Memory that a process uses now, in MiB.
 pub(super) fn memory(pid: u32) -> Option<f64> {
     let kib = resident(&std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?)?;
     Some(super::real(kib) / 1_024.0)
@@ -51,8 +51,8 @@ fn resident(status: &str) -> Option<u64> {
     line.split_whitespace().next()?.parse().ok()
 }
 
-/// What a PostgreSQL server has used so far, with all its processes, living or ended. `None` unless
-/// `backend` is one of its processes on this machine.
+/// What a PostgreSQL server has used so far, with all its processes, living or ended. `None` unless `backend` is one of
+/// its processes on this machine.
 pub(super) fn of_server(backend: u32) -> Option<Duration> {
     let one = stat(backend).filter(|s| s.name == "postgres")?;
     let postmaster = stat(one.parent).filter(|s| s.name == "postgres")?;

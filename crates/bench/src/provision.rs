@@ -1,4 +1,4 @@
-//! What an operator does with the program itself before the first request: migrations, tenants, tokens.
+//! What an operator does with the program before the first request: migrations, tenants, tokens.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -10,10 +10,10 @@ use tokio::process::Command;
 
 use super::failure;
 
-/// Migrations of an empty database, on a busy machine.
+/// How long migrating an empty database may take, on a busy machine.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// A database, and the program that looks after it.
+/// A database, and the program that administers it.
 pub(super) struct Provision {
     program: PathBuf,
     database: String,
@@ -34,14 +34,14 @@ impl Provision {
         self.run(&["migrate"]).await.map(drop)
     }
 
-    /// Makes a tenant if it is not there, and a token of it that may do all that a program and its workers do.
+    /// Creates a tenant unless it exists, and a token for it with everything that a program and its workers need.
     pub(super) async fn token(&self, tenant: &str, name: &str) -> Result<String> {
         let created = self.run(&["tenant", "create", tenant]).await;
         let scopes = "read,write,worker";
         let args = ["token", "create", "--tenant", tenant, "--name", name, "--scopes", scopes, "--json"];
         let made = match self.run(&args).await {
             Ok(made) => made,
-            // Without the tenant there is no token: the first error is the cause.
+            // Without the tenant there is no token, so the first error is the cause.
             Err(e) => return Err(created.err().unwrap_or(e)),
         };
         let made: Created = serde_json::from_slice(&made).map_err(|e| failure(format!("the new token: {e}")))?;

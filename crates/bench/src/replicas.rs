@@ -1,5 +1,5 @@
-//! Several engines on one database, all on this machine: what they do together, and a start through one that is not the
-//! owner.
+//! Several engines on one database, all on this machine: their joint throughput, and a start through an engine that is
+//! not the owner.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,9 +18,9 @@ use super::report::{Figure, Must, number};
 use super::served::{LIMIT, Place, Served};
 use super::{Bench, failure, progress, real, whole};
 
-/// Tenants in all: so many that 1, 2 and 3 engines each own the same number.
+/// Tenants in all: a number that 1, 2 and 3 engines can share equally.
 const TENANTS: usize = 6;
-/// Tenants that are made until each engine owns enough.
+/// Tenants to create at most until each engine owns enough.
 const TRIES: u32 = 400;
 /// Slots of each tenant's worker.
 const SLOTS: u32 = 100;
@@ -33,9 +33,9 @@ struct Replicas {
     tenants: Vec<Tenant>,
 }
 
-/// A tenant with a worker at its owner.
+/// A tenant with a worker connected to its owner.
 struct Tenant {
-    /// A client of it at each engine, the owner's first.
+    /// A client of the tenant at each engine, the owner's first.
     http: Vec<Http>,
     workflow: String,
     log: Arc<Log>,
@@ -43,7 +43,7 @@ struct Tenant {
     fleet: Fleet,
 }
 
-/// Each number of engines on a database of its own.
+/// Each number of engines, on a separate database.
 pub(super) async fn run(bench: &mut Bench) -> Result<Vec<Figure>> {
     let mut figures = Vec::new();
     for count in bench.sizes.engines.clone() {
@@ -57,7 +57,7 @@ pub(super) async fn run(bench: &mut Bench) -> Result<Vec<Figure>> {
     Ok(figures)
 }
 
-/// For a figure's name.
+/// The wording in a figure's name.
 fn engines(count: u32) -> String {
     format!("{count} engine{}", if count == 1 { "" } else { "s" })
 }
@@ -73,7 +73,7 @@ impl Replicas {
         Ok(Self { engines: all, tenants })
     }
 
-    /// Closed loops, the clients spread over the tenants: each at its tenant's owner, and, with the most of them, each
+    /// Closed loops, the clients spread over the tenants: each at its tenant's owner, and, with the most clients, each
     /// at any engine.
     async fn throughput(&mut self, bench: &mut Bench, count: u32) -> Result<Vec<Figure>> {
         let mut clients = bench.sizes.clients.clone();
@@ -125,7 +125,7 @@ impl Replicas {
     /// Starts of one tenant at concurrency 1, its worker at the owner: triggered there, and through another engine.
     async fn starts(&mut self, bench: &mut Bench, count: u32) -> Result<Vec<Figure>> {
         let tenant = &mut self.tenants[0];
-        // Its throughput is over and stored, so that the last start in the log is the one that is waited for.
+        // Its throughput phase is over and stored, so that the last start in the log is the awaited one.
         let rest = tenant.sent.accepted.len();
         tenant.log.take(rest).await?;
         let mut figures = Vec::new();
@@ -151,7 +151,7 @@ impl Replicas {
             let name = format!("{}: a start through another engine takes longer, p50", engines(count));
             figures.push(bench.judge(bench.figure(name, (other - owner).max(0.0), "ms"), Must::AtMost(FARTHER)));
         }
-        // Taken already, one by one and before.
+        // These were taken before, one by one.
         tenant.log.give_back(tenant.sent.accepted.len());
         Ok(figures)
     }
@@ -169,7 +169,7 @@ impl Replicas {
     }
 }
 
-/// Waits until each engine owns as many shards as any other, give or take one.
+/// Waits until all engines own the same number of shards, give or take one.
 async fn spread(bench: &Bench, place: &Place, engines: usize) -> Result<()> {
     let by = bench.clock.instant() + LIMIT;
     let owned = "select n.address, count(*) from shard s join node n on n.id = s.owner group by 1";
@@ -187,7 +187,7 @@ async fn spread(bench: &Bench, place: &Place, engines: usize) -> Result<()> {
     }
 }
 
-/// Tenants with a workflow and a worker, as many of each engine.
+/// Tenants with a workflow and a worker, the same number for each engine.
 async fn tenants(bench: &mut Bench, place: &Place, engines: &[Served]) -> Result<Vec<Tenant>> {
     let mut sides = HashMap::new();
     for n in 0..TRIES {

@@ -1,4 +1,5 @@
-//! Engines on databases of their own beside the benchmark's, which can be killed without taking a database along.
+//! Engines with databases of their own beside the benchmark's, so that killing one leaves the benchmark's database
+//! alone.
 
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -16,7 +17,7 @@ use tokio_postgres::types::FromSql;
 use super::{Bench, failure, process};
 use crate::provision::Provision;
 
-/// The longest that a start may take before the row is given up.
+/// The longest that a start may take before the row is abandoned.
 pub(super) const LIMIT: Duration = Duration::from_secs(120);
 
 /// A migrated database beside the benchmark's own.
@@ -43,7 +44,7 @@ impl Place {
         self.sql.batch_execute(what).await.map_err(sql_failed)
     }
 
-    /// Rows of two columns.
+    /// Rows with two columns.
     pub(super) async fn pairs<A, B>(&self, what: &str) -> Result<Vec<(A, B)>>
     where
         A: for<'a> FromSql<'a>,
@@ -53,7 +54,7 @@ impl Place {
         Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
     }
 
-    /// Transactions of this database so far: outside of takeovers the engine's are of one statement each.
+    /// Transactions of this database so far: except in takeovers, each of the engine's has one statement.
     pub(super) async fn transactions(&self) -> Result<i64> {
         let row = "select xact_commit + xact_rollback from pg_stat_database where datname = current_database()";
         self.sql.query_one(row, &[]).await.map(|row| row.get(0)).map_err(sql_failed)
@@ -77,11 +78,11 @@ fn sql_failed(err: tokio_postgres::Error) -> helve_domain::error::Error {
     failure(format!("the benchmark's own statement: {err}: {}", err.as_db_error().map_or("", |e| e.message())))
 }
 
-/// `helve serve` on a place.
+/// `helve serve` on such a database.
 pub(super) struct Served {
     child: Child,
     pub(super) url: String,
-    /// From the start of the process until it was ready.
+    /// The time from the start of the process until it was ready.
     pub(super) took: Duration,
 }
 
@@ -113,12 +114,12 @@ impl Served {
         Ok(Self { child, url, took: bench.clock.instant() - begin })
     }
 
-    /// MiB of memory that the process has now.
+    /// Memory that the process uses now, in MiB.
     pub(super) fn memory(&self) -> Result<f64> {
         self.child.id().and_then(process::memory).ok_or_else(|| failure("the memory of the engine cannot be read"))
     }
 
-    /// Ends it without a warning.
+    /// Kills it without warning.
     pub(super) async fn kill(mut self) -> Result<()> {
         self.child.kill().await.map_err(|err| failure(format!("the engine cannot be killed: {err}")))
     }

@@ -1,22 +1,22 @@
-//! What repeated measurements say, and how surely: means, intervals, differences and slopes.
+//! What repeated measurements show, and how certain it is: means, intervals, differences and slopes.
 
 use super::real;
 
-/// 97.5 % quantiles of Student's t for 1 to 30 degrees of freedom: both sides together leave 5 % out.
+/// 97.5 % quantiles of Student's t for 1 to 30 degrees of freedom: both sides together leave out 5 %.
 const T: [f64; 30] = [
     12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120,
     2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
 ];
 
-/// The quantile for any degrees of freedom from 1 on; what lies between two is rounded to the wider side.
+/// The quantile for any degrees of freedom from 1 on; values between two are rounded to the wider side.
 fn student(freedom: f64) -> f64 {
     let whole = freedom.max(1.0).floor();
     let found = T.iter().enumerate().find(|(n, _)| real(*n) + 1.0 >= whole);
-    // Past the table: 1.96 and the first term of its expansion.
+    // Beyond the table: 1.96 and the first term of its expansion.
     found.map_or(1.96 + 2.4 / whole, |(_, t)| *t)
 }
 
-/// A range that holds the true value with 95 %.
+/// A range that contains the true value with 95 % confidence.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
 pub(super) struct Interval {
     pub(super) low: f64,
@@ -37,12 +37,12 @@ impl Interval {
     }
 }
 
-/// The mean; 0 of nothing.
+/// The mean; 0 if there are no values.
 pub(super) fn mean(values: &[f64]) -> f64 {
     if values.is_empty() { 0.0 } else { values.iter().sum::<f64>() / real(values.len()) }
 }
 
-/// The variance of what the values were drawn from; `None` below two values.
+/// The variance of the population that the values were drawn from; `None` below two values.
 fn variance(values: &[f64]) -> Option<f64> {
     let middle = mean(values);
     let squares: f64 = values.iter().map(|v| (v - middle).powi(2)).sum();
@@ -67,14 +67,14 @@ pub(super) fn difference(a: &[f64], b: &[f64]) -> Option<Interval> {
     Some(Interval::around(mean(b) - mean(a), student(freedom) * sum.sqrt()))
 }
 
-/// A line through points: how much y changes with one x.
+/// A line through points: how much y changes per unit of x.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
 pub(super) struct Slope {
     pub(super) each: f64,
     pub(super) interval: Interval,
 }
 
-/// The least-squares slope; `None` below three points, or when all have one x.
+/// The least-squares slope; `None` below three points, or if all have the same x.
 pub(super) fn slope(points: &[(f64, f64)]) -> Option<Slope> {
     let n = real(points.len());
     if points.len() < 3 {
@@ -112,7 +112,7 @@ mod tests {
     fn an_interval_needs_two_values_and_has_the_textbook_width() {
         assert_eq!(interval(&[]), None);
         assert_eq!(interval(&[3.0]), None);
-        // Mean 3, standard deviation 1.5811, t(4) 2.776: half a width of 1.963.
+        // Mean 3, standard deviation 1.5811, t(4) 2.776: half the width is 1.963.
         let found = interval(&[1.0, 2.0, 3.0, 4.0, 5.0]).unwrap();
         assert!(near(found.low, 3.0 - 1.963) && near(found.high, 3.0 + 1.963), "{found:?}");
         let same = interval(&[7.0, 7.0, 7.0]).unwrap();

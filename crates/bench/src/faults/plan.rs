@@ -1,4 +1,4 @@
-//! What is done by `helve bench --faults`, how often, and in which order.
+//! Which faults `helve bench --faults` injects, how often, and in which order.
 
 use crate::oracle::load::Dice;
 use crate::oracle::proxy::{First, Way};
@@ -10,7 +10,7 @@ pub(super) const BEFORE: &str = "cut before the commit";
 pub(super) const AFTER: &str = "cut after the commit";
 pub(super) const WHILE: &str = "cut while the server executes";
 
-/// The kinds of a cut take turns, and within each kind its ways and the lanes.
+/// The kinds of cuts take turns, and within each kind its variants and the lanes.
 const CUTS: [(&str, Way, Lane); 12] = [
     (BEFORE, Way::Before, Lane::Create),
     (AFTER, Way::After, Lane::Finish),
@@ -26,7 +26,7 @@ const CUTS: [(&str, Way, Lane); 12] = [
     (WHILE, Way::While(First::Engine), Lane::Create),
 ];
 
-/// How often each fault is wanted.
+/// How often each fault is to happen.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Wanted {
     engine: u32,
@@ -57,7 +57,7 @@ impl std::str::FromStr for Wanted {
     }
 }
 
-/// One thing that is done.
+/// One fault to inject.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Strike {
     Engine,
@@ -76,7 +76,7 @@ impl Strike {
 }
 
 impl Wanted {
-    /// All of them in an order that looks random and is the same each time.
+    /// All of them, in an order that looks random and is the same each time.
     pub(super) fn shuffled(self, dice: &mut Dice) -> Vec<Strike> {
         let cuts = CUTS.iter().cycle().map(|(kind, way, lane)| Strike::Cut(kind, *way, *lane));
         let mut all: Vec<_> = std::iter::repeat_n(Strike::Engine, index(self.engine))

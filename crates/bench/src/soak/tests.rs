@@ -1,4 +1,4 @@
-//! Verdicts on made-up samples, and the account of a load without an end.
+//! Verdicts on invented samples, and the account of an endless load.
 
 use helve_domain::clock::Clock;
 
@@ -29,7 +29,7 @@ fn a_leak_is_found_and_noise_is_not_one() {
     assert_eq!(verdict(&leak, "memory of the engine"), Verdict::Worsens);
     assert_eq!(verdict(&leak, "start latency p99"), Verdict::Steady);
     assert_eq!(verdict(&leak, "throughput"), Verdict::Steady);
-    // A tenth of a MiB in ten minutes is beyond the noise of exact numbers, and does not matter.
+    // A tenth of a MiB in ten minutes is beyond the noise of exact numbers, but does not matter.
     let tiny = samples(|s| 60.0 + s / 6_000.0, |_| 2.0);
     assert_eq!(verdict(&tiny, "memory of the engine"), Verdict::Steady);
 }
@@ -48,7 +48,7 @@ fn directions_differ_and_short_soaks_say_nothing() {
     assert_eq!(verdict(&faster, "start latency p99"), Verdict::Improves);
     let found = trends(&slower[..12], Duration::from_secs(12));
     assert!(found.iter().all(|t| t.verdict == Verdict::TooShort), "{found:?}");
-    // Without a database nothing is said of its tables.
+    // Without a database nothing is reported about its tables.
     assert!(!found.iter().any(|t| t.what == "table of open runs"));
 }
 
@@ -83,7 +83,7 @@ fn the_account_forgets_what_is_settled_and_keeps_what_is_not() {
         numbers: (first..).take(ids.len()).collect(),
         answered: Latencies::new().unwrap(),
     };
-    // 0 is settled at once, 1 over two looks, 2 is lost, 3 starts twice, 4 was never accepted.
+    // 0 is settled at once, 1 after two looks, 2 is lost, 3 starts twice, 4 was never accepted.
     for (run, seconds) in [(0, 1), (1, 1), (3, 1), (3, 2), (4, 1)] {
         log.began(ids[run], start + Duration::from_secs(seconds));
     }
