@@ -1,4 +1,4 @@
-//! Charts as SVG: lines over a logarithmic load, readable in light and in dark, without a font of their own.
+//! Charts as SVG: lines over a logarithmic load, readable in light and in dark, without embedded fonts.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -17,7 +17,7 @@ const RIGHT: f64 = 210.0;
 const TOP: f64 = 64.0;
 const BOTTOM: f64 = 56.0;
 
-/// Colours with contrast on both grounds; the class of a line is its number.
+/// Colours with contrast on both backgrounds; the class of a line is its number.
 const STYLE: &str = "\
 svg{background:#fff;font-family:system-ui,sans-serif;font-size:12px}\
 text{fill:#1f2937}.title{font-size:15px;font-weight:600}.note{fill:#6b7280}\
@@ -34,10 +34,10 @@ text{fill:#1f2937}.title{font-size:15px;font-weight:600}.note{fill:#6b7280}\
 const COLOURS: usize = 6;
 const DASHES: [&str; 3] = ["", "7 4", "2 4"];
 
-/// How one axis goes from numbers to places.
+/// How an axis maps numbers to positions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Scale {
-    /// From zero on.
+    /// Starting at zero.
     Linear,
     Logarithmic,
 }
@@ -47,7 +47,7 @@ pub(super) enum Scale {
 pub(super) struct Point {
     pub(super) x: f64,
     pub(super) y: f64,
-    /// Where repeats put the true value.
+    /// The interval that repeats give for the true value.
     pub(super) range: Option<(f64, f64)>,
     /// Drawn hollow: the load was not reached.
     pub(super) hollow: bool,
@@ -66,12 +66,12 @@ pub(super) struct Chart {
     pub(super) lines: Vec<(String, Vec<Point>)>,
 }
 
-/// Numbers of one axis and where they are.
+/// The numbers of one axis and their positions.
 struct Ruler {
     scale: Scale,
     low: f64,
     high: f64,
-    /// Places of `low` and `high`.
+    /// Positions of `low` and `high`.
     ends: (f64, f64),
     ticks: Vec<f64>,
 }
@@ -119,7 +119,7 @@ fn step(least: f64) -> f64 {
     [1.0, 2.0, 5.0, 10.0].into_iter().map(|m| m * power).find(|s| *s >= least * 0.999).unwrap_or(power * 10.0)
 }
 
-/// Text that means nothing to XML.
+/// Text escaped for XML.
 fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
@@ -189,7 +189,7 @@ fn text(out: &mut String, class: &str, at: (f64, f64), anchor: &str, words: &str
     let _ = writeln!(out, "<text class=\"{class}\" x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\">{words}</text>");
 }
 
-/// A line in its colour; those past the colours differ by their dashes.
+/// A line in its colour; once the colours are used up, lines differ by their dashes.
 fn stroke(out: &mut String, n: usize, d: &str) {
     let dash = DASHES[n / 2 % DASHES.len()];
     let colour = n % COLOURS;
@@ -217,7 +217,7 @@ fn draw(out: &mut String, n: usize, points: &[Point], x: &Ruler, y: &Ruler) {
     }
 }
 
-/// The charts that the figures of a file give; none without their rows.
+/// The charts that can be drawn from the figures of a file; none without their rows.
 pub(super) fn of(document: &Document) -> Vec<(&'static str, Chart)> {
     let durable = if document.durable { "every run durable" } else { "NOT DURABLE or unknown" };
     let build = if document.build == "debug" { ", DEBUG BUILD" } else { "" };
@@ -267,10 +267,10 @@ fn lines(figures: &[Record], axis: Axis) -> Vec<(String, Vec<Point>)> {
     lines
 }
 
-/// Writes the charts below `dir`, which is made; the names of the files.
+/// Writes the charts below `dir`, which is created; returns the names of the files.
 ///
 /// # Errors
-/// When there is nothing to draw, or the directory cannot be written.
+/// If there is nothing to draw, or the directory cannot be written.
 pub(super) fn write(document: &Document, dir: &Path) -> Result<Vec<String>> {
     let wrong = |err: std::io::Error| failure(format!("{} cannot be written: {err}", dir.display()));
     let charts = of(document);

@@ -1,4 +1,4 @@
-//! The table of open runs, filled and emptied for minutes: it must not get slower.
+//! The table of open runs, filled and emptied for minutes, must not get slower.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::fleet::{Fleet, Log, Sent};
 use super::load;
 use super::{Bench, progress, real};
 
-/// Runs of one wave: the table is filled with so many, then it is emptied.
+/// Runs of one wave: the table is filled with this many, then it is emptied.
 const WAVE: usize = 5_000;
 const CLIENTS: usize = 5;
 const BULK: usize = 100;
@@ -62,7 +62,7 @@ async fn wave(bench: &Bench, workflow: &str, log: &Log, sent: &mut Sent) -> Resu
     log.take(sent.accepted.len() - before).await
 }
 
-/// The rate of each 10 s; shorter ones where the whole time is short.
+/// The rate of each 10 s; of shorter periods if the whole time is short.
 async fn windows(bench: &Bench, log: &Log, time: Duration) -> Result<Vec<f64>> {
     let window = Duration::from_secs(10).min(time / 6);
     let mut rates = Vec::new();

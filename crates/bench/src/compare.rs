@@ -1,4 +1,4 @@
-//! `helve bench compare`: what changed from one file to another, and whether that is more than noise.
+//! `helve bench compare`: what changed from one file to another, and whether the change is more than noise.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use super::failure;
 use super::report::number;
 use super::stats::{self, Interval};
 
-/// The exit code when something got worse by more than is allowed; 1 is a failure of the command itself.
+/// The exit code if something got worse by more than is allowed; 1 is a failure of the command itself.
 const WORSE: u8 = 3;
 
 /// Arguments of `helve bench compare`.
@@ -21,13 +21,13 @@ pub(super) struct Args {
     /// Written by `helve bench --json`, before the change; with `--repeat` it knows its own noise
     #[arg(value_name = "BEFORE.json")]
     before: PathBuf,
-    /// The same after the change
+    /// Written in the same way after the change
     #[arg(value_name = "AFTER.json")]
     after: PathBuf,
-    /// Exit with 3 when a figure got worse by more than this, and by more than noise
+    /// Exit with 3 if a figure got worse by more than this, and by more than noise
     #[arg(long, value_name = "PERCENT", value_parser = percent)]
     fail_over: Option<f64>,
-    /// Compare ratios to the floor where there are some: for another disk, or one whose speed moves
+    /// Compare ratios to the floor where available: for another disk, or one whose speed varies
     #[arg(long)]
     ratios: bool,
 }
@@ -46,7 +46,7 @@ enum Verdict {
     /// Changed, and neither direction is good.
     Differs,
     NoneShown,
-    /// Measured once: its noise is not known.
+    /// Measured once: its noise is unknown.
     Once,
 }
 
@@ -69,7 +69,7 @@ struct Change<'a> {
     what: &'static str,
     from: f64,
     to: f64,
-    /// Of `from`; 0 when both are 0.
+    /// Relative to `from`; 0 if both are 0.
     percent: f64,
     /// The same with its noise.
     interval: Option<Interval>,
@@ -91,7 +91,7 @@ impl<'a> Change<'a> {
             (None, _) => Verdict::Once,
             (Some(i), _) if i.holds(0.0) => Verdict::NoneShown,
             (Some(_), None) => Verdict::Differs,
-            // A ratio of a rate is one of rates: its direction is the same.
+            // The ratio of a rate is one of rates, so its direction is the same.
             (Some(_), Some(better)) if (to > from) == (better == Better::Higher) => Verdict::Better,
             (Some(_), Some(_)) => Verdict::Worse,
         };
@@ -100,7 +100,7 @@ impl<'a> Change<'a> {
         Self { after, what, from, to, percent: part(to - from), interval, verdict }
     }
 
-    /// By how many percent it is worse, as far as it is not noise: without repeats the difference itself.
+    /// By how many percent it got worse beyond noise; without repeats, the difference itself.
     fn worse_by(&self) -> f64 {
         let worse = match self.after.better {
             Some(Better::Lower) => self.percent,
@@ -120,7 +120,7 @@ impl<'a> Change<'a> {
     }
 }
 
-/// Everything that can be said.
+/// The whole comparison.
 #[derive(Debug)]
 struct Comparison<'a> {
     warnings: Vec<String>,
@@ -177,7 +177,7 @@ impl<'a> Comparison<'a> {
     }
 }
 
-/// Why a difference may not come from the change.
+/// Reasons why a difference may not come from the change.
 fn warnings(before: &Document, after: &Document) -> Vec<String> {
     let mut found = Vec::new();
     if before.machine.differs(&after.machine) {
@@ -222,7 +222,7 @@ fn warnings(before: &Document, after: &Document) -> Vec<String> {
 /// Compares and prints.
 ///
 /// # Errors
-/// When a file cannot be read, or the two have no figure in common.
+/// If a file cannot be read, or the two have no figure in common.
 pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let (before, after) = (Document::read(&args.before)?, Document::read(&args.after)?);
     let comparison = Comparison::new(&before, &after, args.ratios);

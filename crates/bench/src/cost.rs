@@ -1,4 +1,4 @@
-//! What a run costs the database and the machine.
+//! What a run costs, for the database and the machine.
 
 use std::time::Duration;
 
@@ -11,8 +11,7 @@ use super::probe::{Counters, Spent};
 use super::report::{Figure, Must};
 use super::{Bench, failure, process, progress, real};
 
-/// PostgreSQL's processes publish their counters when a transaction ends and a second has passed
-/// since they last did.
+/// PostgreSQL's processes publish their counters when a transaction ends, at most once a second.
 const LAG: Duration = Duration::from_millis(1_100);
 
 /// A reading of all counters.
@@ -21,8 +20,8 @@ pub(super) struct Reading {
     engine: Option<Duration>,
 }
 
-/// Makes the engine's connections publish their counters: waits, then sends one run through. Returns
-/// its id, because it was accepted like any other. The workflow needs a worker.
+/// Makes the engine's connections publish their counters: waits, then runs one task. Returns the run's id, because it
+/// was accepted like any other. The workflow needs a worker.
 pub(super) async fn settle(bench: &Bench, workflow: &str) -> Result<RunId> {
     #[derive(serde::Deserialize)]
     struct Run {
@@ -36,15 +35,15 @@ pub(super) async fn settle(bench: &Bench, workflow: &str) -> Result<RunId> {
     response.json().map(|run: Run| run.id)
 }
 
-/// Reads them; `None` without a database.
+/// Reads all counters; `None` without a database.
 pub(super) async fn read(bench: &Bench) -> Result<Option<Reading>> {
     let Some(probe) = &bench.probe else { return Ok(None) };
     let counters = probe.counters().await?;
     Ok(Some(Reading { counters, engine: bench.engine.pid().and_then(process::of) }))
 }
 
-/// Statements of each run, counted by PostgreSQL itself. Counting costs time: hence an engine of its own, and no
-/// time is measured on it.
+/// Statements per run, counted by PostgreSQL itself. Counting takes time, so this uses a separate engine, on which no
+/// time is measured.
 pub(super) async fn statements(bench: &mut Bench) -> Result<Vec<Figure>> {
     let Some(counted) = counting(bench).await? else { return Ok(Vec::new()) };
     let mut counted = counted;
@@ -73,7 +72,7 @@ pub(super) async fn statements(bench: &mut Bench) -> Result<Vec<Figure>> {
     Ok(figures)
 }
 
-/// An engine whose PostgreSQL counts statements; `None` where the server cannot.
+/// An engine whose PostgreSQL counts statements; `None` if the server cannot.
 pub(super) async fn counting(bench: &Bench) -> Result<Option<Bench>> {
     counting_with(bench, &[("shared_preload_libraries", "pg_stat_statements")]).await
 }
@@ -101,7 +100,7 @@ pub(super) async fn figures(bench: &Bench, from: &Reading, runs: usize) -> Resul
     let bytes = bench.figure("WAL per run", each(wal_bytes), "bytes").detail(wal);
     let mut figures = vec![
         bench.judge(bytes, Must::AtMost(1_600.0)),
-        // Housekeeping, such as leases, is in it: hence the tenth.
+        // The count includes housekeeping, such as leases; hence the tenth.
         bench.judge(bench.figure("row changes per run", count(rows), "rows"), Must::AtMost(3.1)),
         bench.figure("commits per run", count(commits), "commits"),
     ];

@@ -1,4 +1,4 @@
-//! What a fixed number of runs costs in counts: they hardly vary, so that a limit can hold them.
+//! The cost in counts of a fixed number of runs: counts hardly vary, so they can be limited.
 
 use std::time::Duration;
 
@@ -11,16 +11,16 @@ use super::load::{bulk, event, note, note_bulk, note_event, single, together};
 use super::report::Figure;
 use super::{Bench, cost, failure, progress, real};
 
-/// Enough slots that none is waited for: one worker, so that how results meet in a batch is not a matter of sockets.
+/// Enough slots that no run waits for one: a single worker, so that the batching of results does not depend on sockets.
 const SLOTS: u32 = 256;
-/// Runs or events one after the other: so many that housekeeping is below a hundredth.
+/// Runs or events one after the other: enough that housekeeping is below a hundredth.
 const ALONE: usize = 1_000;
-/// Clients at once, and what each sends.
+/// Clients at once, and how many runs each sends.
 const CLIENTS: (usize, usize) = (64, 32);
 /// Bulk triggers one after the other, and the runs of each.
 const BULKS: (usize, usize) = (20, 100);
 
-/// How runs are asked for.
+/// How runs are triggered.
 #[derive(Debug, Clone, Copy)]
 enum Way {
     Alone,
@@ -50,11 +50,11 @@ impl Way {
     }
 }
 
-/// How long the work of the start may go on.
+/// How long the engine's work at its start may continue.
 const START_UP: Duration = Duration::from_secs(5);
 
-/// Statements, commits, row changes and WAL of each run, on an engine of their own: counting statements costs time,
-/// and the work of autovacuum is not the runs'.
+/// Statements, commits, row changes and WAL per run, on a separate engine: counting statements takes time, and
+/// autovacuum's work does not belong to the runs.
 pub(super) async fn run(bench: &mut Bench) -> Result<Vec<Figure>> {
     let settings = [("shared_preload_libraries", "pg_stat_statements"), ("autovacuum", "off")];
     let Some(mut own) = cost::counting_with(bench, &settings).await? else { return Ok(Vec::new()) };
@@ -64,7 +64,7 @@ pub(super) async fn run(bench: &mut Bench) -> Result<Vec<Figure>> {
     let fleets =
         [Fleet::start(&own, &workflow, 1, SLOTS, &log).await?, Fleet::start(&own, &listener, 1, SLOTS, &log).await?];
     settled(&own, &workflow, &log, &mut sent).await?;
-    // What an engine does once, at its start (weeks, what is too old), is no cost of a run.
+    // What an engine does once, at its start (creating weeks, dropping old ones), is not a cost of a run.
     tokio::time::sleep(START_UP).await;
     for way in Way::ALL {
         progress(&format!("{}: {} runs are counted", way.name(), way.runs()));
@@ -79,7 +79,7 @@ pub(super) async fn run(bench: &mut Bench) -> Result<Vec<Figure>> {
     Ok(figures)
 }
 
-/// One way, counted between two moments at which the server's counters are up to date.
+/// One way of triggering, counted between two moments at which the server's counters are up to date.
 async fn count(own: &Bench, way: Way, workflow: &str, log: &Log, sent: &mut Sent) -> Result<Vec<Figure>> {
     let Some(probe) = &own.probe else { return Ok(Vec::new()) };
     // The first of each kind reads definitions and makes plans.
@@ -94,9 +94,10 @@ async fn count(own: &Bench, way: Way, workflow: &str, log: &Log, sent: &mut Sent
     let figure = |what: &str, n: f64, of: usize, unit| {
         own.figure(format!("{}: {what} per run", way.name()), n / real(of), unit).detail(format!("{runs} runs"))
     };
-    // The run that settles the counters is one more for all that lag behind it.
+    // The run that settles the counters is one more, of which the counters may lag behind.
     let rows = |what: &str, n: i64| figure(what, real(n.max(0)), runs + 1, "rows");
-    // The sum of the records needs their segments to be there still; else it is an estimate, a percent or two higher.
+    // Summing the records needs their segments to be still present; otherwise it is an estimate, a percent or two
+    // higher.
     let exact = if spent.wal_exact { "without full-page images" } else { "without full-page images, estimated" };
     Ok(vec![
         figure("statements", real(statements.max(0)), runs, "statements"),
@@ -113,7 +114,7 @@ async fn settle(own: &Bench, workflow: &str, log: &Log, sent: &mut Sent) -> Resu
     log.take(1).await
 }
 
-/// What the engine wrote at its start is published late too: waits until that is over.
+/// The counters of what the engine wrote at its start are also published late: waits for them.
 async fn settled(own: &Bench, workflow: &str, log: &Log, sent: &mut Sent) -> Result<()> {
     let Some(probe) = &own.probe else { return Ok(()) };
     for _ in 0..10 {
@@ -128,7 +129,7 @@ async fn settled(own: &Bench, workflow: &str, log: &Log, sent: &mut Sent) -> Res
     Err(failure("the engine does not come to rest: its rows change although nothing is asked of it"))
 }
 
-/// Has `runs` runs done in this way, and waits until all are stored.
+/// Executes `runs` runs, triggered in this way, and waits until all are stored.
 async fn ask(own: &Bench, way: Way, workflow: &str, runs: usize, log: &Log, sent: &mut Sent) -> Result<usize> {
     let before = sent.accepted.len();
     match way {

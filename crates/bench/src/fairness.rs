@@ -1,5 +1,5 @@
-//! One tenant's single triggers, alone, beside another tenant that sends bulk triggers in a loop, and while very many runs
-//! of that become due at one instant.
+//! One tenant's single triggers: alone, beside another tenant that sends bulk triggers in a loop, and while very many
+//! of that tenant's runs become due at one instant.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,22 +15,22 @@ use super::report::{Figure, Must};
 use super::{Bench, failure, real};
 use crate::provision::Provision;
 
-/// Runs of one bulk trigger, the most that one may have.
+/// Runs of one bulk trigger, the most that are allowed.
 const BULK: usize = 1_000;
-/// Runs that become due at one instant, and how long before it the first of them is made.
+/// Runs that become due at one instant, and how long before it the first of them is created.
 const TIMERS: usize = 30_000;
 const AHEAD: Duration = Duration::from_secs(10);
-/// From how long before that instant to how long after it single triggers are measured.
+/// For how long before and after that instant single triggers are measured.
 const LEAD: Duration = Duration::from_millis(100);
 const TIMED: Duration = Duration::from_millis(900);
-/// Of the flood: underway at once, so that it is limited by the engine and not by a backlog that only grows.
+/// Runs of the flood in progress at once: the engine limits it, and not a backlog that only grows.
 const UNDERWAY: usize = 4_000;
-/// Samples without which a p99 is only the worst of a few.
+/// With fewer samples, a p99 is only the worst of a few.
 const SAMPLES: u64 = 300;
-/// The p99 beside the flood, against the p99 alone.
+/// The limit for the p99 beside the flood, relative to the p99 alone.
 const SLOWER: f64 = 3.0;
 
-/// Whom the benchmark's clients and workers are for: swapped in, they belong to another tenant or engine.
+/// A tenant and an engine for the benchmark's clients and workers: swapped in, these use it instead of their own.
 pub(super) struct Side {
     url: String,
     token: String,
@@ -44,7 +44,7 @@ impl Side {
         Ok(Self { http: Http::new(url, Some(&token))?, url: url.to_owned(), token })
     }
 
-    /// The same tenant of an engine that has come back at another address.
+    /// The same tenant of an engine that has restarted at another address.
     pub(super) fn at(self, url: &str) -> Result<Self> {
         Ok(Self { http: Http::new(url, Some(&self.token))?, url: url.to_owned(), ..self })
     }
@@ -54,7 +54,7 @@ impl Side {
         Http::new(url, Some(&self.token))
     }
 
-    /// Exchanges itself for the side that the benchmark is on.
+    /// Swaps places with the side that the benchmark currently uses.
     pub(super) fn swap(&mut self, bench: &mut Bench) {
         std::mem::swap(&mut self.url, &mut bench.engine.url);
         std::mem::swap(&mut self.token, &mut bench.engine.token);
@@ -62,7 +62,7 @@ impl Side {
     }
 }
 
-/// What single triggers took.
+/// The latencies of single triggers.
 struct Singles {
     answered: Latencies,
     started: Latencies,
@@ -87,7 +87,7 @@ pub(super) async fn run(bench: &mut Bench) -> Result<Vec<Figure>> {
     let stop = CancellationToken::new();
     let flood = load::flood(other.http.clone(), flooded.clone(), BULK, Arc::clone(&underway), stop.clone());
     let beside = async {
-        // Also after a failure the flood must end.
+        // The flood must end even after a failure.
         let _stop = stop.clone().drop_guard();
         singles(bench, &workflow, &log, &mut sent, (WARM_UP, 1)).await?;
         let (before, from) = (underway.stored(), bench.clock.instant());
@@ -115,7 +115,7 @@ pub(super) async fn run(bench: &mut Bench) -> Result<Vec<Figure>> {
     Ok(figures)
 }
 
-/// Makes very many runs of a tenant that become due at one instant, and for which there is no worker; gives when.
+/// Creates very many runs of a tenant that become due at one instant and have no worker; returns the instant.
 async fn make_timers(bench: &Bench, http: &Http, workflow: &str) -> Result<Instant> {
     let due = bench.clock.instant() + AHEAD;
     let at = bench.clock.now().plus(AHEAD).to_string();
@@ -126,7 +126,7 @@ async fn make_timers(bench: &Bench, http: &Http, workflow: &str) -> Result<Insta
     Ok(due)
 }
 
-/// Single triggers, the next when the result of the one before is stored: for so long and at least so many.
+/// Single triggers, each sent when the result of the one before is stored, for at least this time and this number.
 async fn singles(
     bench: &Bench,
     workflow: &str,
@@ -166,7 +166,7 @@ fn figures(bench: &Bench, alone: &Singles, beside: &Singles, what: (&str, &str))
     figures
 }
 
-/// What single triggers took beside something, against what they took alone.
+/// The latency of single triggers beside something, relative to that alone.
 fn against(bench: &Bench, alone: &Singles, beside: &Singles, (short, long): (&str, &str)) -> Vec<Figure> {
     let mut figures = Vec::new();
     for (name, alone, beside, must) in [

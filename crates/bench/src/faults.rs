@@ -27,23 +27,23 @@ use crate::oracle::verdict::{Finding, Report};
 use crate::provision::Provision;
 use plan::{ENGINE, POSTGRES, Strike};
 
-/// How long the statement that is to be cut may take to come by.
+/// How long to wait for the statement to be cut.
 const COMES_BY: Duration = Duration::from_secs(20);
 const NAME: &str = "helve";
 
-/// What came of one mode.
+/// The result of one mode.
 struct Outcome {
     optimistic: bool,
     report: Report,
     took: Duration,
     /// The longest time from a fault of each kind to the next confirmed result.
     stood: BTreeMap<&'static str, Duration>,
-    /// Where the engine's log is, when something was found.
+    /// Where the engine's log is, if something was found.
     log: Option<PathBuf>,
 }
 
-/// Does everything that is wanted once for each mode; the exit code says whether nothing was found and
-/// everything happened.
+/// Injects everything requested, once in each mode; the exit code says whether nothing was found and everything
+/// happened.
 pub(super) async fn run(wanted: Wanted, modes: &[bool], dir: &Path, json: Option<&Path>) -> Result<ExitCode> {
     let mut outcomes = Vec::new();
     for optimistic in modes {
@@ -70,12 +70,12 @@ async fn trial(wanted: Wanted, optimistic: bool, dir: &Path) -> Result<Outcome> 
     let strikes = wanted.shuffled(&mut dice);
     let mut trial = Trial::start(optimistic, dir, &clock).await?;
     for (done, strike) in strikes.iter().enumerate() {
-        // A log that nobody watches is not filled with them.
+        // A log that nobody watches is not filled with progress lines.
         if done % 10 == 0 || std::io::stderr().is_terminal() {
             progress(&format!("optimistic {}: {} of {}, {}", mode(optimistic), done + 1, strikes.len(), strike.kind()));
         }
         if let Err(err) = trial.strike(*strike, &mut dice).await {
-            // It is a finding, and what was accepted until then is judged all the same.
+            // This is a finding, and what was accepted until then is judged all the same.
             trial.rig.ledger.surprise(format!("{}: {err}", strike.kind()));
             break;
         }
@@ -90,17 +90,17 @@ async fn trial(wanted: Wanted, optimistic: bool, dir: &Path) -> Result<Outcome> 
     Ok(Outcome { optimistic, report, took: clock.instant() - began, stood, log })
 }
 
-/// The data of one trial; it goes with it.
+/// The data of one trial, which is removed with it.
 struct Place(PathBuf);
 
 impl Drop for Place {
-    /// What cannot be removed is left in a directory for temporary files.
+    /// What cannot be removed stays in a directory for temporary files.
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 
-/// Everything that runs in one mode. The fields end in this order.
+/// Everything that runs in one mode. The fields are dropped in this order.
 struct Trial {
     rig: Rig,
     engine: EngineProcess,
@@ -136,7 +136,7 @@ impl Trial {
 
     async fn strike(&mut self, strike: Strike, dice: &mut Dice) -> Result<()> {
         self.rig.progress(20).await?;
-        // Anywhere between two commits.
+        // At any point between two commits.
         tokio::time::sleep(Duration::from_micros(dice.below(200_000))).await;
         let from = self.rig.ledger.now();
         match strike {
@@ -156,7 +156,7 @@ impl Trial {
             }
             Strike::Cut(kind, way, lane) => {
                 let skip = u32::try_from(dice.below(6)).unwrap_or(0);
-                // One that does not come about is missed by the verdict.
+                // The verdict reports a cut that does not happen.
                 if self.proxy.cut(lane, way, skip, COMES_BY).await.is_some() {
                     self.rig.ledger.happened(kind, from);
                     self.goes_on(kind, self.rig.ledger.now()).await?;
@@ -200,7 +200,7 @@ const fn mode(optimistic: bool) -> &'static str {
     if optimistic { "on" } else { "off" }
 }
 
-/// What the summary names, each with what counts for it. Everything else that is found stands under its own name.
+/// The lines of the summary, each with the findings that count for it. Every other finding has a line of its own.
 const NAMED: [(&str, &[Finding]); 5] = [
     ("lost", &[Finding::Lost, Finding::EventLost]),
     ("stuck", &[Finding::Stuck]),
@@ -214,7 +214,7 @@ impl Outcome {
         self.report.faults().values().sum()
     }
 
-    /// With which probability at most one more fault does harm, at 95 %; `None` when there is no such bound.
+    /// An upper bound, at 95 %, of the probability that one more fault does harm; `None` if there is no such bound.
     fn bound(&self) -> Option<f64> {
         let n = self.faults();
         (n > 0 && self.report.is_clean()).then(|| (3.0 / f64::from(n)).min(1.0))

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::report::{Figure, Must};
 use super::{Bench, failure, real};
 
-/// How long runs that were accepted may take to be stored once the load has ended.
+/// How long accepted runs may take to be stored once the load has ended.
 const CATCH_UP: Duration = Duration::from_secs(60);
 
 /// What the workers of one row saw.
@@ -29,7 +29,7 @@ pub(super) struct Log {
     started: Mutex<Vec<(RunId, Instant)>>,
     stored: Mutex<Vec<RunId>>,
     count: AtomicU64,
-    /// One permit for each stored run: what may be sent, or what there is to wait for.
+    /// One permit for each stored run: permission to send another, or something to wait for.
     credit: Semaphore,
 }
 
@@ -38,7 +38,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Log {
-    /// `credit` runs may be underway before the first is stored.
+    /// `credit` runs may be in progress before the first is stored.
     pub(super) fn new(credit: usize) -> Arc<Self> {
         Arc::new(Self {
             started: Mutex::default(),
@@ -53,7 +53,7 @@ impl Log {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// Takes the credit of `n` runs, and waits until there is as much.
+    /// Takes the credit of `n` runs, waiting until it is available.
     pub(super) async fn take(&self, n: usize) -> Result<()> {
         let permits = u32::try_from(n).map_err(|_| failure("too many runs in one row"))?;
         match tokio::time::timeout(CATCH_UP, self.credit.acquire_many(permits)).await {
@@ -65,12 +65,12 @@ impl Log {
         }
     }
 
-    /// Gives back the credit of runs that were not accepted.
+    /// Returns the credit of runs that were not accepted.
     pub(super) fn give_back(&self, n: usize) {
         self.credit.add_permits(n);
     }
 
-    /// When each run came to a worker first.
+    /// When each run first came to a worker.
     pub(super) fn starts(&self) -> HashMap<RunId, Instant> {
         let mut first = HashMap::new();
         for (run, at) in lock(&self.started).iter() {
@@ -79,12 +79,12 @@ impl Log {
         first
     }
 
-    /// Tasks that came to a worker so far.
+    /// Tasks that have come to a worker so far.
     pub(super) fn begun(&self) -> usize {
         lock(&self.started).len()
     }
 
-    /// Takes what was seen so far: starts, and runs whose results are stored.
+    /// Takes what was recorded so far: starts, and runs whose results are stored.
     pub(super) fn drain(&self) -> (Vec<(RunId, Instant)>, Vec<RunId>) {
         (std::mem::take(&mut *lock(&self.started)), std::mem::take(&mut *lock(&self.stored)))
     }
@@ -101,13 +101,13 @@ impl Log {
         self.credit.add_permits(1);
     }
 
-    /// The run that arrived last at a worker, and when.
+    /// The last run that arrived at a worker, and when.
     pub(super) fn last_start(&self) -> Option<(RunId, Instant)> {
         lock(&self.started).last().copied()
     }
 }
 
-/// A worker that does nothing: at once, or as long as it is told to hold what it has.
+/// A worker that does nothing, at once or after holding its tasks for as long as it is told.
 struct NoOp {
     hold: Option<CancellationToken>,
     clock: Clock,
@@ -141,19 +141,19 @@ impl Handler for NoOp {
     }
 }
 
-/// Connected workers of one action, a socket each.
+/// Connected workers of one action, each with a socket.
 pub(super) struct Fleet {
     stop: CancellationToken,
     ends: Vec<oneshot::Receiver<Result<()>>>,
 }
 
 impl Fleet {
-    /// Connects `workers` with `slots` each and waits until all of them are welcome.
+    /// Connects `workers` with `slots` each and waits until all of them are welcomed.
     pub(super) async fn start(bench: &Bench, action: &str, workers: usize, slots: u32, log: &Arc<Log>) -> Result<Self> {
         Self::connect(bench, action, workers, slots, log, None).await
     }
 
-    /// One worker that keeps what it gets until `release`.
+    /// One worker that keeps its tasks until `release`.
     pub(super) async fn holding(
         bench: &Bench,
         action: &str,
@@ -195,7 +195,7 @@ impl Fleet {
             };
             let run = worker::run(options, bench.clock.clone(), stop.clone(), handler);
             bench.supervisor.spawn("bench-worker", async move {
-                // The fleet is gone when nobody listens.
+                // If nobody listens, the fleet is gone.
                 let _ = end.send(run.await);
             });
             welcomes.push(welcome);
@@ -233,7 +233,7 @@ impl Fleet {
 #[derive(Debug, Default)]
 pub(super) struct Sent {
     pub(super) accepted: Vec<RunId>,
-    /// Answers that refused.
+    /// Answers that were refusals.
     pub(super) refused: u64,
     /// Requests without an answer: their runs may exist.
     pub(super) unanswered: u64,
@@ -250,7 +250,7 @@ impl Sent {
     }
 }
 
-/// The whole benchmark's account: everything accepted was executed once, and nothing else was.
+/// The account of the whole benchmark: everything accepted was executed once, and nothing else was.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     accepted: u64,
@@ -262,7 +262,7 @@ pub(super) struct Ledger {
 }
 
 impl Ledger {
-    /// Compares one row's two sides.
+    /// Compares the two sides of one row.
     pub(super) fn check(&mut self, sent: &Sent, log: &Log) {
         let accepted: HashSet<_> = sent.accepted.iter().copied().collect();
         let stored: HashSet<_> = lock(&log.stored).iter().copied().collect();
@@ -276,7 +276,7 @@ impl Ledger {
         self.unanswered += sent.unanswered;
         self.lost +=
             real_count(accepted.iter().filter(|run| !stored.contains(run) || !starts.contains_key(run)).count());
-        // One id given to two callers would be two runs in one.
+        // One id given to two callers would merge two runs into one.
         self.repeated += starts.values().map(|n| n - 1).sum::<u64>();
         self.repeated += real_count(sent.accepted.len() - accepted.len());
         self.foreign += foreign.saturating_sub(sent.unanswered);
@@ -298,7 +298,7 @@ impl Ledger {
         self.foreign += other.foreign;
     }
 
-    /// Its figures: three that must be zero.
+    /// Its figures: three numbers that must be zero.
     pub(super) fn figures(&self, mode: &'static str) -> Vec<Figure> {
         let zero = |name: &str, n: u64| Figure::new(mode, name, real(n), "runs").must(Must::AtMost(0.0));
         vec![

@@ -1,5 +1,5 @@
-//! What measures Helve and judges it: `helve bench` says how fast this machine is with it, against what its disk
-//! allows; [`oracle`] holds every fact of a load under faults against what was promised.
+//! Measures Helve and judges it: `helve bench` says how fast it is on this machine, compared with what the disk allows;
+//! [`oracle`] checks every fact of a load under faults against the promises.
 
 mod args;
 mod chart;
@@ -54,7 +54,7 @@ use fleet::Ledger;
 use probe::Probe;
 use report::{Figure, Must, Report};
 
-/// Where a private engine comes from, so that a row can have another one.
+/// How a private engine is started, so that a row can have another one.
 #[derive(Debug, Clone)]
 struct Origin {
     data_dir: PathBuf,
@@ -72,18 +72,19 @@ struct Bench {
     /// How long a row is measured.
     window: Duration,
     sizes: Sizes,
-    /// What the report calls the mode.
+    /// The mode's name in the report.
     mode: &'static str,
-    /// Makes the names of this run's workflows its own.
+    /// Makes the names of this call's workflows unique.
     nonce: String,
     ledger: Ledger,
     origin: Origin,
 }
 
-/// Runs the benchmark with arguments that [`Args::check`] found right; the exit code says whether every accepted run was executed exactly once.
+/// Runs the benchmark with arguments that [`Args::check`] accepted; the exit code says whether every accepted run was
+/// executed exactly once.
 ///
 /// # Errors
-/// When it cannot be carried out: no engine, no database, a request that must succeed fails.
+/// If it cannot be carried out: no engine, no database, a request that must succeed fails.
 pub async fn run(args: Args) -> Result<ExitCode> {
     match &args.command {
         Some(Command::Compare(files)) => return compare::run(files),
@@ -169,7 +170,7 @@ async fn one_engine(
         (None, None) => rows(args, &mut bench, report).await.map(|()| true),
     };
     report.add(bench.ledger.figures(bench.mode));
-    // The engine stops also after a failure, and the failure is what the caller hears of.
+    // The engine stops even after a failure, and the caller gets the failure.
     let stopped = bench.stop().await;
     let measured = measured?;
     stopped?;
@@ -237,8 +238,8 @@ impl Bench {
         Ok(Self { engine, http, probe, clock, supervisor, window, sizes, mode, nonce, ledger, origin })
     }
 
-    /// Another private engine and database in the same mode, for what must begin in an untouched process or with
-    /// settings of its own. [`Bench::take_back`] ends it.
+    /// Another private engine and database in the same mode, for measurements that need an untouched process or their
+    /// own settings. [`Bench::take_back`] ends it.
     async fn beside(&self, pg_settings: &[(&str, &str)]) -> Result<Self> {
         let mut origin = self.origin.clone();
         origin.pg_settings.extend(pg_settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
@@ -265,7 +266,7 @@ impl Bench {
         self.workflow_on(row, &[]).await
     }
 
-    /// As [`Bench::workflow`], started also by events with a key that fits one of these patterns.
+    /// As [`Bench::workflow`], and also started by events whose key fits one of these patterns.
     async fn workflow_on(&self, row: &str, events: &[String]) -> Result<String> {
         let name = format!("bench-{row}-{}", self.nonce);
         let task = json!({"name": "noop", "action": name, "execution_timeout": "5m"});
@@ -277,7 +278,7 @@ impl Bench {
         Err(failure(format!("the workflow was not accepted: {}", response.status)))
     }
 
-    /// A workflow of a running engine is taken away again; its runs stay until retention.
+    /// Removes a workflow from a running engine; its runs stay until retention. A private engine keeps it to its end.
     async fn forget(&self, workflow: &str) -> Result<()> {
         if self.engine.is_private() {
             return Ok(());
@@ -290,24 +291,23 @@ impl Bench {
         Figure::new(self.mode, name, value, unit)
     }
 
-    /// Sets the target of a figure. The targets are those of optimistic scheduling: without it figures
-    /// are only looked at.
+    /// Sets the target of a figure. The targets are those of optimistic scheduling: without it, figures are only shown.
     fn judge(&self, figure: Figure, must: Must) -> Figure {
         if self.mode == "off" { figure } else { figure.must(must) }
     }
 }
 
-/// Something without which there is no figure.
+/// An error that leaves no figure to report.
 fn failure(text: impl Into<String>) -> Error {
     Error::Internal(text.into())
 }
 
-/// Says on standard error what is going on; standard output is the table's.
+/// Reports progress on standard error; standard output is reserved for the table.
 fn progress(text: &str) {
     out::note(&format!("helve bench: {text}"));
 }
 
-/// For figures only: above 2^53 the last digits go.
+/// For figures only: above 2^53 the last digits are lost.
 #[expect(clippy::cast_precision_loss, reason = "figures are rounded for people anyway")]
 fn real(n: impl TryInto<u64>) -> f64 {
     n.try_into().unwrap_or(u64::MAX) as f64

@@ -23,7 +23,7 @@ use super::fleet::{Log, Sent};
 use super::probe::PAYLOAD;
 use super::{Bench, failure};
 
-/// Before anything is counted: connections are opened, plans and caches made.
+/// The time before anything is counted: connections are opened, plans and caches made.
 pub(super) const WARM_UP: Duration = Duration::from_millis(500);
 
 /// Latencies in microseconds, to three digits, up to a minute.
@@ -43,7 +43,7 @@ impl Latencies {
         super::real(self.0.value_at_percentile(p)) / 1_000.0
     }
 
-    /// The whole of it in a few numbers.
+    /// A summary in a few numbers.
     pub(super) fn distribution(&self) -> Distribution {
         Distribution {
             samples: self.len(),
@@ -75,7 +75,7 @@ pub(super) struct Distribution {
     pub(super) max: f64,
 }
 
-/// What of a run's document is looked at.
+/// The parts of a run's document that are read.
 #[derive(Deserialize)]
 struct Accepted {
     id: RunId,
@@ -110,7 +110,7 @@ pub(super) fn event(key: &str) -> Bytes {
     json!({"key": key, "payload": trigger(key)["input"]}).to_string().into()
 }
 
-/// Notes the answer to an event: its runs are accepted as those of a trigger are.
+/// Records the answer to an event: its runs are accepted as those of a trigger are.
 pub(super) fn note_event(sent: &mut Sent, answer: Result<Response>) -> Result<()> {
     #[derive(Deserialize)]
     struct Event {
@@ -124,12 +124,12 @@ pub(super) fn note_event(sent: &mut Sent, answer: Result<Response>) -> Result<()
     Ok(())
 }
 
-/// What is sent at a rate.
+/// What is sent at a fixed rate.
 #[derive(Clone)]
 pub(super) enum Request {
     /// A trigger of one run.
     Trigger(Bytes),
-    /// Events, of which each starts one run.
+    /// Events, each of which starts one run.
     Events(Arc<Events>),
 }
 
@@ -146,7 +146,7 @@ impl Request {
         }
     }
 
-    /// Of the request with this number.
+    /// The body of the request with this number.
     pub(super) fn body(&self, n: u64) -> Bytes {
         match self {
             Self::Trigger(body) => body.clone(),
@@ -154,7 +154,7 @@ impl Request {
         }
     }
 
-    /// Notes an answer; how many runs were accepted.
+    /// Records an answer; returns how many runs were accepted.
     pub(super) fn note(&self, sent: &mut Sent, answer: Result<Response>) -> Result<usize> {
         match self {
             Self::Trigger(_) => note(sent, answer).map(|run| usize::from(run.is_some())),
@@ -163,7 +163,7 @@ impl Request {
     }
 }
 
-/// Notes the answer to a single trigger; the run's id if it was accepted.
+/// Records the answer to a single trigger; returns the run's id if it was accepted.
 pub(super) fn note(sent: &mut Sent, answer: Result<Response>) -> Result<Option<RunId>> {
     match answer {
         Ok(response) if response.status.is_success() => {
@@ -187,7 +187,7 @@ pub(super) fn note(sent: &mut Sent, answer: Result<Response>) -> Result<Option<R
     }
 }
 
-/// Whether the engine itself does not know what became of the request.
+/// Whether the engine itself does not know the outcome of the request.
 fn is_unknown(response: &Response) -> bool {
     #[derive(Deserialize)]
     struct Problem {
@@ -197,7 +197,7 @@ fn is_unknown(response: &Response) -> bool {
         && response.json::<Problem>().is_ok_and(|problem| problem.code == Code::OutcomeUnknown.as_str())
 }
 
-/// Notes the answer to a bulk trigger of `n` runs; how many were accepted.
+/// Records the answer to a bulk trigger of `n` runs; returns how many were accepted.
 pub(super) fn note_bulk(sent: &mut Sent, answer: Result<Response>, n: usize) -> Result<usize> {
     #[derive(Deserialize)]
     struct Answer {
@@ -231,7 +231,7 @@ pub(super) fn note_bulk(sent: &mut Sent, answer: Result<Response>, n: usize) -> 
     }
 }
 
-/// Runs all jobs at once, on all threads, and waits for their ends.
+/// Runs all jobs at once, on all threads, and waits for them to end.
 pub(super) async fn together<T, J>(supervisor: &Supervisor, jobs: impl IntoIterator<Item = J>) -> Result<Vec<T>>
 where
     T: Send + 'static,
@@ -241,7 +241,7 @@ where
         .into_iter()
         .map(|job| {
             let (end, ended) = oneshot::channel();
-            // Nobody listens after another job has failed.
+            // After another job has failed, nobody listens.
             supervisor.spawn("bench-client", async move { drop(end.send(job.await)) });
             ended
         })
@@ -253,14 +253,14 @@ where
     Ok(out)
 }
 
-/// What a closed loop brought.
+/// The result of a closed loop.
 pub(super) struct Loop {
     pub(super) sent: Sent,
-    /// Of requests that were answered inside the window.
+    /// Of requests answered within the window.
     pub(super) latencies: Latencies,
 }
 
-/// `clients` that each send a trigger with `wait`, and the next when its run has ended.
+/// `clients` that each send a trigger with `wait`, and the next one when its run has ended.
 pub(super) async fn closed_loop(bench: &Bench, workflow: &str, clients: usize) -> Result<Loop> {
     let from = bench.clock.instant() + WARM_UP;
     let until = from + bench.window;
@@ -282,7 +282,7 @@ pub(super) async fn client(http: Http, clock: Clock, body: Bytes, from: Instant,
         let finished = matches!(&answer, Ok(response) if response.status == StatusCode::OK);
         let end = clock.instant();
         if note(&mut own.sent, answer)?.is_none() {
-            // Refused: a client that hammers on would measure refusals.
+            // Refused: a client that retried at once would measure refusals.
             tokio::time::sleep(Duration::from_millis(20)).await;
         } else if finished && end >= from && end <= until {
             own.latencies.record(end - start);
@@ -305,7 +305,8 @@ pub(super) async fn fill(bench: &Bench, workflow: &str, total: usize) -> Result<
     Ok(all)
 }
 
-/// Creates `total` runs that start later, one bulk trigger after the other: `when` is a field of a trigger and its value.
+/// Creates `total` runs that start later, one bulk trigger after the other: `when` is a field of a trigger and its
+/// value.
 pub(super) async fn fill_later(http: &Http, workflow: &str, total: usize, when: (&str, &str)) -> Result<Sent> {
     let mut sent = Sent::default();
     let mut later = trigger(workflow);

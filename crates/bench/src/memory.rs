@@ -1,4 +1,4 @@
-//! What a run that is not finished takes: of the engine's memory, and of the disk.
+//! What an unfinished run takes: of the engine's memory, and of the disk.
 
 use std::time::Duration;
 
@@ -9,15 +9,15 @@ use super::fleet::{Fleet, Log, Sent};
 use super::report::Figure;
 use super::{Bench, failure, load, real, whole};
 
-/// Less than what memory holds of one queue.
+/// Fewer than memory holds of one queue.
 const QUEUE: u32 = 4_000;
-/// Runs that go through before anything is compared: pools, caches and plans are made.
+/// Runs to complete before anything is compared, so that pools, caches and plans exist.
 const WARM: usize = 5_000;
-/// The longest that tasks may take to come to the worker that holds them.
+/// The longest that tasks may take to reach the worker that holds them.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// Bytes of a scheduled run, of a queued one in the window of its queue, and of a running one: of resident memory, on an
-/// engine that nothing else has used.
+/// Bytes of a scheduled run, of a queued one in the window of its queue, and of a running one: resident memory of an
+/// engine used for nothing else.
 pub(super) async fn run(bench: &mut Bench) -> Result<Vec<Figure>> {
     let mut own = bench.beside(&[]).await?;
     warm_up(&mut own).await?;
@@ -67,7 +67,7 @@ async fn warm_up(own: &mut Bench) -> Result<()> {
     Ok(())
 }
 
-/// Runs that are due in a day are open, and memory has no use for them. They go with the database.
+/// Open runs that are due in a day, which memory need not hold. They are dropped with the database.
 async fn later(own: &Bench) -> Result<Vec<Figure>> {
     let Some(probe) = &own.probe else { return Ok(Vec::new()) };
     let workflow = own.workflow("later").await?;
@@ -83,7 +83,7 @@ async fn later(own: &Bench) -> Result<Vec<Figure>> {
     ])
 }
 
-/// Waits until so many tasks have come in all.
+/// Waits until this many tasks have arrived in all.
 async fn came(own: &Bench, log: &Log, count: usize) -> Result<()> {
     let by = own.clock.instant() + LIMIT;
     while log.begun() < count {

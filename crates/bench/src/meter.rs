@@ -1,4 +1,4 @@
-//! Whether the benchmark's own clients and workers were the limit of what was measured.
+//! Whether the benchmark's own clients and workers limited what was measured.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,17 +10,17 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::load::Latencies;
 use super::{Bench, process, real};
 
-/// Between two looks whether this process is late.
+/// The wait between two checks of this process's lateness.
 const TICK: Duration = Duration::from_millis(5);
-/// The timer's own resolution: so much later than asked for is not late.
+/// The timer's own resolution: being this much later than requested is not late.
 const RESOLUTION: Duration = Duration::from_millis(1);
-/// Own threads that use this part of all cores can hardly do more.
+/// If its own threads use this part of all cores, they can hardly do more.
 const SATURATED: f64 = 0.85;
 /// A machine that is this busy has nothing left.
 const BUSY: f64 = 0.9;
-/// On a busy machine the generator must leave at least half of what is used to what it measures.
+/// On a busy machine, the generator must leave at least half of what is used to what it measures.
 const HALF: f64 = 0.5;
-/// Later than this, and latencies are the generator's too.
+/// If it is later than this, latencies include its own delay.
 const LATE_MS: f64 = 5.0;
 
 /// What the load generator used while a figure was measured.
@@ -30,9 +30,9 @@ pub(super) struct Generator {
     pub(super) cpu_share: f64,
     /// How busy the whole machine was.
     pub(super) machine_busy: f64,
-    /// How late its timers came, 99 of 100 at most.
+    /// The lateness of its timers, the 99th percentile.
     pub(super) lag_p99_ms: f64,
-    /// Why the figure is the generator's and not the engine's; absent where it is not.
+    /// Why the figure is the generator's and not the engine's; absent if it is the engine's.
     pub(super) limit: Option<String>,
 }
 
@@ -53,7 +53,7 @@ impl Generator {
     }
 }
 
-/// CPU time of the machine in ticks: used, and all.
+/// CPU time of the machine in ticks: used, and total.
 fn machine(stat: &str) -> Option<(u64, u64)> {
     let ticks: Vec<u64> = stat.lines().next()?.strip_prefix("cpu ")?.split_whitespace().flat_map(str::parse).collect();
     // User, nice, system, idle, waiting, and so on; guests are in user already.

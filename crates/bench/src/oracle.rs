@@ -1,7 +1,7 @@
-//! The ledger oracle: a load that writes down every fact, faults that are done to it, and the verdict.
+//! The ledger oracle: a load that records every fact, faults injected into it, and the verdict.
 //!
-//! It knows the engine from outside only: its interface, its process, its tables. `helve bench --faults`
-//! and the fault tests stand on it.
+//! It sees the engine only from outside: its interface, its process, its tables. `helve bench --faults` and the fault
+//! tests are built on it.
 
 mod caller;
 pub mod ledger;
@@ -21,18 +21,18 @@ use helve_domain::error::{Error, Result};
 use helve_supervisor::Supervisor;
 use tokio::sync::oneshot;
 
-/// What an answer's text is read as. An answer that is no JSON is none that anybody expects.
+/// Reads an answer's text. What is not JSON becomes null, which no caller expects.
 fn json(body: &[u8]) -> serde_json::Value {
     serde_json::from_slice(body).unwrap_or_default()
 }
 
-/// Something without which there is no verdict.
+/// An error that leaves no verdict.
 fn failure(text: impl Into<String>) -> Error {
     Error::Internal(text.into())
 }
 
-/// Runs a part of the load until it ends or everything stops. The receiver gets its value; it breaks
-/// when the part did not come to its end.
+/// Runs a part of the load until it ends or everything stops. The receiver gets its value, or fails if the part did not
+/// complete.
 fn start<T: Send + 'static>(
     supervisor: &Supervisor,
     name: &'static str,
@@ -42,17 +42,17 @@ fn start<T: Send + 'static>(
     let stopping = supervisor.stopping();
     supervisor.spawn(name, async move {
         if let Some(value) = stopping.run_until_cancelled(part).await {
-            // Nobody needs to wait for it.
+            // Nobody has to wait for it.
             let _ = done.send(value);
         }
     });
     ended
 }
 
-/// Asks again and again until the answer is there.
+/// Polls until the answer is there.
 ///
 /// # Errors
-/// `Internal` when it is not there within `limit`.
+/// `Internal` if it does not come within `limit`.
 pub async fn until<T, F: Future<Output = Option<T>>>(
     what: &str,
     limit: Duration,

@@ -13,7 +13,7 @@ use super::machine::{Postgres, SETTINGS};
 use super::process;
 use super::{failure, progress};
 
-/// The size of the floor's row is the size of a run's input.
+/// The floor's row is as large as a run's input.
 pub(super) const PAYLOAD: usize = 200;
 
 /// A connection with the floor's statement prepared.
@@ -25,7 +25,7 @@ pub(super) struct Probe {
     private: bool,
 }
 
-/// Counters of the server, for differences.
+/// Counters of the server, to be subtracted.
 #[derive(Debug, Clone)]
 pub(super) struct Counters {
     commits: i64,
@@ -39,7 +39,7 @@ pub(super) struct Counters {
     cpu: Option<Duration>,
 }
 
-/// What was spent between two readings.
+/// The difference between two readings.
 #[derive(Debug, Clone)]
 pub(super) struct Spent {
     pub(super) commits: i64,
@@ -51,7 +51,7 @@ pub(super) struct Spent {
     pub(super) statements: Option<i64>,
     /// Without full-page images.
     pub(super) wal_bytes: f64,
-    /// The server counts records exactly only with `pg_walinspect`; else images are taken as full pages.
+    /// The server counts records exactly only with `pg_walinspect`; otherwise images are taken as full pages.
     pub(super) wal_exact: bool,
     pub(super) cpu: Option<Duration>,
 }
@@ -70,8 +70,7 @@ fn database(err: &tokio_postgres::Error) -> helve_domain::error::Error {
 }
 
 impl Probe {
-    /// Connects and makes the floor's table. A private database also gets the extension that counts
-    /// WAL records.
+    /// Connects and creates the floor's table. A private database also gets the extension that counts WAL records.
     pub(super) async fn open(url: &str, private: bool, supervisor: &Supervisor) -> Result<Self> {
         let (client, driver) = plain::connect(&Database::at(url), "bench").await?;
         let stopping = supervisor.stopping();
@@ -95,7 +94,7 @@ impl Probe {
         Ok(Self { client, insert, next: 0, backend, private })
     }
 
-    /// Takes the floor's table away.
+    /// Drops the floor's table.
     pub(super) async fn clean_up(&self) -> Result<()> {
         self.client.batch_execute("drop table if exists helve_bench_floor").await.map_err(|err| database(&err))
     }
@@ -122,8 +121,8 @@ impl Probe {
         Ok(Postgres::new(version, settings, self.in_memory().await))
     }
 
-    /// Whether the data lies in a file system without a disk. Only known of a server on this machine
-    /// that tells its directory.
+    /// Whether the data is in a file system without a disk. Known only for a server on this machine that reveals its
+    /// directory.
     async fn in_memory(&self) -> bool {
         if process::of_server(self.backend).is_none() {
             return false;
@@ -146,7 +145,7 @@ impl Probe {
                    from pg_stat_user_tables where relname <> 'helve_bench_floor') t \
             where d.datname = current_database()";
         let row = self.client.query_one(row, &[]).await.map_err(|err| database(&err))?;
-        // There only where the extension is installed and loaded.
+        // Present only if the extension is installed and loaded.
         let statements = "select coalesce(sum(s.calls), 0)::bigint from pg_stat_statements s \
             join pg_database d on d.oid = s.dbid where d.datname = current_database()";
         let statements = self.client.query_one(statements, &[]).await.ok().map(|row| row.get(0));
@@ -185,7 +184,7 @@ impl Probe {
     }
 
     async fn wal_records(&self, from: &str, to: &str) -> Option<f64> {
-        // The end must be flushed before it can be read: a transaction of our own does that.
+        // The end must be flushed before it can be read; a transaction of our own does that.
         self.client.batch_execute("select txid_current()").await.ok()?;
         let sum = "select sum(record_size)::float8 from pg_get_wal_stats($1::text::pg_lsn, $2::text::pg_lsn)";
         self.client.query_one(sum, &[&from, &to]).await.ok()?.get(0)
@@ -198,19 +197,20 @@ impl Probe {
         Ok((row.get::<_, f64>(0) - images * 8_192.0).max(0.0))
     }
 
-    /// Whether the server could count statements, were it started with that.
+    /// Whether the server could count statements if it were started with the extension.
     pub(super) async fn can_count_statements(&self) -> Result<bool> {
         let there = "select exists (select 1 from pg_available_extensions where name = 'pg_stat_statements')";
         self.client.query_one(there, &[]).await.map(|row| row.get(0)).map_err(|err| database(&err))
     }
 
-    /// Begins to count statements anew; the server must have been started with the extension.
+    /// Resets the statement counts; the server must have been started with the extension.
     pub(super) async fn count_statements(&self) -> Result<()> {
         let begin = "create extension if not exists pg_stat_statements; select pg_stat_statements_reset()";
         self.client.batch_execute(begin).await.map_err(|err| database(&err))
     }
 
-    /// Statements of the engine since [`Probe::count_statements`]; those of this connection name themselves.
+    /// Statements of the engine since [`Probe::count_statements`]; those of this connection name the extension, and are
+    /// left out.
     pub(super) async fn statements(&self) -> Result<i64> {
         let sum = "select coalesce(sum(s.calls), 0)::bigint from pg_stat_statements s \
             join pg_database d on d.oid = s.dbid \
@@ -228,7 +228,7 @@ impl Probe {
         Ok(Sizes { open_run: row.get(0), run_history: row.get(1), database: row.get(2), dead_rows: row.get(3) })
     }
 
-    /// Makes the size of the table of open runs comparable: without dead rows.
+    /// Makes the size of the table of open runs comparable, by removing dead rows.
     pub(super) async fn tidy(&self) -> Result<()> {
         self.client.batch_execute("vacuum open_run").await.map_err(|err| database(&err))
     }

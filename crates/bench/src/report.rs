@@ -1,4 +1,4 @@
-//! Figures, what they must be, and how they are shown.
+//! Figures, their targets, and how they are shown.
 
 use std::fmt::Write as _;
 
@@ -10,7 +10,7 @@ use super::machine::Postgres;
 use super::meter::Generator;
 use super::stats;
 
-/// What a figure must be; the ratio to the floor is judged where there is one, else the value.
+/// The target of a figure. It applies to the ratio to the floor if there is one, otherwise to the value.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Must {
@@ -53,7 +53,7 @@ pub(super) struct Figure {
 }
 
 impl Figure {
-    /// Which direction is good follows from the unit: more runs a second, less of everything else.
+    /// Which direction is good follows from the unit: more runs per second, less of everything else.
     pub(super) fn new(mode: &'static str, name: impl Into<String>, value: f64, unit: &'static str) -> Self {
         let better = match unit {
             "%" | "runs" => None,
@@ -77,7 +77,7 @@ impl Figure {
         }
     }
 
-    /// Against the floor's p50 of the same row.
+    /// Relative to the floor's p50 of the same row.
     pub(super) fn ratio(self, ratio: f64) -> Self {
         Self { ratio: Some(ratio), ..self }
     }
@@ -98,12 +98,12 @@ impl Figure {
         Self { generator: Some(generator.clone()), ..self }
     }
 
-    /// Puts it into a chart.
+    /// Adds it to a chart.
     pub(super) fn curve(self, axis: Axis, x: f64, line: &str, reached: bool) -> Self {
         Self { curve: Some(Curve { axis, x, line: line.to_owned(), reached }), ..self }
     }
 
-    /// A figure that says whether the others can be believed.
+    /// A figure that says whether the others can be trusted.
     pub(super) fn of_ledger(self) -> Self {
         Self { ledger: true, summed: true, ..self }
     }
@@ -113,7 +113,7 @@ impl Figure {
         Self { summed: true, ..self }
     }
 
-    /// What it must be, it is.
+    /// Whether it meets its target.
     pub(super) fn is_met(&self) -> bool {
         self.must.is_none_or(|must| must.is_met(self.ratio.unwrap_or(self.value)))
     }
@@ -141,8 +141,8 @@ impl Series {
         self.figure.must.is_none_or(|must| must.is_met(self.ratio().unwrap_or_else(|| self.value())))
     }
 
-    /// `ok`, `below`, or nothing where nothing is demanded. A figure of a machine that is not durable is
-    /// not measured against a target that is; the ledger holds everywhere.
+    /// `ok`, `below`, or nothing if there is no target. A figure of a machine that is not durable is not compared with
+    /// a target for durable ones; the ledger applies everywhere.
     fn verdict(&self, durable: bool) -> &'static str {
         match self.figure.must {
             None => "",
@@ -175,7 +175,7 @@ impl Series {
     }
 }
 
-/// Everything of one call.
+/// The results of one call.
 #[derive(Debug, Default)]
 pub(super) struct Report {
     postgres: Option<Postgres>,
@@ -187,7 +187,7 @@ impl Report {
         self.postgres = Some(postgres);
     }
 
-    /// Adds figures; one that is there already in its mode is a repeat.
+    /// Adds figures; one that already exists in its mode is a repeat.
     pub(super) fn add(&mut self, figures: Vec<Figure>) {
         for figure in figures {
             let same = |s: &&mut Series| (s.figure.mode, &s.figure.name) == (figure.mode, &figure.name);
@@ -206,12 +206,12 @@ impl Report {
         }
     }
 
-    /// The ledger is without a loss and without a repetition.
+    /// The ledger shows neither a loss nor a repetition.
     pub(super) fn is_sound(&self) -> bool {
         self.figures.iter().filter(|s| s.figure.ledger).all(Series::is_met)
     }
 
-    /// Durability is claimed only where it was seen.
+    /// Durability is claimed only if it was observed.
     fn is_durable(&self) -> bool {
         self.postgres.as_ref().is_some_and(|p| p.not_durable.is_empty())
     }
@@ -265,7 +265,7 @@ pub(super) fn table(document: &Document) -> String {
         let detail = r.detail.as_deref().unwrap_or_default();
         let line = format!("{:<53} {value:>27} {ratio:>8}  {must:<9} {:<11} {detail}", r.name, r.verdict);
         let _ = writeln!(out, "{}", line.trim_end());
-        // The figures of one measurement share it: it is said once, below the first.
+        // The figures of one measurement share it, so it is printed once, below the first.
         let limit = r.generator.as_ref().and_then(|g| g.limit.as_ref());
         if let Some(limit) = limit.filter(|limit| said != Some(*limit)) {
             let _ = writeln!(out, "    ^ {limit}");
@@ -275,7 +275,7 @@ pub(super) fn table(document: &Document) -> String {
     out
 }
 
-/// Three digits that mean something, thousands apart.
+/// Three significant digits, thousands separated.
 pub(super) fn number(n: f64) -> String {
     match n.abs() {
         a if a >= 1_000.0 => {

@@ -1,4 +1,4 @@
-//! Many tenants that do nothing, and a start on many open runs.
+//! Many idle tenants, and a start with many open runs.
 
 use std::time::{Duration, Instant};
 
@@ -11,11 +11,11 @@ use super::report::{Figure, Must};
 use super::served::{LIMIT, Place, Served};
 use super::{Bench, failure, latency, progress, real, whole};
 
-/// Those of the tenants that work.
+/// Runs of the active tenants.
 const ACTIVE: u32 = 10;
-/// PostgreSQL's processes publish their counters at the latest so long after they became idle.
+/// PostgreSQL's processes publish their counters at most this long after they became idle.
 const PUBLISHED: Duration = Duration::from_secs(11);
-/// Runs that each active tenant has had before memory is read.
+/// Runs that each active tenant has completed before memory is read.
 const RUNS: usize = 1_000;
 
 /// Tenants that nobody uses, each with a token and a workflow. Ids as the engine makes them: time first.
@@ -32,7 +32,7 @@ const INSERT_TENANTS: &str = "create temp table t as select \
         select id, 'idle', 1, sha256(g::text::bytea), '{\"tasks\":[{\"name\":\"idle\"}]}', now() from t; \
     drop table t; vacuum analyze";
 
-/// Open runs of the active tenants: nine of ten are queued, the tenth is due in a day.
+/// Open runs of the active tenants: nine out of ten are queued, the tenth is due in a day.
 const INSERT_RUNS: &str = "insert into open_run \
     (id, tenant, created_at, due, rank, version, attempt, retries, state, shard, priority, workflow, action, input) \
     select \
@@ -46,7 +46,7 @@ const INSERT_RUNS: &str = "insert into open_run \
         (select (extract(epoch from now()) * 1000)::bigint - $1 as ms) s, \
         generate_series(1, $1) g";
 
-/// So many tenants, 10 of which work: memory, and what the engine asks of the database when nothing happens.
+/// This many tenants, 10 of them active: memory, and what the engine sends to the database when nothing happens.
 pub(super) async fn tenants(bench: &mut Bench) -> Result<Vec<Figure>> {
     let mut figures = Vec::new();
     let mut least: Option<(u32, f64)> = None;
@@ -74,7 +74,7 @@ pub(super) async fn tenants(bench: &mut Bench) -> Result<Vec<Figure>> {
                 figures.push(bench.figure(name("memory of an idle tenant"), each, "KiB"));
             }
             Some(_) => {}
-            // The least must have as many that work, or their memory would be counted to the idle ones.
+            // The smallest number must include as many active ones, or their memory would count as that of idle ones.
             None if count >= ACTIVE => least = Some((count, memory)),
             None => {}
         }
@@ -82,7 +82,7 @@ pub(super) async fn tenants(bench: &mut Bench) -> Result<Vec<Figure>> {
     Ok(figures)
 }
 
-/// What was seen of so many tenants.
+/// The readings for one number of tenants.
 struct Crowd {
     memory: f64,
     worked: f64,
@@ -115,7 +115,7 @@ async fn crowd(bench: &mut Bench, count: u32) -> Result<Crowd> {
         side.swap(bench);
     }
     let worked = engine.memory()?;
-    // Its looks at the tables are transactions too, and not the engine's.
+    // The probe's reads of the tables are transactions, too, and not the engine's.
     for statement in ["alter system set autovacuum = off", "select pg_reload_conf()", "vacuum analyze"] {
         place.execute(statement).await?;
     }
@@ -136,7 +136,7 @@ async fn crowd(bench: &mut Bench, count: u32) -> Result<Crowd> {
     Ok(Crowd { memory, worked, idle, start })
 }
 
-/// A kill and a start on many open runs: how long until a worker has the first task.
+/// A kill and a start with many open runs: how long until a worker has the first task.
 pub(super) async fn recovery(bench: &mut Bench) -> Result<Vec<Figure>> {
     let open = bench.sizes.open_runs;
     let place = Place::make(bench, "helve_recovery").await?;

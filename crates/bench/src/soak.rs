@@ -1,4 +1,4 @@
-//! The same load for a long time: whether memory, latency, throughput or tables change with it.
+//! A constant load for a long time: whether memory, latency, throughput or tables change meanwhile.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,15 +20,15 @@ use super::{Bench, real};
 
 /// Samples of a soak, each of at least a second.
 const SAMPLES: u32 = 60;
-/// The first part is the way to the level that is then held.
+/// The part at the beginning in which the level is still being reached.
 const WARM: f64 = 0.2;
-/// Below this time growth is what every start has, and nothing is said about it.
+/// Below this time, growth is what every start has, and is not judged.
 const JUDGED: Duration = Duration::from_secs(60);
 /// How long the last runs may take to be stored.
 const CATCH_UP: Duration = Duration::from_secs(60);
 const WARM_UP: Duration = Duration::from_secs(1);
 
-/// A soak and what it showed.
+/// A soak and its result.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Soak {
     pub(super) optimistic: String,
@@ -39,7 +39,7 @@ pub(super) struct Soak {
     pub(super) trends: Vec<Trend>,
 }
 
-/// One look.
+/// One sample.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Sample {
     /// Since the start.
@@ -54,17 +54,17 @@ pub(super) struct Sample {
     pub(super) run_history_mib: Option<f64>,
     pub(super) database_mib: Option<f64>,
     pub(super) dead_rows: Option<i64>,
-    /// Why this sample is the load generator's.
+    /// Why the load generator, and not the engine, explains this sample.
     pub(super) generator_limit: Option<String>,
 }
 
-/// How one thing changed.
+/// How one quantity changed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Trend {
     pub(super) what: String,
     pub(super) unit: String,
     pub(super) mean: f64,
-    /// Change in an hour; absent with too few samples.
+    /// Change per hour; absent with too few samples.
     pub(super) an_hour: Option<Slope>,
     pub(super) verdict: Verdict,
 }
@@ -73,7 +73,7 @@ pub(super) struct Trend {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Verdict {
-    /// Its interval holds zero, or the change is too small to matter.
+    /// Its interval contains zero, or the change is too small to matter.
     Steady,
     /// It gets worse, beyond noise and by an amount that matters.
     Worsens,
@@ -83,7 +83,8 @@ pub(super) enum Verdict {
     TooShort,
 }
 
-/// What is watched: its name, unit, where it is, whether more is worse, and the part of its mean that matters.
+/// What is watched: its name, unit, where to read it, whether more is worse, and the change, as a part of its mean,
+/// that matters.
 type Watched = (&'static str, &'static str, fn(&Sample) -> Option<f64>, bool, f64);
 const WATCHED: &[Watched] = &[
     ("memory of the engine", "MiB", |s| s.engine_mib, true, 0.05),
@@ -165,7 +166,7 @@ impl Soak {
     }
 }
 
-/// The ledger of a load without an end: what is settled on all sides is forgotten.
+/// The ledger of an endless load: what is settled on all sides is dropped.
 #[derive(Default)]
 struct Account {
     open: HashMap<RunId, Known>,
@@ -181,14 +182,14 @@ struct Known {
 }
 
 impl Account {
-    /// Takes what came since the last call; start latencies of what is accepted and started by now go to `latencies`.
+    /// Takes what arrived since the last call; start latencies of runs accepted and started by now go to `latencies`.
     fn settle(&mut self, heard: &Heard, log: &Log, schedule: &Schedule, latencies: &mut Latencies) {
         let (started, stored) = log.drain();
         let mut touched = Vec::with_capacity(started.len());
         for (run, number) in numbered(heard) {
             self.accepted += 1;
             let known = self.open.entry(run).or_default();
-            // One id for two triggers would be two runs in one.
+            // One id for two triggers would merge two runs into one.
             self.repeated += u64::from(known.number.replace(number).is_some());
             touched.push(run);
         }
@@ -222,7 +223,7 @@ fn real_count(n: usize) -> u64 {
     u64::try_from(n).unwrap_or(u64::MAX)
 }
 
-/// Works for `time`, and prints one line for each sample.
+/// Runs the load for `time`, and prints one line for each sample.
 pub(super) async fn run(bench: &mut Bench, time: Duration, rate: u32) -> Result<Soak> {
     let workflow = bench.workflow("soak").await?;
     let log = Log::new(0);

@@ -1,4 +1,4 @@
-//! Many connected workers that do nothing: what each of them costs.
+//! Many connected, idle workers: the cost of each.
 
 use std::time::Duration;
 
@@ -9,14 +9,14 @@ use super::fleet::{Fleet, Log, Sent};
 use super::report::{Figure, Must};
 use super::{Bench, failure, latency, process, progress, real, whole};
 
-/// Sockets that are opened at once.
+/// Sockets opened at once.
 const WAVE: u32 = 200;
 /// Files that both processes need besides the sockets.
 const OTHERS: u64 = 500;
-/// From so many on, memory is divided by them: below, one page is more than a socket.
+/// Memory is divided by the number of sockets from this number on; below it, one page is more than a socket.
 const ENOUGH: u32 = 100;
 
-/// So many idle sockets, more and more of them on one engine: memory, CPU, and a start beside them.
+/// A growing number of idle sockets on one engine: memory, CPU, and a start beside them.
 pub(super) async fn run(bench: &mut Bench) -> Result<Vec<Figure>> {
     let files = raise_files();
     let mut own = bench.beside(&[]).await?;
@@ -89,10 +89,10 @@ fn memory(own: &Bench) -> Result<f64> {
     own.engine.memory().ok_or_else(|| failure("the memory of the engine cannot be read"))
 }
 
-/// Raises the limit of open files as far as it goes, for this process and the engines it starts; the limit.
+/// Raises the limit of open files as far as possible, for this process and the engines it starts; returns the limit.
 fn raise_files() -> u64 {
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return 1_024 };
-    // Where it is refused, the old one holds.
+    // If this is refused, the old limit stays.
     if soft < hard && setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok() { hard } else { soft }
 }
 

@@ -1,4 +1,4 @@
-//! How many runs a second: closed loops, bulk triggers, one slot, and backlogs.
+//! Runs per second: closed loops, bulk triggers, one slot, and backlogs.
 
 use std::time::{Duration, Instant};
 
@@ -12,14 +12,14 @@ use super::meter::Meter;
 use super::report::{Figure, Must, number};
 use super::{Bench, cost, real, whole};
 
-/// Enough slots that none is waited for: 4 workers with 100 each.
+/// Enough slots that no run waits for one: 4 workers with 100 each.
 const WORKERS: usize = 4;
 const SLOTS: u32 = 100;
-/// Runs of one bulk trigger, and clients that send them; twice as many runs are underway at most.
+/// Runs of one bulk trigger, and the number of clients that send them; at most twice as many runs are in progress.
 const BULKS: [usize; 2] = [100, 1_000];
 const BULK_CLIENTS: usize = 8;
 
-/// Closed loops, each client with one run underway; with the most clients also what a run costs.
+/// Closed loops, in which each client has one run in progress; with the most clients, also the cost of a run.
 pub(super) async fn closed_loops(bench: &mut Bench) -> Result<Vec<Figure>> {
     let workflow = bench.workflow("throughput").await?;
     let mut figures = Vec::new();
@@ -61,7 +61,7 @@ pub(super) async fn closed_loops(bench: &mut Bench) -> Result<Vec<Figure>> {
     Ok(figures)
 }
 
-/// Triggers of 100 and of 1,000 runs: as many as the workers finish.
+/// Triggers of 100 and of 1,000 runs, at the pace at which the workers finish.
 pub(super) async fn bulk(bench: &mut Bench) -> Result<Vec<Figure>> {
     let workflow = bench.workflow("bulk").await?;
     let mut figures = Vec::new();
@@ -84,7 +84,7 @@ pub(super) async fn bulk(bench: &mut Bench) -> Result<Vec<Figure>> {
         let generator = meter.read(bench);
         let mut all = Sent::default();
         sent?.into_iter().for_each(|sent| all.merge(sent));
-        // All credit is back: nothing is underway.
+        // All credit is back: nothing is in progress.
         log.take(underway).await?;
         fleet.stop().await?;
         bench.ledger.check(&all, &log);
@@ -106,7 +106,7 @@ async fn rate(bench: &Bench, log: &Log, window: Duration) -> f64 {
     real(log.stored() - before) / (bench.clock.instant() - start).as_secs_f64()
 }
 
-/// A backlog behind one slot: between two tasks there is one commit, and it is the floor's.
+/// A backlog behind one slot: between two tasks there is one commit, which is compared with the floor's.
 pub(super) async fn one_slot(bench: &mut Bench) -> Result<Vec<Figure>> {
     let workflow = bench.workflow("one-slot").await?;
     let (log, seconds) = (Log::new(0), bench.window + WARM_UP);
@@ -144,7 +144,7 @@ pub(super) async fn floor_for(bench: &mut Bench, floor: &mut Latencies, time: Du
     Ok(())
 }
 
-/// Runs that were queued while no worker was there; the time runs from the first worker's connect.
+/// Runs that were queued while no worker was connected; time counts from the first worker's connect.
 pub(super) async fn backlog(bench: &mut Bench) -> Result<Vec<Figure>> {
     let workflow = bench.workflow("backlog").await?;
     let mut figures = Vec::new();

@@ -1,4 +1,4 @@
-//! Charts are XML, and hold what they are to show.
+//! Charts are XML, and contain what they should show.
 
 use roxmltree::Node;
 

@@ -1,4 +1,4 @@
-//! Comparisons of made-up files.
+//! Comparisons of invented files.
 
 use super::super::machine::{Machine, Postgres};
 use super::*;
@@ -39,7 +39,7 @@ fn the_direction_of_the_figure_decides_what_is_worse() {
 
 #[test]
 fn noise_hides_a_difference_and_is_never_held_against_it() {
-    // 20 % apart on average, and far further apart among themselves.
+    // 20 % apart on average, and far more among themselves.
     let (found, by) = verdict(latency(&[0.5, 1.5, 1.0]), latency(&[0.7, 1.9, 1.0]));
     assert_eq!((found, by), (Verdict::NoneShown, 0.0));
     let before = file(vec![latency(&[0.5, 1.5, 1.0])]);

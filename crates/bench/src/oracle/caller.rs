@@ -1,4 +1,4 @@
-//! One client of the load: asks, insists, and tells refused from unknown.
+//! One client of the load: sends requests, insists, and distinguishes refused from unknown.
 
 use std::time::Duration;
 
@@ -27,16 +27,16 @@ pub enum Answer {
 
 /// A client with its ledger.
 pub struct Caller {
-    /// Where it asks.
+    /// Where it sends its requests.
     pub http: Http,
-    /// Where it writes down what it was told.
+    /// Where it records what it was told.
     pub ledger: Ledger,
-    /// What it does next.
+    /// Decides what it does next.
     pub dice: Dice,
 }
 
 impl Caller {
-    /// Creates a run once; a refusal is final. The run, when it was accepted.
+    /// Creates a run once; a refusal is final. Returns the run if it was accepted.
     pub async fn create_once(&mut self, nonce: Nonce, body: &Value) -> Option<String> {
         match self.post("/v1/runs", None, body).await {
             Answer::Ok(answer) => self.accept(nonce, &answer),
@@ -52,7 +52,7 @@ impl Caller {
         }
     }
 
-    /// Creates a run with a key until it is answered.
+    /// Creates a run with a key, repeating the request until it is answered.
     pub async fn create_keyed(&mut self, nonce: Nonce, body: &Value) -> Option<String> {
         let key = format!("key-{nonce}");
         let answer = self.insist("/v1/runs", Some(&key), body).await?;
@@ -88,7 +88,7 @@ impl Caller {
         self.ledger.facts().cancels.insert(run, fate);
     }
 
-    /// Posts until there is a good answer; for what may be done twice.
+    /// Posts until there is a good answer, for requests that may be repeated.
     pub async fn insist(&mut self, path: &str, key: Option<&str>, body: &Value) -> Option<Value> {
         let asking = async {
             loop {
@@ -114,7 +114,7 @@ impl Caller {
         tokio::time::timeout(INSIST, asking).await.ok()
     }
 
-    /// Waits for `least` milliseconds and up to `more` besides.
+    /// Waits for `least` milliseconds and up to `more` in addition.
     pub async fn pause(&mut self, least: u64, more: u64) {
         tokio::time::sleep(Duration::from_millis(least + self.dice.below(more + 1))).await;
     }
@@ -144,14 +144,14 @@ impl Caller {
                 self.ledger.surprise(format!("{path} answered {}: {text}", response.status));
                 Answer::Unknown
             }
-            // The engine saw nothing of it.
+            // The engine received nothing of it.
             Err(Error::Unavailable { .. }) => Answer::Refused,
             Err(_) => Answer::Unknown,
         }
     }
 }
 
-/// Whether a status is one that a caller may retry.
+/// Whether a caller may retry after this status.
 fn is_retryable(status: StatusCode) -> bool {
     matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS)
 }

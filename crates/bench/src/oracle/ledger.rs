@@ -1,4 +1,4 @@
-//! What clients and workers saw, written down as it happened: the facts that the oracle judges.
+//! What clients and workers saw, recorded as it happened: the facts that the oracle judges.
 
 pub mod plays;
 
@@ -11,34 +11,34 @@ use serde_json::{Value, json};
 
 use self::plays::{Labels, Parking, Pause, Push, Required};
 
-/// Marks one intended run: it stands in the input, so that a run is known without its id.
+/// Marks one intended run: the mark is in the input, so that a run can be recognised without its id.
 pub type Nonce = u64;
 /// A run's id in its text form.
 pub type RunId = String;
 /// A run with its attempt's number.
 pub type Attempt = (RunId, i64);
 
-/// What a task was made to do.
+/// What a task is made to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Plan {
     /// Fails this often, then succeeds. The retries suffice.
     SucceedAfter(u32),
     /// Fails with an error that must not be retried.
     FailForGood,
-    /// Fails until its attempts are spent and it is parked; once it is unparked, succeeds.
+    /// Fails until its attempts are spent and it is parked; succeeds once it is unparked.
     Parked,
-    /// Fails until it is parked, is unparked once, and fails until it is parked again. It stays so.
+    /// Fails until it is parked, is unparked once, and fails until it is parked again. Then it stays parked.
     LeftParked,
 }
 
 impl Plan {
-    /// Whether its runs are parked.
+    /// Whether runs with this plan are parked.
     pub const fn parks(self) -> bool {
         matches!(self, Self::Parked | Self::LeftParked)
     }
 }
 
-/// How a create is made safe to repeat, if it is.
+/// How a create is made safe to repeat, if at all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Without a key: sent once.
@@ -52,9 +52,9 @@ pub enum Kind {
 pub enum Fate {
     /// Answered 2xx.
     Accepted,
-    /// The answer was lost, or said so: it may exist.
+    /// The answer was lost, or said that the outcome is unknown: the run may exist.
     Maybe,
-    /// The engine said that nothing was written, or never saw it: it must not exist.
+    /// The engine said that nothing was written, or never saw it: the run must not exist.
     Refused,
 }
 
@@ -78,7 +78,7 @@ pub struct Create {
 pub enum CancelFate {
     /// Answered 2xx.
     Accepted(Timestamp),
-    /// Too late, and said so.
+    /// Refused as too late.
     TooLate,
     /// The answer was lost.
     Unknown,
@@ -87,13 +87,13 @@ pub enum CancelFate {
 /// One delivery as a worker saw it.
 #[derive(Debug, Clone)]
 pub struct Execution {
-    /// The engine's id of the worker.
+    /// The worker's id in the engine.
     pub worker: String,
-    /// The load's name of the worker.
+    /// The worker's name in the load.
     pub name: String,
     /// When it began.
     pub from: Timestamp,
-    /// When the worker no longer occupied a slot with it.
+    /// When it stopped occupying a slot of the worker.
     pub until: Option<Timestamp>,
     /// The result that the worker sent.
     pub sent: Option<Sent>,
@@ -106,11 +106,11 @@ pub enum Sent {
     Succeeded(Value),
     /// An error.
     Failed,
-    /// Given back.
+    /// Released.
     Released,
 }
 
-/// Something bad that was done on purpose.
+/// A fault that was injected.
 #[derive(Debug, Clone)]
 pub struct Fault {
     /// Its kind, as in the report.
@@ -119,7 +119,7 @@ pub struct Fault {
     pub from: Timestamp,
     /// When everything was allowed to work again.
     pub until: Timestamp,
-    /// The worker that it struck; `None` strikes everything.
+    /// The worker that it affected; `None`: it affected everything.
     pub worker: Option<String>,
 }
 
@@ -132,9 +132,9 @@ pub struct Facts {
     pub pushes: BTreeMap<Nonce, Push>,
     /// What happened to each run that was seen parked.
     pub parkings: BTreeMap<RunId, Parking>,
-    /// Pauses of the workflow that is paused, in order.
+    /// Pauses of the workflow `PAUSING`, in order.
     pub pauses: Vec<Pause>,
-    /// The labels of each worker, by the engine's id, with the time from which it has them.
+    /// The labels of each worker, by the engine's id, with the time since which it has had them.
     pub labels: BTreeMap<String, Vec<(Timestamp, Labels)>>,
     /// Every cancel, by run.
     pub cancels: BTreeMap<RunId, CancelFate>,
@@ -142,7 +142,7 @@ pub struct Facts {
     pub executions: BTreeMap<Attempt, Vec<Execution>>,
     /// Results that the engine confirmed, with the run's status after it.
     pub stored: BTreeMap<Attempt, BTreeSet<String>>,
-    /// What was done on purpose.
+    /// Injected faults.
     pub faults: Vec<Fault>,
     /// Failures that were sent, by run: the plan counts them.
     pub failures: BTreeMap<RunId, u32>,
@@ -150,16 +150,16 @@ pub struct Facts {
     pub slots: BTreeMap<String, u32>,
     /// Results that a worker sent again on a new socket.
     pub resent: usize,
-    /// Deliveries that a worker had already.
+    /// Deliveries of attempts that the worker already had.
     pub redelivered: usize,
-    /// Attempts that the engine called over.
+    /// Attempts that the engine declared over.
     pub superseded: usize,
-    /// Answers and frames that nothing should have caused.
+    /// Unexpected answers and frames.
     pub surprises: Vec<String>,
     nonces: Nonce,
 }
 
-/// The facts, shared by clients, workers and whoever does the bad things.
+/// The facts, shared by clients, workers and whatever injects faults.
 #[derive(Clone)]
 pub struct Ledger {
     facts: Arc<Mutex<Facts>>,
@@ -193,7 +193,7 @@ impl Ledger {
         self.intend_on(kind, plan, None)
     }
 
-    /// As [`Ledger::intend`], of a run that requires this label of its worker.
+    /// As [`Ledger::intend`], for a run that requires this label of its worker.
     pub fn intend_on(&self, kind: Kind, plan: Plan, requires: Option<Required>) -> Nonce {
         let mut facts = self.facts();
         let nonce = facts.next_nonce();
@@ -217,12 +217,12 @@ impl Ledger {
         }
     }
 
-    /// Something that nothing should have caused.
+    /// An unexpected answer or frame.
     pub fn surprise(&self, what: String) {
         self.facts().surprises.push(what);
     }
 
-    /// A delivery began. False: this worker has it already, it was only sent again.
+    /// A delivery began. False: this worker has it already; it was only sent again.
     pub fn begin(&self, attempt: &Attempt, worker: &str, name: &str) -> bool {
         let from = self.now();
         let mut facts = self.facts();
@@ -234,8 +234,8 @@ impl Ledger {
         true
     }
 
-    /// The worker no longer occupies a slot with it; `sent` when it reported a result. To be called
-    /// *before* the result leaves: the engine may use the slot from then on.
+    /// The attempt no longer occupies a slot of the worker; `sent` if the worker reported a result. Call it *before*
+    /// the result leaves, because the engine may use the slot from then on.
     pub fn end(&self, attempt: &Attempt, worker: &str, sent: Option<Sent>) {
         let now = self.now();
         let mut facts = self.facts();
@@ -253,7 +253,7 @@ impl Ledger {
         self.facts().stored.entry(attempt).or_default().insert(status.to_owned());
     }
 
-    /// Begins a fault that strikes everything, or one worker; [`Ledger::healed`] ends it.
+    /// Begins a fault that affects everything, or one worker; [`Ledger::healed`] ends it.
     pub fn fault(&self, kind: &'static str, worker: Option<&str>) -> usize {
         let now = self.now();
         let mut facts = self.facts();
@@ -267,7 +267,7 @@ impl Ledger {
         self.facts().faults[fault].until = now;
     }
 
-    /// A fault that struck everything from then until now.
+    /// A fault that affected everything from `from` until now.
     pub fn happened(&self, kind: &'static str, from: Timestamp) {
         let until = self.now();
         self.facts().faults.push(Fault { kind, from, until, worker: None });
@@ -293,7 +293,7 @@ impl Ledger {
 }
 
 impl Facts {
-    /// A mark that nothing else has.
+    /// A new, unique mark.
     const fn next_nonce(&mut self) -> Nonce {
         self.nonces += 1;
         self.nonces
@@ -305,7 +305,7 @@ impl Facts {
         of_create.or_else(|| self.pushes.get(&nonce).map(|push| push.plan))
     }
 
-    /// Whether a fault struck this run: one that was going on, or whose repair was, while it was open.
+    /// Whether a fault affected this run: the run was open while the fault or its repair was in progress.
     pub fn struck(fault: &Fault, open: (Timestamp, Timestamp), workers: &BTreeSet<&str>, repair: Duration) -> bool {
         let together = fault.from <= open.1 && open.0 <= fault.until.plus(repair);
         together && fault.worker.as_ref().is_none_or(|w| workers.contains(w.as_str()))

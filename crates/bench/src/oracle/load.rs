@@ -1,4 +1,4 @@
-//! Clients that trigger runs, and cancel some, and write down what they were told.
+//! Clients that trigger runs, cancel some of them, and record what they were told.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,7 +30,7 @@ pub struct Load {
 pub struct Dice(u64);
 
 impl Dice {
-    /// A sequence of its own for each seed.
+    /// A separate sequence for each seed.
     pub const fn new(seed: u64) -> Self {
         Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15))
     }
@@ -45,11 +45,11 @@ impl Dice {
     }
 }
 
-/// Registers the load's workflows, all of one action: where it is not parked, retries suffice for every plan, and
-/// follow quickly.
+/// Registers the load's workflows, all of one action: unless runs are to be parked, the retries suffice for every plan,
+/// and follow quickly.
 ///
 /// # Errors
-/// `Internal` when the engine does not take one.
+/// `Internal` if the engine refuses one.
 pub async fn register(http: &Http) -> Result<()> {
     let retries = json!({"count": 8, "base": "50ms", "factor": 1, "jitter": true});
     let parks = json!({"count": PARK_RETRIES, "base": "20ms", "jitter": false, "on_exhausted": "park"});
@@ -75,7 +75,7 @@ pub async fn register(http: &Http) -> Result<()> {
     Ok(())
 }
 
-/// What a task does in most runs: most succeed, some after failures.
+/// What the task does in a run: most succeed, some after failures.
 pub fn plan(dice: &mut Dice) -> Plan {
     match dice.below(20) {
         0 => Plan::SucceedAfter(2),
@@ -89,7 +89,7 @@ pub fn plan(dice: &mut Dice) -> Plan {
 pub fn input(dice: &mut Dice, nonce: Nonce) -> Value {
     let mut input = json!({"n": nonce, "work_ms": dice.below(40)});
     if dice.below(20) == 0 {
-        // Too large to stand in the row.
+        // Too large to be stored in the row.
         input["padding"] = "x".repeat(2_000).into();
     }
     input
@@ -156,7 +156,7 @@ impl Client {
         }
         let run = self.0.create(kind, nonce, &body).await;
         if kind == Kind::Keyed && run.is_some() && self.0.dice.below(10) == 0 {
-            // A caller that forgot its answer.
+            // A caller that forgot the answer.
             self.0.create_keyed(nonce, &body).await;
         }
         run

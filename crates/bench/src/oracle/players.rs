@@ -1,4 +1,4 @@
-//! Clients that each play one thing again and again: events, parked runs, a pause.
+//! Clients that each repeat one kind of action: events, parked runs, a pause.
 
 mod events;
 mod parks;

@@ -1,4 +1,4 @@
-//! An engine as a process of its own, to be killed.
+//! An engine as a separate process that can be killed.
 
 use std::fs::File;
 use std::net::TcpListener;
@@ -13,14 +13,14 @@ use nix::unistd::Pid;
 
 use super::{failure, until};
 
-/// How long a start may take until `/readyz` agrees: the old lease must run out, and a debug build
-/// on a busy machine is slow.
+/// How long a start may take until `/readyz` agrees: the old lease must expire, and a debug build on a busy machine is
+/// slow.
 const READY: Duration = Duration::from_secs(30);
-/// How long a stop in order may take.
+/// How long an orderly stop may take.
 const STOP: Duration = Duration::from_secs(25);
 /// How long `/readyz` may take to answer.
 const ASK: Duration = Duration::from_secs(2);
-/// Words in a log that nothing may cause.
+/// Words that must never occur in a log.
 const FORBIDDEN: [&str; 5] = ["HELVE_INVARIANT", "panicked at", "task panicked", "pass panicked", "panicked=true"];
 
 /// How an engine is started.
@@ -42,7 +42,7 @@ pub struct EngineProcess {
     pub url: String,
     /// How often the process was started.
     pub starts: u32,
-    /// Whether the log stays when this is dropped.
+    /// Whether the log is kept when this is dropped.
     pub keep_log: bool,
     setup: Setup,
     listen: String,
@@ -78,7 +78,7 @@ impl EngineProcess {
     /// Starts the process again after its end; does not wait until it is ready.
     ///
     /// # Errors
-    /// `Internal` when it runs, or the system refuses.
+    /// `Internal` if it is running, or the system refuses.
     pub fn spawn(&mut self) -> Result<()> {
         if self.child.is_some() {
             return Err(failure("the engine runs already"));
@@ -105,7 +105,7 @@ impl EngineProcess {
         Ok(())
     }
 
-    /// How the process has ended, if it has.
+    /// How the process ended, if it has.
     fn end(&mut self) -> Result<Option<ExitStatus>> {
         self.child.as_mut().ok_or_else(not_running)?.try_wait().map_err(|err| wrong("the engine's end", &err))
     }
@@ -137,7 +137,7 @@ impl EngineProcess {
         }
     }
 
-    /// SIGKILL, and the end of the process.
+    /// Sends SIGKILL, and waits for the end of the process.
     ///
     /// # Errors
     /// `Internal` when it does not run.
@@ -155,10 +155,10 @@ impl EngineProcess {
         kill(Pid::from_raw(pid), signal).map_err(|err| wrong("the engine takes no signal", &err))
     }
 
-    /// SIGTERM, and waits for the end.
+    /// Sends SIGTERM, and waits for the end.
     ///
     /// # Errors
-    /// `Internal` when it does not end, or not in order.
+    /// `Internal` if it does not end, or not in order.
     pub async fn stop(&mut self) -> Result<ExitStatus> {
         self.signal(Signal::SIGTERM)?;
         let ended = self.ended().await?;
@@ -174,8 +174,7 @@ impl EngineProcess {
         self.ready().await
     }
 
-    /// Waits until it is ready, and starts it again first if it has ended by itself: what a supervisor of
-    /// processes does.
+    /// Waits until it is ready, and first restarts it if it has ended by itself, as a process supervisor would.
     ///
     /// # Errors
     /// `Internal` when it does not become ready.
@@ -221,7 +220,7 @@ impl EngineProcess {
         all[all.len().saturating_sub(lines)..].join("\n")
     }
 
-    /// Lines of the log with words that nothing may cause.
+    /// Lines of the log with words that must never occur.
     pub fn forbidden(&self) -> Vec<String> {
         let log = self.log();
         let bad = log.lines().filter(|l| FORBIDDEN.iter().any(|word| l.contains(word)));
@@ -231,7 +230,7 @@ impl EngineProcess {
 
 impl Drop for EngineProcess {
     fn drop(&mut self) {
-        // It may have ended by itself; then there is nothing to kill.
+        // If it has ended by itself, there is nothing to kill.
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
             let _ = child.wait();

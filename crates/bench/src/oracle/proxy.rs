@@ -18,7 +18,7 @@ use tokio_postgres::config::Host;
 use super::failure;
 use super::wire::{Lane, Message, Opening, Statements, backend_pid, message, opening};
 
-/// How long a statement waits for the engine to end it. Then it is let go, and commits.
+/// How long a statement waits for the engine to end it. After that it is released, and commits.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Where in a lane's statement the connection is cut.
@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub enum Way {
     /// The server sees nothing of the statement.
     Before,
-    /// The server executed the statement and never hears of its end: it rolls back.
+    /// The server executed the statement and is never told to commit: it rolls back.
     Uncommitted,
     /// The server committed; its answer is lost.
     After,
@@ -34,16 +34,16 @@ pub enum Way {
     While(First),
 }
 
-/// Who comes first when a statement goes on without its engine.
+/// Which comes first when a statement continues without its engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum First {
-    /// The statement: the engine comes back when it is committed.
+    /// The statement: the engine returns when it is committed.
     Statement,
     /// The engine: the statement waits for a lock until the engine's recovery ends it.
     Engine,
 }
 
-/// What became of the statement that was cut, as the proxy saw it.
+/// What happened to the statement that was cut, as the proxy saw it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
     /// It is in the database.
@@ -52,14 +52,14 @@ pub enum Fate {
     Aborted,
 }
 
-/// How the proxy treats all its connections.
+/// How the proxy treats all of its connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
     /// Passes everything on.
     Pass,
-    /// Holds connections open and passes nothing on, nor accepts new ones beyond the socket.
+    /// Holds connections open, passes nothing on, and accepts no new ones beyond the socket.
     BlackHole,
-    /// Waits before everything that it passes on.
+    /// Waits before passing anything on.
     Slow(Duration),
 }
 
@@ -73,7 +73,7 @@ struct Armed {
 /// What the connections share.
 struct Control {
     upstream: Upstream,
-    /// The database behind, for the side connection that holds a lock.
+    /// The database behind the proxy, for the side connection that holds a lock.
     direct: String,
     supervisor: Supervisor,
     armed: Mutex<Option<Armed>>,
@@ -91,7 +91,7 @@ enum Upstream {
 
 /// A running proxy. Ends with its supervisor.
 pub struct Proxy {
-    /// What to give the engine as its database.
+    /// The database URL to give to the engine.
     pub url: String,
     control: Arc<Control>,
 }
@@ -137,7 +137,7 @@ impl Proxy {
             while let Ok((client, _)) = listener.accept().await {
                 let control = Arc::clone(&shared);
                 super::start(&shared.supervisor, "fault proxy session", async move {
-                    // A broken connection is the business of the two sides.
+                    // A broken connection is left to its two sides.
                     let _ = Session::serve(client, &control).await;
                 });
             }
@@ -145,9 +145,9 @@ impl Proxy {
         Ok(Self { url, control })
     }
 
-    /// Cuts the lane's connection on the statement after the next `skip`, and says what became of it.
-    /// A statement that failed by itself, or never came to wait, does not count: the next one is cut.
-    /// `None`: it did not happen within `limit`.
+    /// Cuts the lane's connection on the statement after the next `skip`, and reports what happened to it. A statement
+    /// that failed by itself, or never waited, does not count: the next one is cut. `None`: it did not happen within
+    /// `limit`.
     pub async fn cut(&self, lane: Lane, way: Way, mut skip: u32, limit: Duration) -> Option<Fate> {
         let cutting = async {
             loop {
@@ -164,19 +164,19 @@ impl Proxy {
         outcome.ok()
     }
 
-    /// Changes how everything is treated, from now on.
+    /// Changes the treatment of all connections, from now on.
     pub fn mode(&self, mode: Mode) {
         self.control.mode.send_replace(mode);
     }
 
-    /// Statements of a lane that came by.
+    /// The number of a lane's statements so far.
     pub fn statements(&self, lane: Lane) -> u64 {
         lock(&self.control.statements).get(&lane).copied().unwrap_or(0)
     }
 }
 
 impl Control {
-    /// Counts a lane's statement; the armed cut, when this is the one that it waits for.
+    /// Counts a lane's statement; returns the armed cut if this is the statement that it waits for.
     fn take(&self, lane: Lane) -> Option<Armed> {
         *lock(&self.statements).entry(lane).or_default() += 1;
         let mut slot = lock(&self.armed);
@@ -196,7 +196,7 @@ impl Control {
     }
 }
 
-/// One connection of the engine with the server's end of it.
+/// One connection of the engine, with its counterpart to the server.
 struct Session<'a> {
     control: &'a Control,
     client: TcpStream,
@@ -231,7 +231,7 @@ impl<'a> Session<'a> {
         Self { control, client, from_client: buffer, server, from_server, statements, pid: 0 }.pass().await
     }
 
-    /// Passes messages on until a side ends or an armed cut is met.
+    /// Passes messages on until a side ends or an armed cut applies.
     async fn pass(mut self) -> std::io::Result<()> {
         let mut mode = self.control.mode.subscribe();
         loop {
@@ -270,13 +270,13 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Ends the session at the wanted point of the statement that begins with `first`.
+    /// Ends the session at the chosen point of the statement that begins with `first`.
     async fn cut(mut self, armed: Armed, first: Message) -> std::io::Result<()> {
         let fate = match armed.way {
             Way::Before => Fate::Aborted,
             Way::Uncommitted => {
                 self.forward(first, false).await?;
-                // A flush makes the server say that it has executed, which a sync would do after the commit.
+                // A flush makes the server report that it has executed; a sync would report only after the commit.
                 self.server.write_all(&[b'H', 0, 0, 0, 4]).await?;
                 match self.answer(b"CE").await? {
                     Some(Fate::Committed) => Fate::Aborted,

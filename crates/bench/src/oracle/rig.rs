@@ -1,4 +1,4 @@
-//! Clients and workers at an engine, with their ledger: what is done to the engine is the caller's.
+//! Clients and workers of an engine, with their ledger; faults are injected by the caller.
 
 use std::time::Duration;
 
@@ -19,17 +19,17 @@ use super::{failure, store, until};
 pub const GRACE: Duration = Duration::from_secs(3);
 /// The silence after which a worker counts as lost.
 pub const SILENCE: Duration = Duration::from_secs(4);
-/// How long the repair of a fault may touch further runs: a confirmation that does not come (6 s), or silence
-/// and grace, and a slow machine.
+/// How long the repair of a fault may affect further runs: a missing confirmation (6 s), or silence and grace, on a
+/// slow machine.
 pub const REPAIR: Duration = Duration::from_secs(10);
-/// How long the work may take to come to its end after the last fault.
+/// How long the work may take to finish after the last fault.
 const QUIET: Duration = Duration::from_secs(60);
-/// How long the work may stand still.
+/// How long the work may make no progress.
 const STILL: Duration = Duration::from_secs(40);
 /// Slots of each worker.
 const SLOTS: u32 = 8;
 
-/// Settings of the engine under load: losses are noticed, and repaired, quickly.
+/// Settings of the engine under load, with which losses are noticed and repaired quickly.
 pub fn settings(optimistic: bool) -> Vec<(String, String)> {
     let millis = |d: Duration| format!("{}ms", d.as_millis());
     let all = [
@@ -47,39 +47,39 @@ pub fn settings(optimistic: bool) -> Vec<(String, String)> {
 pub struct Size {
     /// Clients at once.
     pub clients: u64,
-    /// About how long each waits between two creates.
+    /// About how long each client waits between two creates.
     pub pause: Duration,
     /// Workers at the start.
     pub workers: u32,
-    /// One run in so many is cancelled.
+    /// One run in this many is cancelled.
     pub cancels: u64,
-    /// What must have come up before the load may end.
+    /// The plays that must occur before the load may end.
     pub plays: &'static [Play],
 }
 
 impl Default for Size {
-    /// As much as a busy small machine takes besides.
+    /// As much as a small, busy machine can take in addition.
     fn default() -> Self {
         Self { clients: 10, pause: Duration::from_millis(15), workers: 3, cancels: 30, plays: &Play::ALL }
     }
 }
 
-/// Where the load goes.
+/// Where the load is sent.
 #[derive(Debug, Clone)]
 pub struct Target {
-    /// The engine.
+    /// The engine's URL.
     pub url: String,
-    /// A token of a tenant that has nothing else.
+    /// A token of a tenant that is used for nothing else.
     pub token: String,
     /// The database itself, not through a proxy.
     pub database: String,
 }
 
-/// A load and what is known of it.
+/// A load and what is known about it.
 pub struct Rig {
     /// The facts.
     pub ledger: Ledger,
-    /// The workers, to be told to misbehave.
+    /// The workers, which can be told to misbehave.
     pub workers: Vec<LoadWorker>,
     target: Target,
     http: Http,
@@ -93,7 +93,7 @@ impl Rig {
     /// Starts workers and clients, and waits until work is done.
     ///
     /// # Errors
-    /// `Internal` when the engine does not take part.
+    /// `Internal` if the engine does not respond.
     pub async fn start(target: Target, supervisor: &Supervisor) -> Result<Self> {
         let rig = Self::launch(target, &Size::default(), supervisor).await?;
         rig.progress(50).await?;
@@ -103,7 +103,7 @@ impl Rig {
     /// Starts workers and clients, and waits for nothing.
     ///
     /// # Errors
-    /// `Internal` when the engine does not take the load's workflow.
+    /// `Internal` if the engine refuses the load's workflow.
     pub async fn launch(target: Target, size: &Size, supervisor: &Supervisor) -> Result<Self> {
         let http = Http::new(&target.url, Some(&target.token))?;
         register(&http).await?;
@@ -123,10 +123,10 @@ impl Rig {
         self.workers.push(LoadWorker::start(&self.target, &self.ledger, self.hired, SLOTS, &self.supervisor));
     }
 
-    /// Waits until so many more results were confirmed: the work goes on.
+    /// Waits until this many more results were confirmed, which shows progress.
     ///
     /// # Errors
-    /// `Internal` when it stands still.
+    /// `Internal` if there is no progress.
     pub async fn progress(&self, results: usize) -> Result<()> {
         let confirmed = || self.ledger.facts().stored.len();
         let goal = confirmed() + results;
@@ -134,12 +134,12 @@ impl Rig {
         until(&format!("{results} more results"), STILL, there).await
     }
 
-    /// Waits until everything that is to be played has come up, ends the load, waits until everything has ended, fills
-    /// every slot once, and lets the workers go. What does not come up or does not end, and slots that are not filled,
-    /// are left for the verdict.
+    /// Waits until every required play has occurred, ends the load, waits until everything has ended, fills every slot
+    /// once, and lets the workers go. Plays that do not occur, runs that do not end, and slots that are not filled are
+    /// left for the verdict.
     ///
     /// # Errors
-    /// `Internal` when the ledger is not whole.
+    /// `Internal` if the ledger is incomplete.
     pub async fn end(self) -> Result<End> {
         let Self { ledger, workers, target, http, load, plays, supervisor, .. } = self;
         let there = || {
@@ -166,7 +166,7 @@ impl Rig {
     }
 }
 
-/// What is left of a load.
+/// What remains of a load.
 pub struct End {
     /// The facts.
     pub ledger: Ledger,
@@ -177,7 +177,7 @@ pub struct End {
 }
 
 impl End {
-    /// Runs that are neither ended nor parked, and where they stand.
+    /// Runs that are neither ended nor parked, with their states.
     ///
     /// # Errors
     /// `Internal` when the store cannot be read.
@@ -185,8 +185,8 @@ impl End {
         store::open(&self.database, &self.supervisor).await
     }
 
-    /// Compares the facts with the store; each kind of fault must have happened so often, and everything that was to
-    /// be played have come up.
+    /// Compares the facts with the store; each kind of fault must have happened this often, and every required play
+    /// must have occurred.
     ///
     /// # Errors
     /// `Internal` when the store cannot be read.
@@ -196,7 +196,7 @@ impl End {
         Ok(judge(&self.ledger.facts(), &stored, &terms))
     }
 
-    /// Waits until no run is open; what stays is left for the oracle to name.
+    /// Waits until no run is open; what remains open is left for the oracle to report.
     async fn quiet(&self) -> Result<()> {
         let wait = async {
             while !self.open().await?.is_empty() {
@@ -208,10 +208,10 @@ impl End {
     }
 }
 
-/// How long each of the last tasks takes.
+/// The duration of each of the last tasks.
 const WORK: Duration = Duration::from_secs(3);
 
-/// No slot was lost on the way: as many tasks as there are slots run at once.
+/// Checks that no slot was lost: as many tasks as there are slots run at once.
 async fn probe(ledger: &Ledger, http: &Http, slots: u32) -> Result<()> {
     let nonces: Vec<_> = (0..slots).map(|_| ledger.intend(Kind::Plain, Plan::SucceedAfter(0))).collect();
     let items: Vec<_> =
@@ -235,7 +235,7 @@ async fn probe(ledger: &Ledger, http: &Http, slots: u32) -> Result<()> {
         runs.iter().filter(|run| !is_busy(run)).map(|run| (*run).to_owned()).collect::<Vec<_>>()
     };
     let at_once = || std::future::ready(idle().is_empty().then_some(()));
-    // As long as those that have started are still at it the others can be asked why.
+    // While the tasks that have started are still running, the others can be asked why they wait.
     let soon = until("every slot of every worker is filled", WORK.mul_f64(0.9), at_once).await;
     let Err(err) = soon else { return Ok(()) };
     let mut why = Vec::new();

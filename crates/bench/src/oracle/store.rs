@@ -10,8 +10,8 @@ use tokio_postgres::{Client, NoTls};
 use super::failure;
 use super::verdict::{EventRow, Row, Stored};
 
-/// Every run of the database, open or ended, with its input and output wherever they stand, and how often it was parked
-/// and unparked.
+/// Every run of the database, open or ended, with its input and output wherever they are stored, and how often it was
+/// parked and unparked.
 const RUNS: &str = "
     with run as (
         select id, state, attempt, retries, created_at, started_at, finished_at, workflow, input, output, event
@@ -42,14 +42,14 @@ const EVENTS: &str = "
     select 'evt_' || replace(id::text, '-', ''), payload,
         array(select 'run_' || replace(run::text, '-', '') from unnest(runs) as run)
     from event";
-/// What is parked waits for a person.
+/// A parked run waits for a person.
 const OPEN: &str = "select concat_ws(' ', id, 'state', state, 'attempt', attempt, 'due', due, 'worker', worker, action)
     from open_run where state <> 4 limit 1000";
 
 /// Opens a plain connection, which lives as long as its client.
 ///
 /// # Errors
-/// `Internal` with the driver's words.
+/// `Internal` with the driver's message.
 pub async fn connect(url: &str, supervisor: &Supervisor) -> Result<Client> {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await.map_err(|err| said(&err))?;
     super::start(supervisor, "oracle's connection", connection);
@@ -63,7 +63,7 @@ fn said(err: &tokio_postgres::Error) -> helve_domain::error::Error {
 /// Reads every run and every event.
 ///
 /// # Errors
-/// `Internal` when the database cannot be read, or holds what no engine writes.
+/// `Internal` if the database cannot be read, or contains what no engine writes.
 pub async fn read(database: &str, supervisor: &Supervisor) -> Result<Stored> {
     let client = connect(database, supervisor).await?;
     let runs = client.query(RUNS, &[]).await.map_err(|err| said(&err))?;
@@ -102,7 +102,7 @@ fn row(row: &tokio_postgres::Row) -> Result<Row> {
     })
 }
 
-/// Runs that are neither ended nor parked, and where they stand.
+/// Runs that are neither ended nor parked, with their states.
 ///
 /// # Errors
 /// `Internal` when the database cannot be read.

@@ -1,4 +1,4 @@
-//! The oracle: compares what was accepted, what workers saw and what the store says.
+//! The oracle: compares what was accepted, what workers saw and what the store contains.
 
 mod creates;
 mod events;
@@ -17,9 +17,9 @@ use serde_json::Value;
 use super::ledger::plays::{EventId, Play};
 use super::ledger::{CancelFate, Execution, Facts, Fate, Nonce, Plan, RunId, Sent};
 
-/// A cancelled run's last frames may still lie in a socket's buffers when the cancel is answered.
+/// When a cancel is answered, the run's last frames may still be in a socket's buffers.
 const FRAMES_UNDER_WAY: Duration = Duration::from_secs(2);
-/// The clocks of two processes on one machine agree to this.
+/// The clocks of two processes on one machine agree to within this.
 const CLOCKS: Duration = Duration::from_millis(50);
 
 /// One row of the store.
@@ -60,11 +60,11 @@ pub struct EventRow {
     pub id: EventId,
     /// The intended event, from its payload.
     pub nonce: Option<Nonce>,
-    /// The runs that it started, by its own row.
+    /// The runs that it started, according to its own row.
     pub runs: Vec<RunId>,
 }
 
-/// What the store says.
+/// What the store contains.
 #[derive(Debug, Clone, Default)]
 pub struct Stored {
     /// Every run.
@@ -80,7 +80,7 @@ pub enum Finding {
     Lost,
     /// In the store, and not ended.
     Stuck,
-    /// In the store, and refused or never asked for.
+    /// In the store, and refused or never requested.
     Unexpected,
     /// One intended run became two.
     OneKeyTwoRuns,
@@ -88,15 +88,15 @@ pub enum Finding {
     DoubleAccept,
     /// Executed more often than retries and faults explain.
     UnjustifiedDuplicate,
-    /// One attempt at two workers.
+    /// One attempt was at two workers.
     OneAttemptTwoWorkers,
-    /// More at a worker than it has slots.
+    /// A worker had more work than slots.
     OverSlots,
-    /// Begun after its cancel was answered.
+    /// Started after its cancel was answered.
     StartedAfterCancel,
-    /// Another end than the plan, the accepted result or the cancel say.
+    /// Ended otherwise than the plan, the accepted result or the cancel require.
     WrongStatus,
-    /// Another result than the accepted attempt sent.
+    /// The result differs from the one that the accepted attempt sent.
     WrongOutput,
     /// An event was accepted, and is not in the store.
     EventLost,
@@ -104,30 +104,30 @@ pub enum Finding {
     EventTwice,
     /// An event is in the store, and was refused or never pushed.
     EventUnexpected,
-    /// An event has other runs than it starts, or than its answer named.
+    /// An event has other runs than it should start, or than its answer named.
     EventRuns,
     /// Started on a worker without a label that the run requires.
     WrongLabels,
-    /// Parked or unparked otherwise than its attempts and the answered unparks say.
+    /// Parked or unparked otherwise than its attempts and the answered unparks require.
     WrongPark,
     /// Started while its workflow was paused.
     StartedWhilePaused,
-    /// A fault that was to happen did not: the test proves nothing.
+    /// A fault that should have happened did not: the test proves nothing.
     FaultMissing,
-    /// Something that was to be played never came up: the test proves nothing about it.
+    /// A play that should have occurred did not: the test proves nothing about it.
     NotPlayed,
-    /// An answer or a frame that nothing should have caused.
+    /// An unexpected answer or frame.
     Surprise,
 }
 
 /// What the oracle must know besides the facts.
 #[derive(Debug, Clone, Default)]
 pub struct Terms {
-    /// How long the repair of a fault may touch further runs: lease, grace, confirmation timeout.
+    /// How long the repair of a fault may affect further runs: lease, grace, confirmation timeout.
     pub repair: Duration,
     /// Each kind of fault with how often it must have happened.
     pub faults: Vec<(&'static str, u32)>,
-    /// What must have come up.
+    /// The plays that must have occurred.
     pub plays: &'static [Play],
 }
 
@@ -148,7 +148,7 @@ pub struct Report {
     played: BTreeMap<Play, usize>,
 }
 
-/// Judges the facts by the store.
+/// Judges the facts against the store.
 pub fn judge(facts: &Facts, stored: &Stored, terms: &Terms) -> Report {
     let rows = &stored.runs;
     let frames = (facts.resent, facts.redelivered, facts.superseded);
@@ -169,7 +169,7 @@ pub fn judge(facts: &Facts, stored: &Stored, terms: &Terms) -> Report {
         report.judge_park(facts, row, executions);
         report.judge_pauses(facts, row, executions, terms);
     }
-    // An accepted one that is lost was named already.
+    // An accepted event that is lost was reported already.
     let accepted = facts.creates.values().filter(|c| c.fate == Fate::Accepted).flat_map(|c| &c.runs);
     let pushed = facts.pushes.values().flat_map(|push| &push.runs);
     let known: BTreeSet<_> = seen.into_iter().chain(accepted).chain(pushed).map(String::as_str).collect();
@@ -222,7 +222,7 @@ impl Report {
         self.findings.get(&finding).map_or(0, Vec::len)
     }
 
-    /// How much was found.
+    /// The number of findings.
     pub fn found(&self) -> usize {
         self.findings.values().map(Vec::len).sum()
     }
@@ -242,7 +242,7 @@ impl Report {
         &self.faults
     }
 
-    /// How often each thing was played.
+    /// How often each play occurred.
     pub const fn played(&self) -> &BTreeMap<Play, usize> {
         &self.played
     }
@@ -260,7 +260,7 @@ impl Report {
         assert!(self.is_clean(), "\n{self}");
     }
 
-    /// The run ended, once, as the accepted result says.
+    /// The run ended once, as the accepted result requires.
     fn judge_end(&mut self, facts: &Facts, row: &Row) {
         let id = &row.id;
         let may_be_parked = row.status == "parked" && row.nonce.and_then(|n| facts.plan(n)).is_some_and(Plan::parks);
@@ -298,7 +298,7 @@ impl Report {
             if row.status != "cancelled" {
                 self.add(Finding::WrongStatus, format!("{id}: its cancel was answered, it is {}", row.status));
             }
-            // A worker that is stalled reads old frames late: its deliveries are judged by number alone.
+            // A stalled worker reads old frames late, so its deliveries are judged by number alone.
             let stalled = |e: &Execution| facts.faults.iter().any(|f| f.worker.as_ref() == Some(&e.name));
             for (attempt, e) in executions {
                 let late = e.from > at.plus(FRAMES_UNDER_WAY) && !stalled(e);
@@ -321,7 +321,8 @@ impl Report {
         }
     }
 
-    /// Executions are explained: the first, one for each retry and release, one for each fault that struck.
+    /// Every execution is explained: the first, one for each retry and release, one for each fault that affected the
+    /// run.
     fn judge_executions(&mut self, facts: &Facts, row: &Row, executions: &[(i64, &Execution)], terms: &Terms) {
         let attempts: BTreeSet<_> = executions.iter().map(|(attempt, _)| *attempt).collect();
         self.executions += attempts.len();

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use bytes::{Buf, Bytes, BytesMut};
 
-/// The largest message that the proxy takes; a batch is far below.
+/// The largest message that the proxy accepts; a batch is far smaller.
 const MAX_MESSAGE: usize = 64 << 20;
 const SSL_REQUEST: u32 = 80_877_103;
 const GSS_REQUEST: u32 = 80_877_104;
@@ -21,7 +21,7 @@ pub enum Lane {
 }
 
 impl Lane {
-    /// The lane whose marker stands in a statement's text.
+    /// The lane whose marker is in a statement's text.
     pub fn of_sql(sql: &[u8]) -> Option<Self> {
         let has = |marker: &[u8]| sql.windows(marker.len()).any(|w| w == marker);
         if has(b"/* helve:lane:create */") {
@@ -34,15 +34,15 @@ impl Lane {
 /// The first thing on a new connection: it has no type byte.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Opening {
-    /// Asks for encryption; answered with `N`.
+    /// A request for encryption; answered with `N`.
     Encryption,
-    /// Asks another backend to cancel: passed on, no answer.
+    /// A request to another backend to cancel: passed on, no answer.
     Cancel(Bytes),
     /// The real start.
     Startup(Bytes),
 }
 
-/// A message's length, which stands at the front.
+/// A message's length, which comes first.
 fn length(at: &[u8]) -> Option<usize> {
     usize::try_from(u32::from_be_bytes(*at.first_chunk()?)).ok()
 }
@@ -96,8 +96,8 @@ pub struct Statements {
 }
 
 impl Statements {
-    /// Looks at a client's message. The lane, when it is a lane's statement that is about to run:
-    /// the Bind of a prepared one, or a plain query.
+    /// Looks at a client's message. Returns the lane if it is a lane's statement that is about to run: the Bind of a
+    /// prepared one, or a plain query.
     pub fn starts(&mut self, message: &Message) -> Option<Lane> {
         let mut body = message.bytes.slice(5..);
         match message.kind {
@@ -105,7 +105,7 @@ impl Statements {
                 let name = text(&mut body);
                 match Lane::of_sql(&text(&mut body)) {
                     Some(lane) => self.lanes.insert(name, lane),
-                    // The unnamed statement, or a name that is used again.
+                    // The unnamed statement, or a name that is reused.
                     None => self.lanes.remove(&name),
                 };
                 None

@@ -1,4 +1,4 @@
-//! A worker of the load: it resumes and reconnects as a good one does, and misbehaves when it is told to.
+//! A worker of the load: it resumes and reconnects as a good one does, and misbehaves when told to.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -20,27 +20,28 @@ use super::ledger::{Attempt, Ledger, Sent};
 use super::load::Dice;
 use super::rig::Target;
 
-/// How often a worker says something when it has nothing to say.
+/// How often an idle worker sends a sign of life.
 const HEARTBEAT: Duration = Duration::from_secs(1);
-/// It changes its labels once in so many heartbeats: less often than the verdict allows a change to take effect.
+/// It changes its labels once in this many heartbeats: less often than the time the verdict allows for a change to take
+/// effect.
 const RELABEL: u32 = 6;
 
 /// What a worker is told to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
-    /// Gone without a word, with everything that it had.
+    /// Vanish silently, with everything that it had.
     Die,
-    /// Reads nothing for so long; goes on speaking.
+    /// Read nothing for this long, and keep sending.
     Stall(Duration),
-    /// Neither reads nor speaks for so long; its connection stays open. Then it goes on as if nothing was.
+    /// Neither read nor send for this long, with the connection open. Then continue as if nothing had happened.
     Freeze(Duration),
-    /// Finishes what it has, says goodbye and ends.
+    /// Finish what it has, say goodbye and end.
     Leave,
 }
 
 /// A running worker.
 pub struct LoadWorker {
-    /// The load's name of it.
+    /// The worker's name in the load.
     pub name: String,
     orders: mpsc::Sender<Order>,
     task: oneshot::Receiver<()>,
@@ -71,14 +72,14 @@ impl LoadWorker {
 
     /// Tells it what to do.
     pub async fn order(&self, order: Order) {
-        // One that has ended by itself is found when its end is waited for.
+        // If it has ended by itself, this is found when its end is waited for.
         let _ = self.orders.send(order).await;
     }
 
     /// Waits for its end after [`Order::Die`] or [`Order::Leave`].
     ///
     /// # Errors
-    /// `Internal` when it does not end, or broke: what it saw is not all in the ledger then.
+    /// `Internal` if it does not end, or broke: the ledger then lacks some of what it saw.
     pub async fn ended(self) -> Result<()> {
         match tokio::time::timeout(Duration::from_secs(20), self.task).await {
             Ok(Ok(())) => Ok(()),
@@ -106,12 +107,12 @@ struct State {
     beats: u32,
     dice: Dice,
     session: Option<Session>,
-    /// What it works on, with the task's input.
+    /// Attempts in progress, with the task's input.
     working: HashMap<Attempt, Value>,
     work: FuturesUnordered<Work>,
     /// Results that it keeps until they are confirmed.
     unconfirmed: HashMap<Attempt, Value>,
-    /// Everything it ever had: sent again, it is not done again.
+    /// Everything it ever had: an attempt that is sent again is not done again.
     known: HashSet<Attempt>,
 }
 
@@ -139,7 +140,7 @@ impl State {
         }
     }
 
-    /// Opens a socket and resumes; `None` when the engine is not there.
+    /// Opens a socket and resumes; `None` if the engine is not reachable.
     async fn connect(&mut self) -> Option<RawWorker> {
         let mut socket = RawWorker::connect(&self.url, &self.token).await.ok()?;
         let said = self.ledger.now();
@@ -171,13 +172,13 @@ impl State {
         Some(socket)
     }
 
-    /// `said`: when the hello left, with the labels.
+    /// `said`: when the hello was sent, with the labels.
     fn welcome(&mut self, welcome: &Value, said: Timestamp) {
         if welcome["resumed"] == true {
             self.superseded(&welcome["superseded"]);
         } else {
-            // Nothing of the old session is this worker's any more. Results that were finished are sent
-            // all the same: the engine must refuse them.
+            // Nothing of the old session belongs to this worker any more. Finished results are sent all the same: the
+            // engine must refuse them.
             let (working, worker) = (std::mem::take(&mut self.working), self.worker());
             for attempt in working.keys() {
                 self.ledger.end(attempt, &worker, None);
@@ -355,11 +356,11 @@ async fn send(socket: &mut RawWorker, frame: Value) -> Result<(), Stop> {
     }
 }
 
-/// Speaks, and reads nothing.
+/// Sends, and reads nothing.
 async fn stall(socket: &mut RawWorker, time: Duration) -> Result<(), Stop> {
     let speaking = async {
         loop {
-            // The engine may have closed it: that is seen when it is read again.
+            // The engine may have closed it; this is noticed at the next read.
             let _ = send(socket, json!({"type": "ping"})).await;
             tokio::time::sleep(Duration::from_millis(500)).await;
         }

@@ -9,27 +9,27 @@ use super::{Create, Facts, Fate, Fault, Ledger, Nonce, Plan, RunId};
 /// An event's id in its text form.
 pub type EventId = String;
 
-/// The action, and the workflow, of the load.
+/// The action of the load, and its workflow.
 pub const ACTION: &str = "load";
-/// The workflow that an event of [`Topic::Two`] starts besides.
+/// The second workflow that an event of [`Topic::Two`] starts.
 pub const PAIR: &str = "load-pair";
 /// The workflow whose runs are parked when their attempts are spent.
 pub const PARKING: &str = "load-parking";
-/// Its retries: each time it is sent to its queue it has one attempt more.
+/// Its retries: each time it is unparked it has one attempt more.
 pub const PARK_RETRIES: u32 = 1;
 /// The workflow that is paused and resumed.
 pub const PAUSING: &str = "load-pausing";
 /// The workflow that requires a label itself.
 pub const ZONED: &str = "load-zoned";
 
-/// What is played. Each must come up, or the verdict proves nothing about it.
+/// What is played. Each play must occur, or the verdict proves nothing about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Play {
     /// An event in a request of its own was accepted.
     PushedAlone,
     /// An event as an item of a bulk was accepted.
     PushedInBulk,
-    /// An event was sent once more under its source's id.
+    /// An event was sent again under its source's id.
     PushedAgain,
     /// An event was refused.
     PushRefused,
@@ -43,9 +43,9 @@ pub enum Play {
     Unparked,
     /// A run was left parked after it had been unparked once.
     LeftParked,
-    /// A pause was answered, runs were accepted while it stood, and it was resumed.
+    /// A pause was answered, runs were accepted during it, and it was resumed.
     Paused,
-    /// One of those stood when something bad was done.
+    /// One of those pauses was in force when a fault was injected.
     StoodOver,
 }
 
@@ -64,7 +64,7 @@ impl Play {
         Self::Paused,
     ];
 
-    /// As the report names it.
+    /// Its name in the report.
     pub const fn name(self) -> &'static str {
         match self {
             Self::PushedAlone => "events pushed alone",
@@ -82,16 +82,16 @@ impl Play {
     }
 }
 
-/// What an event is about, and so which runs it starts.
+/// The topic of an event, which decides which runs it starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Topic {
     /// One workflow matches.
     One,
     /// Two workflows match.
     Two,
-    /// None does: the event is stored all the same.
+    /// No workflow matches: the event is stored all the same.
     Nobody,
-    /// Its key is no name: it must be refused.
+    /// Its key is not a valid name: it must be refused.
     Wrong,
 }
 
@@ -119,11 +119,11 @@ impl Topic {
 /// One intended event.
 #[derive(Debug, Clone)]
 pub struct Push {
-    /// What it is about.
+    /// Its topic.
     pub topic: Topic,
     /// What the tasks of its runs do.
     pub plan: Plan,
-    /// Whether it stood in a bulk.
+    /// Whether it was part of a bulk.
     pub bulk: bool,
     /// What the client knows.
     pub fate: Fate,
@@ -151,9 +151,9 @@ pub struct Parking {
 pub struct Pause {
     /// When it was answered.
     pub from: Timestamp,
-    /// When a resume was sent for the first time; `None`: it stands.
+    /// When a resume was first sent; `None`: the pause is still in force.
     pub until: Option<Timestamp>,
-    /// Runs that were accepted while it stood.
+    /// Runs that were accepted during it.
     pub waiting: u32,
 }
 
@@ -167,14 +167,14 @@ pub struct Required {
 }
 
 impl Required {
-    /// The label that never changes at a worker.
+    /// The label that never changes on a worker.
     pub const ZONE: &'static str = "zone";
     /// The label that changes now and then.
     pub const SHIFT: &'static str = "shift";
     /// What the workflow [`ZONED`] requires.
     pub const BY_WORKFLOW: Self = Self { key: Self::ZONE, value: ZONES[1] };
 
-    /// One that a run may bring.
+    /// A requirement that a run may bring.
     pub const fn number(n: u64) -> Self {
         match n % 4 {
             0 => Self { key: Self::ZONE, value: ZONES[0] },
@@ -198,7 +198,7 @@ pub struct Labels {
 }
 
 impl Labels {
-    /// Those of the worker with this number: of any two that come one after the other each zone and shift is there.
+    /// Those of the worker with this number: any two consecutive workers cover each zone and each shift.
     pub const fn of_worker(number: u32) -> Self {
         let index = if number.is_multiple_of(2) { 0 } else { 1 };
         Self { zone: ZONES[index], shift: SHIFTS[index] }
@@ -210,13 +210,13 @@ impl Labels {
         Self { shift: if self.shift == SHIFTS[0] { SHIFTS[1] } else { SHIFTS[0] }, ..self }
     }
 
-    /// Whether a run that requires this may start on a worker with these labels.
+    /// Whether a run with this requirement may start on a worker with these labels.
     pub fn fit(self, required: Required) -> bool {
         let has = if required.key == Required::ZONE { self.zone } else { self.shift };
         has == required.value
     }
 
-    /// As a frame has them.
+    /// In the form of a frame.
     pub fn to_json(self) -> serde_json::Value {
         serde_json::json!({Required::ZONE: self.zone, Required::SHIFT: self.shift})
     }
@@ -232,7 +232,7 @@ impl Ledger {
         nonce
     }
 
-    /// An event leaves, for the first time or once more.
+    /// An event is sent, for the first time or again.
     pub fn sends(&self, nonce: Nonce) {
         if let Some(push) = self.facts().pushes.get_mut(&nonce) {
             push.sent += 1;
@@ -255,7 +255,7 @@ impl Ledger {
         }
     }
 
-    /// A worker has these labels from now on, by its own word. To be called *before* they leave.
+    /// A worker has these labels from now on, as it is about to announce. Call it *before* they are sent.
     pub fn labelled(&self, worker: &str, labels: Labels, from: Timestamp) {
         let mut facts = self.facts();
         let history = facts.labels.entry(worker.to_owned()).or_default();
@@ -269,7 +269,7 @@ impl Ledger {
         self.facts().parkings.entry(run.to_owned()).or_default().seen += 1;
     }
 
-    /// An unpark leaves. To be called *before* it does: the next attempt may come at once.
+    /// An unpark is sent. Call it *before* that: the next attempt may come at once.
     pub fn asks_unpark(&self, run: &str) {
         self.facts().parkings.entry(run.to_owned()).or_default().asked = true;
     }
@@ -285,14 +285,14 @@ impl Ledger {
         self.facts().pauses.push(Pause { from, until: None, waiting: 0 });
     }
 
-    /// A run was accepted while the pause stands.
+    /// A run was accepted during the pause.
     pub fn waits(&self) {
         if let Some(pause) = self.facts().pauses.last_mut() {
             pause.waiting += 1;
         }
     }
 
-    /// A resume leaves. To be called *before* it does.
+    /// A resume is sent. Call it *before* that.
     pub fn resumes(&self) {
         let until = self.now();
         if let Some(pause) = self.facts().pauses.last_mut() {
@@ -302,7 +302,7 @@ impl Ledger {
 }
 
 impl Facts {
-    /// How often each thing was played.
+    /// How often each play occurred.
     pub fn played(&self) -> BTreeMap<Play, usize> {
         let accepted = |bulk: bool| self.pushes.values().filter(|p| p.bulk == bulk && p.fate == Fate::Accepted).count();
         let labelled = |c: &&Create| c.fate == Fate::Accepted && c.requires.is_some();

@@ -1,4 +1,4 @@
-//! Events, pushed alone and in bulk, and sent again until their outcome is known.
+//! Events, pushed alone and in bulk, and resent until their outcome is known.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +12,7 @@ use crate::oracle::ledger::{Nonce, Plan};
 use crate::oracle::load;
 use crate::oracle::rig::Size;
 
-/// Where the events come from.
+/// The source of the events.
 const SOURCE: &str = "load";
 /// The largest bulk.
 const BULK: u64 = 12;
@@ -20,24 +20,24 @@ const BULK: u64 = 12;
 /// A client that pushes events.
 pub struct Events(pub Caller);
 
-/// An event that is to be pushed.
+/// An event to be pushed.
 struct Item {
     nonce: Nonce,
     body: Value,
-    /// With an id of its source it may be sent twice.
+    /// With an id from its source it may be sent twice.
     sourced: bool,
-    /// An answer was lost: it may be there already.
+    /// An answer was lost: the event may exist already.
     may_exist: bool,
     /// It must be refused.
     wrong: bool,
 }
 
-/// What became of an item.
+/// The outcome of an item.
 enum Outcome {
     Taken(Value),
     Refused,
     Unknown,
-    /// Refused for what it is.
+    /// Refused because of its contents.
     Wrong,
 }
 
@@ -50,10 +50,10 @@ impl Events {
             let count = if bulk { 1 + self.0.dice.below(BULK) } else { 1 };
             let mut items: Vec<_> = (0..count).map(|_| self.item(bulk)).collect();
             if bulk {
-                // A wrong one harms nobody else.
+                // A wrong item harms no other.
                 items.push(self.wrong());
             }
-            // What has no outcome then is unknown, and judged so.
+            // What has no outcome by then is unknown, and judged as such.
             let _ = timeout(INSIST, self.settle(items, bulk, size)).await;
             self.0.pause(pause, 4 * pause).await;
         }
@@ -83,7 +83,7 @@ impl Events {
         Item { nonce, body, sourced, may_exist: false, wrong: topic == Topic::Wrong }
     }
 
-    /// Pushes until each has an outcome, or may not be sent again.
+    /// Pushes until each has an outcome, or must not be sent again.
     async fn settle(&mut self, mut items: Vec<Item>, bulk: bool, size: Size) {
         let mut taken = Vec::new();
         while !items.is_empty() {
@@ -101,7 +101,7 @@ impl Events {
                             self.0.ledger.surprise(format!("a right event is called wrong: {}", item.body));
                         }
                     }
-                    // One that gives up: what was never taken must not be there. Others come again.
+                    // A source that gives up: an event that was never accepted must not exist. Others send again.
                     Outcome::Refused if !item.may_exist && (!item.sourced || self.0.dice.below(4) == 0) => {
                         self.0.ledger.push_refused(item.nonce);
                     }

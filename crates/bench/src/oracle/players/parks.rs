@@ -1,4 +1,4 @@
-//! Runs that fail until they are parked, and are sent to their queue again.
+//! Runs that fail until they are parked, and are unparked.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,7 +22,7 @@ impl Parks {
         while !stop.load(Ordering::Relaxed) {
             let plan = if round.is_multiple_of(4) { Plan::LeftParked } else { Plan::Parked };
             round += 1;
-            // A round that comes to no end leaves a run that is open, or parked against its plan: the verdict names it.
+            // A round that does not end leaves a run open, or parked against its plan: the verdict names it.
             self.round(plan).await;
             self.0.pause(pause / 2, pause).await;
         }
@@ -57,7 +57,7 @@ impl Parks {
         Some(())
     }
 
-    /// Sends it to its queue; a conflict after a lost answer says that it went.
+    /// Unparks the run; a conflict after a lost answer means that it was unparked.
     async fn unpark(&mut self, run: &str) {
         let path = format!("/v1/runs/{run}/unpark");
         let mut may_be_done = false;

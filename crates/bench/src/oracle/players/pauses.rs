@@ -27,7 +27,7 @@ impl Pauses {
     }
 
     async fn round(&mut self, stop: &AtomicBool) -> Option<()> {
-        // Some that may be queued or running when the pause comes.
+        // Some runs that may be queued or running when the pause begins.
         for _ in 0..2 {
             self.create(40).await;
         }
@@ -39,7 +39,7 @@ impl Pauses {
                 self.0.ledger.waits();
             }
         }
-        // Some stand for longer than an engine that was killed needs to come back.
+        // Some pauses last longer than a killed engine needs to restart.
         let length = if self.0.dice.below(3) == 0 { 4_000 } else { 300 };
         for _ in 0..length / 50 {
             if !stop.load(Ordering::Relaxed) {
@@ -53,7 +53,7 @@ impl Pauses {
 
     async fn create(&mut self, work_ms: u64) -> Option<String> {
         let plan = match load::plan(&mut self.0.dice) {
-            // The next attempt may come while it is paused.
+            // The next attempt may come during the pause.
             Plan::SucceedAfter(_) => Plan::SucceedAfter(u32::from(self.0.dice.below(3) == 0)),
             other => other,
         };

@@ -10,7 +10,8 @@ use crate::oracle::store;
 use crate::oracle::wire::{Message, message};
 
 impl Session<'_> {
-    /// Passes a statement on that comes to wait for a lock. The connection that holds the lock; `None`: it never waited.
+    /// Passes on a statement, which then waits for a lock. Returns the connection that holds the lock; `None`: the
+    /// statement never waited.
     pub(super) async fn hold(&mut self, first: Message) -> std::io::Result<Option<tokio_postgres::Client>> {
         let side = store::connect(&self.control.direct, &self.control.supervisor).await.ok();
         let lock = "set lock_timeout = '5s'; begin; lock table open_run in share row exclusive mode";
@@ -23,14 +24,14 @@ impl Session<'_> {
         Ok(if waits_for_lock(&side, self.pid).await { Some(side) } else { None })
     }
 
-    /// Takes the engine's side of a statement away that waits for a lock of `side`, and says how the statement ended.
+    /// Cuts off the engine from a statement that waits for a lock of `side`, and reports how the statement ended.
     pub(super) async fn cut_while_executing(
         self,
         side: &tokio_postgres::Client,
         order: First,
     ) -> std::io::Result<Fate> {
         self.control.shut.send_replace(order == First::Statement);
-        // A reset, as from a machine that is gone: the engine knows at once.
+        // A reset, as from a machine that is gone: the engine notices at once.
         self.client.set_zero_linger()?;
         drop(self.client);
         let end = ended(self.server, self.from_server);
@@ -50,7 +51,7 @@ impl Session<'_> {
     }
 }
 
-/// Reads what nobody listens to any more: a statement that is done was committed, one that is cut off was not.
+/// Reads what nobody listens to any more: a statement that completes was committed, one that is cut off was not.
 async fn ended(mut server: Box<dyn Stream>, mut buffer: BytesMut) -> Fate {
     let mut fate = Fate::Committed;
     loop {
@@ -67,7 +68,7 @@ async fn ended(mut server: Box<dyn Stream>, mut buffer: BytesMut) -> Fate {
     }
 }
 
-/// Whether the backend comes to wait for a lock: its statement is executing.
+/// Whether the backend starts to wait for a lock, which means that its statement is executing.
 async fn waits_for_lock(side: &tokio_postgres::Client, pid: i32) -> bool {
     for _ in 0..200 {
         let waiting =

@@ -1,4 +1,4 @@
-//! Each accepted trigger is in the store, once; nothing else is.
+//! Each accepted trigger is in the store once, and nothing else is.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,7 +21,7 @@ impl Report {
 
     pub(super) fn judge_creates(&mut self, facts: &Facts, rows: &[Row]) {
         let mut by_nonce = BTreeMap::<Nonce, BTreeSet<&str>>::new();
-        // Runs of events are judged with them.
+        // Runs of events are judged with their events.
         for row in rows.iter().filter(|row| row.event.is_none()) {
             match row.nonce.filter(|n| facts.creates.contains_key(n)) {
                 Some(nonce) => {

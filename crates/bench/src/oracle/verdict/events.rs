@@ -1,4 +1,4 @@
-//! Each accepted event is there once, with exactly the runs that it starts.
+//! Each accepted event is stored once, with exactly the runs that it starts.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -34,7 +34,7 @@ impl Report {
         }
     }
 
-    /// The runs in the store are those that its row names, one of each workflow that matches, with its payload.
+    /// The runs in the store are those that the event's row names, one of each workflow that matches, with its payload.
     fn judge_started(&mut self, event: &EventRow, push: &Push, started: &[&Row]) {
         let (named, stored): (BTreeSet<_>, BTreeSet<_>) =
             (event.runs.iter().collect(), started.iter().map(|row| &row.id).collect());

@@ -30,7 +30,7 @@ impl Report {
     }
 }
 
-/// Whether the worker had the label at some moment of this time.
+/// Whether the worker had the label at some moment in this period.
 fn had(facts: &Facts, worker: &str, required: Required, (from, until): (Timestamp, Timestamp)) -> bool {
     let history = facts.labels.get(worker).map_or(&[][..], Vec::as_slice);
     let ends = history.iter().skip(1).map(|(since, _)| Some(*since)).chain([None]);

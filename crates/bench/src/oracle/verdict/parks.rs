@@ -1,4 +1,4 @@
-//! A run is parked when its attempts are spent, not earlier, and goes on counting them when it is unparked.
+//! A run is parked when its attempts are spent, not earlier, and keeps counting them after it is unparked.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,7 @@ use super::{Finding, Report, Row};
 use crate::oracle::ledger::plays::PARK_RETRIES;
 use crate::oracle::ledger::{Execution, Facts, Plan, Sent};
 
-/// Attempts that so many stays in the queue have spent until the run was parked.
+/// The attempts that a run has spent when it is parked after this many stays in the queue.
 pub(super) fn spent(parks: u32) -> usize {
     usize::try_from(parks.saturating_mul(1 + PARK_RETRIES)).unwrap_or(usize::MAX)
 }
@@ -24,7 +24,7 @@ impl Report {
         let parking = facts.parkings.get(id).copied().unwrap_or_default();
         let after = if plan == Plan::Parked { (1, 1, "succeeded") } else { (2, 1, "parked") };
         let is = (*parks, *unparks, status.as_str());
-        // An unpark whose answer is missing may have been done or not.
+        // An unpark whose answer is missing may or may not have been carried out.
         let as_planned = (parking.asked && is == after) || (!parking.answered && is == (1, 0, "parked"));
         if !as_planned {
             let what = format!("{id}: {plan:?}, {parking:?}, is {status}, parked {parks} times, unparked {unparks}");

@@ -1,4 +1,4 @@
-//! From the answer of a pause until the resume nothing of the workflow starts.
+//! From the answer to a pause until the resume, no run of the workflow starts.
 
 use helve_domain::clock::Timestamp;
 
@@ -12,8 +12,8 @@ impl Report {
             return;
         }
         for (attempt, e) in executions {
-            // When the last attempt was assigned is in the store. An earlier one is known by its delivery, which may
-            // come late, or once more after a fault.
+            // The store knows when the last attempt was assigned. An earlier one is known by its delivery, which may
+            // come late, or again after a fault.
             let last = row.started.filter(|_| *attempt == row.attempt);
             let (at, late) = match last {
                 Some(at) => (at, CLOCKS),

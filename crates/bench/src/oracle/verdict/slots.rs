@@ -1,4 +1,4 @@
-//! One attempt is at one worker, and a worker has no more than its slots.
+//! One attempt is at one worker, and a worker has no more work than slots.
 
 use std::collections::BTreeMap;
 
@@ -25,7 +25,7 @@ impl Report {
             of_worker.extend(e.until.map(|until| (until, -1)));
         }
         for (worker, mut of_worker) in edges {
-            // At one instant an end comes before a begin.
+            // At the same instant, an end comes before a begin.
             of_worker.sort_unstable();
             let (mut now, mut most) = (0, 0);
             for (_, change) in of_worker {
