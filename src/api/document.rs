@@ -8,7 +8,7 @@ use bytes::Bytes;
 use utoipa::OpenApi;
 use utoipa::openapi::path::Operation;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
-use utoipa::openapi::{ContentBuilder, RefOr, ResponseBuilder};
+use utoipa::openapi::{ContentBuilder, Ref, RefOr, Response as ResponseObject, ResponseBuilder};
 
 use super::problem::{self, Problem};
 
@@ -36,7 +36,7 @@ use super::problem::{self, Problem};
 )]
 pub struct Document;
 
-/// What every operation under `/v1` may answer.
+/// What every operation under `/v1` may answer with a problem.
 const COMMON: [(&str, &str); 5] = [
     ("400", "The request is wrong; `pointer` says where"),
     ("401", "No valid token"),
@@ -45,7 +45,11 @@ const COMMON: [(&str, &str); 5] = [
     ("503", "Not now, or the outcome of a write is unknown; `detail` says whether a retry is safe"),
 ];
 
-/// Adds what all operations have in common.
+/// What every operation that reads a body may answer besides.
+const OF_BODIES: [(&str, &str); 2] = [("413", "The body is too large"), ("415", "The body has another media type")];
+
+/// Adds what operations have in common: what they say themselves stays. A response of 400 and above is a problem, so its
+/// operation gives no more than the status and when it comes.
 pub fn complete(mut document: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {
     let components = document.components.get_or_insert_default();
     let token = HttpBuilder::new()
@@ -60,16 +64,30 @@ pub fn complete(mut document: utoipa::openapi::OpenApi) -> utoipa::openapi::Open
             if path.starts_with("/v1/") {
                 COMMON.iter().for_each(|(status, text)| add(operation, status, text));
             }
+            if operation.request_body.is_some() {
+                OF_BODIES.iter().for_each(|(status, text)| add(operation, status, text));
+            }
             add(operation, "default", "Any other error");
+            operation.responses.responses.iter_mut().for_each(|(status, response)| show_problem(status, response));
         }
     }
     document
 }
 
+/// Adds a response that the operation does not describe itself.
 fn add(operation: &mut Operation, status: &str, description: &str) {
-    let content = ContentBuilder::new().schema(Some(utoipa::openapi::Ref::from_schema_name("Problem"))).build();
-    let response = ResponseBuilder::new().description(description).content(problem::MEDIA_TYPE, content).build();
+    let response = ResponseBuilder::new().description(description).build();
     operation.responses.responses.entry(status.to_owned()).or_insert(RefOr::T(response));
+}
+
+/// Gives a response that is an error its body.
+fn show_problem(status: &str, response: &mut RefOr<ResponseObject>) {
+    if let RefOr::T(response) = response
+        && (status == "default" || status >= "400")
+    {
+        let problem = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
+        response.content.insert(problem::MEDIA_TYPE.to_owned(), problem.into());
+    }
 }
 
 /// The document as it is served and committed.

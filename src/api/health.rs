@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 
 use super::ApiState;
 use super::json;
-use super::problem::{ApiError, Problem};
+use super::problem::ApiError;
 use crate::db::{self, Pool};
 
 /// How long an answer of the database counts. These routes are open to everybody: asked a thousand times a second
@@ -88,8 +88,7 @@ pub async fn health() -> Response {
     security(()),
     responses(
         (status = 200, description = "Ready", body = Health),
-        (status = 503, description = "Not ready: send work elsewhere", body = Problem,
-            content_type = "application/problem+json"),
+        (status = 503, description = "Not ready: send work elsewhere"),
     )
 )]
 pub async fn ready(State(state): State<ApiState>) -> Result<Response, ApiError> {

@@ -1,10 +1,24 @@
-//! Cursors: where a list goes on. Opaque to clients.
+//! Pages of lists, and cursors: where a list goes on. Opaque to clients.
 
 use helve_domain::error::{Code, Error, Result};
 use helve_domain::id::TenantId;
+use utoipa::IntoParams;
 
 /// Items of a page when the request does not say.
 pub const DEFAULT_LIMIT: usize = 50;
+
+/// Which part of a list is asked for, as every list's operation describes it; `Query` reads it.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "describes the parameters")]
+pub struct PageQuery {
+    /// Items of the page; 50 if absent
+    #[param(minimum = 1, maximum = 1000, nullable = false)]
+    limit: Option<i32>,
+    /// `next_cursor` of the page before
+    #[param(pattern = "^[0-9a-f]{10,}$", nullable = false)]
+    cursor: Option<String>,
+}
 
 /// Makes and reads the cursors of one list of one tenant. A cursor of another list or tenant, or one that was
 /// changed, is refused. It gives no rights: every page is read with the tenant of the token.

@@ -14,7 +14,7 @@ use super::ApiState;
 use super::auth::WorkerHolder;
 use super::json::{self, JsonBody};
 use super::metadata::Metadata;
-use super::problem::{ApiError, Problem};
+use super::problem::ApiError;
 use super::query::Query;
 use crate::ops::tickets::{Made, NewTicket};
 
@@ -88,10 +88,6 @@ impl<'a> TicketView<'a> {
     request_body(content = CreateTicket, description = "The ticket"),
     responses(
         (status = 201, description = "The ticket, shown this once", body = TicketView),
-        (status = 413, description = "The body is too large", body = Problem,
-            content_type = "application/problem+json"),
-        (status = 415, description = "The body is not JSON", body = Problem,
-            content_type = "application/problem+json"),
     )
 )]
 pub async fn create(

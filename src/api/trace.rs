@@ -7,12 +7,23 @@ use helve_domain::clock::Timestamp;
 use helve_domain::id::TenantId;
 use helve_domain::span::{RequestSpan, Span, SpanOf};
 use helve_domain::trace::{SpanContext, SpanId, TraceId};
+use utoipa::IntoParams;
 
 use super::ApiState;
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// What is traced: what a token is needed for. Probes and scrapes are not.
 const TRACED: &str = "/v1/";
+
+/// The trace that a request belongs to, as the operations that start runs describe it; [`parent`] reads it.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "describes the parameter")]
+pub struct TraceHeader {
+    /// W3C trace context; travels to the workers
+    #[param(nullable = false)]
+    traceparent: Option<String>,
+}
 
 /// The header `traceparent` when it is valid; a broken one is ignored, as the standard asks.
 pub fn parent(headers: &HeaderMap) -> Option<String> {

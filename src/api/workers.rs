@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 use super::ApiState;
 use super::auth::Reader;
 use super::json;
-use super::page::Cursors;
+use super::page::{Cursors, PageQuery};
 use super::pauses::PauseView;
 use super::problem::ApiError;
 use super::query::Query;
@@ -100,12 +100,7 @@ impl<'a> WorkerView<'a> {
     path = "/v1/workers",
     operation_id = "listWorkers",
     tag = "workers",
-    params(
-        ("limit" = Option<i32>, Query, description = "Items of the page; 50 if absent", minimum = 1, maximum = 1000,
-            nullable = false),
-        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before",
-            pattern = "^[0-9a-f]{10,}$", nullable = false),
-    ),
+    params(PageQuery),
     responses((status = 200, description = "A page of workers", body = WorkerListView))
 )]
 pub async fn list(

@@ -15,10 +15,10 @@ use utoipa::ToSchema;
 use super::ApiState;
 use super::auth::{Reader, Writer};
 use super::json::{self, JsonBody};
-use super::page::Cursors;
+use super::page::{Cursors, PageQuery};
 use super::path::Name;
 use super::pauses::{self, PauseView};
-use super::problem::{ApiError, Problem};
+use super::problem::ApiError;
 use super::query::Query;
 use crate::db::workflows::{Version, Workflow};
 use crate::ops::retention::OfTenant;
@@ -123,13 +123,7 @@ impl<'a> VersionView<'a> {
     params(("name" = String, Path, description = "The workflow's name: ASCII letters, digits and `_ - . : /`, the \
         slash as %2F; no part between slashes is `.` or `..`", min_length = 1, max_length = 255, pattern = "^[A-Za-z0-9_.:/-]+$")),
     request_body(content = WorkflowDefinition, description = "The definition"),
-    responses(
-        (status = 200, description = "Registered", body = WorkflowView),
-        (status = 413, description = "The body is too large", body = Problem,
-            content_type = "application/problem+json"),
-        (status = 415, description = "The body is not JSON", body = Problem,
-            content_type = "application/problem+json"),
-    )
+    responses((status = 200, description = "Registered", body = WorkflowView))
 )]
 pub async fn put(
     State(state): State<ApiState>,
@@ -157,7 +151,7 @@ pub async fn put(
     params(("name" = String, Path, description = "The workflow's name, a slash in it as %2F", min_length = 1)),
     responses(
         (status = 200, description = "The workflow", body = WorkflowView),
-        (status = 404, description = "No such workflow", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "No such workflow"),
     )
 )]
 pub async fn get(
@@ -179,12 +173,7 @@ pub async fn get(
     path = "/v1/workflows",
     operation_id = "listWorkflows",
     tag = "workflows",
-    params(
-        ("limit" = Option<i32>, Query, description = "Items of the page; 50 if absent", minimum = 1, maximum = 1000,
-            nullable = false),
-        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before",
-            pattern = "^[0-9a-f]{10,}$", nullable = false),
-    ),
+    params(PageQuery),
     responses((status = 200, description = "A page of workflows, by name", body = WorkflowListView))
 )]
 pub async fn list(
@@ -214,14 +203,11 @@ pub async fn list(
     tag = "workflows",
     params(
         ("name" = String, Path, description = "The workflow's name, a slash in it as %2F", min_length = 1),
-        ("limit" = Option<i32>, Query, description = "Items of the page; 50 if absent", minimum = 1, maximum = 1000,
-            nullable = false),
-        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before",
-            pattern = "^[0-9a-f]{10,}$", nullable = false),
+        PageQuery,
     ),
     responses(
         (status = 200, description = "A page of versions, newest first", body = VersionListView),
-        (status = 404, description = "No such workflow", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "No such workflow"),
     )
 )]
 pub async fn versions(
@@ -257,9 +243,8 @@ pub async fn versions(
     params(("name" = String, Path, description = "The workflow's name, a slash in it as %2F", min_length = 1)),
     responses(
         (status = 204, description = "Deleted"),
-        (status = 404, description = "No such workflow", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "Runs of it are open", body = Problem,
-            content_type = "application/problem+json"),
+        (status = 404, description = "No such workflow"),
+        (status = 409, description = "Runs of it are open"),
     )
 )]
 pub async fn delete(

@@ -16,11 +16,12 @@ use super::form::Form;
 use super::request::{Incoming, PushEvent};
 use super::view::EventView;
 use super::{cloud, stored};
+use crate::api::ApiState;
 use crate::api::auth::Writer;
 use crate::api::json::{self, AnyBody};
 use crate::api::problem::{ApiError, Problem};
 use crate::api::query::Query;
-use crate::api::{ApiState, trace};
+use crate::api::trace::{self, TraceHeader};
 use crate::db::events::Event;
 use crate::sched::NewEvent;
 
@@ -70,21 +71,12 @@ pub struct Outcomes<'a> {
     path = "/v1/events/bulk",
     operation_id = "pushEvents",
     tag = "events",
-    params(
-        ("traceparent" = Option<String>, Header, description = "W3C trace context; travels to the workers",
-            nullable = false),
-    ),
+    params(TraceHeader),
     request_body(description = "The events", content(
         (PushEvents = "application/json"),
         (Vec<CloudEvent> = "application/cloudevents-batch+json"),
     )),
-    responses(
-        (status = 200, description = "An outcome for each item", body = Outcomes),
-        (status = 413, description = "The body is too large", body = Problem,
-            content_type = "application/problem+json"),
-        (status = 415, description = "The body has another media type", body = Problem,
-            content_type = "application/problem+json"),
-    )
+    responses((status = 200, description = "An outcome for each item", body = Outcomes))
 )]
 pub async fn push_many(
     State(state): State<ApiState>,

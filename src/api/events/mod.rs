@@ -16,13 +16,14 @@ use helve_domain::id::{EventId, TenantId};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::ApiState;
 use super::auth::{Reader, Writer};
 use super::json::{self, AnyBody};
-use super::page::Cursors;
+use super::page::{Cursors, PageQuery};
 use super::path::Id;
-use super::problem::{ApiError, Problem};
+use super::problem::ApiError;
 use super::query::Query;
-use super::{ApiState, trace};
+use super::trace::{self, TraceHeader};
 use crate::db;
 use crate::db::events::{Event, EventFilter};
 use crate::sched::{EventCreated, NewEvent};
@@ -50,10 +51,7 @@ enum Pushed<'a> {
     path = "/v1/events",
     operation_id = "pushEvent",
     tag = "events",
-    params(
-        ("traceparent" = Option<String>, Header, description = "W3C trace context; travels to the workers",
-            nullable = false),
-    ),
+    params(TraceHeader),
     request_body(description = "The event; a CloudEvent also in its binary form, with `ce-` headers", content(
         (PushEvent = "application/json"),
         (CloudEvent = "application/cloudevents+json"),
@@ -64,14 +62,9 @@ enum Pushed<'a> {
             headers(("Location" = String, description = "Where the event is"))),
         (status = 200, description = "Its source had sent it before; for a batch the outcomes, as from `pushEvents`",
             body = inline(Pushed<'_>)),
-        (status = 409, description = "Its source had sent another body under this id", body = Problem,
-            content_type = "application/problem+json"),
-        (status = 413, description = "The body or the payload is too large", body = Problem,
-            content_type = "application/problem+json"),
-        (status = 415, description = "The body has another media type", body = Problem,
-            content_type = "application/problem+json"),
-        (status = 422, description = "It matches more workflows than one event may start", body = Problem,
-            content_type = "application/problem+json"),
+        (status = 409, description = "Its source had sent another body under this id"),
+        (status = 413, description = "The body or the payload is too large"),
+        (status = 422, description = "It matches more workflows than one event may start"),
     )
 )]
 pub async fn push(
@@ -134,7 +127,7 @@ async fn read(state: &ApiState, tenant: TenantId, id: EventId) -> Result<Event> 
     params(("id" = EventId, Path, description = "The event's id")),
     responses(
         (status = 200, description = "The event", body = EventView),
-        (status = 404, description = "No such event", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "No such event"),
     )
 )]
 pub async fn get(
@@ -167,10 +160,7 @@ pub async fn get(
             format = DateTime, nullable = false),
         ("metadata" = Option<Vec<String>>, Query, description = "With this metadata, as `key=value`; repeated for \
             more", nullable = false),
-        ("limit" = Option<i32>, Query, description = "Items of the page; 50 if absent", minimum = 1, maximum = 1000,
-            nullable = false),
-        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before",
-            pattern = "^[0-9a-f]{10,}$", nullable = false),
+        PageQuery,
     ),
     responses((status = 200, description = "A page of events", body = EventListView))
 )]

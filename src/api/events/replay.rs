@@ -145,9 +145,8 @@ pub struct ReplayOutcome {
         (status = 201, description = "Replayed, with the runs that it started", body = EventView,
             headers(("Location" = String, description = "Where the new event is"))),
         (status = 200, description = "The key had replayed it before", body = EventView),
-        (status = 404, description = "No such event", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "It matches more workflows than one event may start", body = Problem,
-            content_type = "application/problem+json"),
+        (status = 404, description = "No such event"),
+        (status = 422, description = "It matches more workflows than one event may start"),
     )
 )]
 pub async fn one(
@@ -179,13 +178,7 @@ pub async fn one(
             hours", min_length = 1, max_length = 255, pattern = "^[!-~]+$", nullable = false),
     ),
     request_body(content = ReplayEvents, description = "Which"),
-    responses(
-        (status = 200, description = "An outcome for each event, or what a preview found", body = ReplayResult),
-        (status = 413, description = "The body is too large", body = Problem,
-            content_type = "application/problem+json"),
-        (status = 415, description = "The body is not JSON", body = Problem,
-            content_type = "application/problem+json"),
-    )
+    responses((status = 200, description = "An outcome for each event, or what a preview found", body = ReplayResult))
 )]
 pub async fn many(
     State(state): State<ApiState>,

@@ -9,7 +9,7 @@ use crate::api::ApiState;
 use crate::api::auth::Writer;
 use crate::api::json;
 use crate::api::path::Id;
-use crate::api::problem::{ApiError, Problem};
+use crate::api::problem::ApiError;
 use crate::api::query::Query;
 
 /// Cancel a job
@@ -24,9 +24,8 @@ use crate::api::query::Query;
     params(("id" = JobId, Path, description = "The job's id")),
     responses(
         (status = 200, description = "The job", body = JobView),
-        (status = 404, description = "No such job", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "It has finished already", body = Problem,
-            content_type = "application/problem+json"),
+        (status = 404, description = "No such job"),
+        (status = 409, description = "It has finished already"),
     )
 )]
 pub async fn cancel(

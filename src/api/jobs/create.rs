@@ -19,7 +19,7 @@ use super::view::JobView;
 use crate::api::auth::Writer;
 use crate::api::json::{self, JsonBody};
 use crate::api::metadata::Metadata;
-use crate::api::problem::{ApiError, Problem};
+use crate::api::problem::ApiError;
 use crate::api::query::Query;
 use crate::api::runs::header_key;
 use crate::api::{ApiState, time};
@@ -168,12 +168,7 @@ fn state(i: usize, text: &str, kind: JobKind) -> Result<RunStatus> {
             headers(("Location" = String, description = "Where the job is"))),
         (status = 200, description = "The job that the key created before, or what a dry run found",
             body = inline(Found)),
-        (status = 409, description = "The key was used with another body", body = Problem,
-            content_type = "application/problem+json"),
-        (status = 413, description = "The body is too large", body = Problem,
-            content_type = "application/problem+json"),
-        (status = 415, description = "The body is not JSON", body = Problem,
-            content_type = "application/problem+json"),
+        (status = 409, description = "The key was used with another body"),
     )
 )]
 pub async fn create(

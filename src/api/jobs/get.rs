@@ -9,7 +9,7 @@ use crate::api::ApiState;
 use crate::api::auth::Reader;
 use crate::api::json;
 use crate::api::path::Id;
-use crate::api::problem::{ApiError, Problem};
+use crate::api::problem::ApiError;
 use crate::api::query::Query;
 
 /// Get a job
@@ -21,7 +21,7 @@ use crate::api::query::Query;
     params(("id" = JobId, Path, description = "The job's id")),
     responses(
         (status = 200, description = "The job", body = JobView),
-        (status = 404, description = "No such job", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "No such job"),
     )
 )]
 pub async fn get(

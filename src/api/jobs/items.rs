@@ -9,9 +9,9 @@ use super::view::{ItemListView, ItemView};
 use crate::api::ApiState;
 use crate::api::auth::Reader;
 use crate::api::json;
-use crate::api::page::Cursors;
+use crate::api::page::{Cursors, PageQuery};
 use crate::api::path::Id;
-use crate::api::problem::{ApiError, Problem};
+use crate::api::problem::ApiError;
 use crate::api::query::Query;
 use crate::db;
 
@@ -26,14 +26,11 @@ use crate::db;
     params(
         ("id" = JobId, Path, description = "The job's id"),
         ("outcome" = inline(Option<ItemOutcome>), Query, description = "With this outcome", nullable = false),
-        ("limit" = Option<i32>, Query, description = "Items of the page; 50 if absent", minimum = 1, maximum = 1000,
-            nullable = false),
-        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before",
-            pattern = "^[0-9a-f]{10,}$", nullable = false),
+        PageQuery,
     ),
     responses(
         (status = 200, description = "A page of runs", body = ItemListView),
-        (status = 404, description = "No such job", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "No such job"),
     )
 )]
 pub async fn list(

@@ -9,7 +9,7 @@ use super::view::{JobListView, JobView};
 use crate::api::ApiState;
 use crate::api::auth::Reader;
 use crate::api::json;
-use crate::api::page::Cursors;
+use crate::api::page::{Cursors, PageQuery};
 use crate::api::problem::ApiError;
 use crate::api::query::Query;
 use crate::db;
@@ -26,10 +26,7 @@ use crate::db::jobs::JobFilter;
     params(
         ("kind" = inline(Option<JobKind>), Query, description = "Of this kind", nullable = false),
         ("status" = Option<JobStatus>, Query, description = "In this state", nullable = false),
-        ("limit" = Option<i32>, Query, description = "Items of the page; 50 if absent", minimum = 1, maximum = 1000,
-            nullable = false),
-        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before",
-            pattern = "^[0-9a-f]{10,}$", nullable = false),
+        PageQuery,
     ),
     responses((status = 200, description = "A page of jobs", body = JobListView))
 )]

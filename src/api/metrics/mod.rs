@@ -19,7 +19,7 @@ use tokio::sync::Mutex;
 
 use super::ApiState;
 use super::auth::bearer;
-use super::problem::{ApiError, Problem};
+use super::problem::ApiError;
 use crate::config::MetricsAccess;
 use crate::db::Pool;
 use crate::metrics::Metrics;
@@ -93,9 +93,8 @@ impl Observed {
     security(()),
     responses(
         (status = 200, description = "The figures", body = String, content_type = "text/plain"),
-        (status = 403, description = "The token lacks the scope `admin`", body = Problem,
-            content_type = "application/problem+json"),
-        (status = 404, description = "Switched off", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "The token lacks the scope `admin`"),
+        (status = 404, description = "Switched off"),
     )
 )]
 pub async fn metrics(State(state): State<ApiState>, request: Request) -> Result<Response, ApiError> {

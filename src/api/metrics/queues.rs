@@ -11,7 +11,7 @@ use super::loads;
 use crate::api::ApiState;
 use crate::api::auth::Reader;
 use crate::api::json;
-use crate::api::page::Cursors;
+use crate::api::page::{Cursors, PageQuery};
 use crate::api::problem::ApiError;
 use crate::api::query::Query;
 
@@ -83,10 +83,7 @@ impl<'a> LoadView<'a> {
     params(
         ("action" = Option<String>, Query, description = "Only this action", min_length = 1, max_length = 255,
             nullable = false),
-        ("limit" = Option<i32>, Query, description = "Items of the page; 50 if absent", minimum = 1, maximum = 1000,
-            nullable = false),
-        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before",
-            pattern = "^[0-9a-f]{10,}$", nullable = false),
+        PageQuery,
     ),
     responses((status = 200, description = "A page of loads", body = LoadListView))
 )]

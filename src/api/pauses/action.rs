@@ -25,9 +25,7 @@ use crate::api::query::Query;
     tag = "pauses",
     params(("action" = String, Path, description = "The action's name, a slash in it as %2F")),
     request_body(content = PauseRequest, description = "Why, and for how long"),
-    responses(
-        (status = 200, description = "The pause", body = PauseView),
-    )
+    responses((status = 200, description = "The pause", body = PauseView))
 )]
 pub async fn pause(
     State(state): State<ApiState>,
@@ -52,9 +50,7 @@ pub async fn pause(
     tag = "pauses",
     params(("action" = String, Path, description = "The action's name, a slash in it as %2F")),
     request_body(content = Option<ResumeRequest>, description = "How fast; at once if absent"),
-    responses(
-        (status = 200, description = "What stands now", body = ResumedView),
-    )
+    responses((status = 200, description = "What stands now", body = ResumedView))
 )]
 pub async fn resume(
     State(state): State<ApiState>,

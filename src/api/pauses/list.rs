@@ -9,7 +9,7 @@ use super::PauseView;
 use crate::api::ApiState;
 use crate::api::auth::Reader;
 use crate::api::json;
-use crate::api::page::Cursors;
+use crate::api::page::{Cursors, PageQuery};
 use crate::api::problem::ApiError;
 use crate::api::query::Query;
 use crate::db;
@@ -33,12 +33,7 @@ pub struct PauseListView {
     path = "/v1/pauses",
     operation_id = "listPauses",
     tag = "pauses",
-    params(
-        ("limit" = Option<i32>, Query, description = "Items of the page; 50 if absent", minimum = 1, maximum = 1000,
-            nullable = false),
-        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before",
-            pattern = "^[0-9a-f]{10,}$", nullable = false),
-    ),
+    params(PageQuery),
     responses((status = 200, description = "A page of pauses", body = PauseListView))
 )]
 pub async fn list(

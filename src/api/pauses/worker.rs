@@ -11,7 +11,7 @@ use crate::api::ApiState;
 use crate::api::auth::Writer;
 use crate::api::json::JsonBody;
 use crate::api::path::Id;
-use crate::api::problem::{ApiError, Problem};
+use crate::api::problem::ApiError;
 use crate::api::query::Query;
 use crate::ops::auth::TenantScope;
 
@@ -28,7 +28,7 @@ use crate::ops::auth::TenantScope;
     request_body(content = PauseRequest, description = "Why, and for how long"),
     responses(
         (status = 200, description = "The pause", body = PauseView),
-        (status = 404, description = "No such worker", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "No such worker"),
     )
 )]
 pub async fn pause(
@@ -56,7 +56,7 @@ pub async fn pause(
     request_body(content = Option<ResumeRequest>, description = "How fast; at once if absent"),
     responses(
         (status = 200, description = "What stands now", body = ResumedView),
-        (status = 404, description = "No such worker", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "No such worker"),
     )
 )]
 pub async fn resume(

@@ -9,7 +9,7 @@ use crate::api::ApiState;
 use crate::api::auth::Writer;
 use crate::api::json::JsonBody;
 use crate::api::path::Name;
-use crate::api::problem::{ApiError, Problem};
+use crate::api::problem::ApiError;
 use crate::api::query::Query;
 
 /// Pause a workflow
@@ -26,7 +26,7 @@ use crate::api::query::Query;
     request_body(content = PauseRequest, description = "Why, and for how long"),
     responses(
         (status = 200, description = "The pause", body = PauseView),
-        (status = 404, description = "No such workflow", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "No such workflow"),
     )
 )]
 pub async fn pause(
@@ -54,7 +54,7 @@ pub async fn pause(
     request_body(content = Option<ResumeRequest>, description = "How fast; at once if absent"),
     responses(
         (status = 200, description = "What stands now", body = ResumedView),
-        (status = 404, description = "No such workflow", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "No such workflow"),
     )
 )]
 pub async fn resume(

@@ -14,11 +14,12 @@ use utoipa::ToSchema;
 
 use super::request::{Around, BulkItem, idempotency};
 use super::view::RunView;
+use crate::api::ApiState;
 use crate::api::auth::Writer;
 use crate::api::json::{self, JsonBody};
 use crate::api::problem::{ApiError, Problem};
 use crate::api::query::Query;
-use crate::api::{ApiState, trace};
+use crate::api::trace::{self, TraceHeader};
 use crate::sched::{Created, NewRun};
 use crate::share::Held;
 
@@ -73,18 +74,9 @@ pub struct Outcomes<'a> {
     path = "/v1/runs/bulk",
     operation_id = "createRuns",
     tag = "runs",
-    params(
-        ("traceparent" = Option<String>, Header, description = "W3C trace context; travels to the workers",
-            nullable = false),
-    ),
+    params(TraceHeader),
     request_body(content = CreateRuns, description = "The runs"),
-    responses(
-        (status = 200, description = "An outcome for each item", body = Outcomes),
-        (status = 413, description = "The body is too large", body = Problem,
-            content_type = "application/problem+json"),
-        (status = 415, description = "The body is not JSON", body = Problem,
-            content_type = "application/problem+json"),
-    )
+    responses((status = 200, description = "An outcome for each item", body = Outcomes))
 )]
 pub async fn create_many(
     State(state): State<ApiState>,

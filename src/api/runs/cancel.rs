@@ -11,7 +11,7 @@ use crate::api::ApiState;
 use crate::api::auth::Writer;
 use crate::api::json;
 use crate::api::path::Id;
-use crate::api::problem::{ApiError, Problem};
+use crate::api::problem::ApiError;
 use crate::api::query::Query;
 
 /// Cancel a run
@@ -26,9 +26,8 @@ use crate::api::query::Query;
     params(("id" = RunId, Path, description = "The run's id")),
     responses(
         (status = 200, description = "The cancelled run", body = RunView),
-        (status = 404, description = "No such run", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "It has succeeded or failed already", body = Problem,
-            content_type = "application/problem+json"),
+        (status = 404, description = "No such run"),
+        (status = 409, description = "It has succeeded or failed already"),
     )
 )]
 pub async fn cancel(

@@ -10,11 +10,12 @@ use helve_domain::run::Run;
 use super::request::{Around, CreateRun, header_key};
 use super::view::RunView;
 use super::wait;
+use crate::api::ApiState;
 use crate::api::auth::Writer;
 use crate::api::json::{self, JsonBody};
-use crate::api::problem::{ApiError, Problem};
+use crate::api::problem::ApiError;
 use crate::api::query::Query;
-use crate::api::{ApiState, trace};
+use crate::api::trace::{self, TraceHeader};
 use crate::sched::Created;
 
 /// Create a run
@@ -33,8 +34,7 @@ use crate::sched::Created;
             60 s", example = "wait=30", nullable = false),
         ("wait" = Option<String>, Query, description = "As `Prefer: wait`, as a duration", example = "30s",
             nullable = false),
-        ("traceparent" = Option<String>, Header, description = "W3C trace context; travels to the worker",
-            nullable = false),
+        TraceHeader,
     ),
     request_body(content = CreateRun, description = "The run"),
     responses(
@@ -44,13 +44,10 @@ use crate::sched::Created;
             body = RunView),
         (status = 202, description = "Created, and not finished within the `wait`", body = RunView,
             headers(("Location" = String, description = "Where the run is"))),
-        (status = 404, description = "No such workflow", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "The key was used with another body", body = Problem,
-            content_type = "application/problem+json"),
-        (status = 413, description = "The body or the input is too large", body = Problem,
-            content_type = "application/problem+json"),
-        (status = 415, description = "The body is not JSON", body = Problem,
-            content_type = "application/problem+json"),
+        (status = 404, description = "No such workflow"),
+        (status = 409, description = "The key was used with another body"),
+        (status = 413, description = "The body or the input is too large"),
+        (status = 422, description = "The input does not fit the workflow's schema"),
     )
 )]
 pub async fn create(

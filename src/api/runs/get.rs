@@ -9,7 +9,7 @@ use crate::api::ApiState;
 use crate::api::auth::Reader;
 use crate::api::json;
 use crate::api::path::Id;
-use crate::api::problem::{ApiError, Problem};
+use crate::api::problem::ApiError;
 use crate::api::query::Query;
 
 /// Get a run
@@ -21,7 +21,7 @@ use crate::api::query::Query;
     params(("id" = RunId, Path, description = "The run's id")),
     responses(
         (status = 200, description = "The run", body = RunView),
-        (status = 404, description = "No such run", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "No such run"),
     )
 )]
 pub async fn get(

@@ -11,7 +11,7 @@ use super::view::{RunListView, RunView};
 use crate::api::ApiState;
 use crate::api::auth::Reader;
 use crate::api::json;
-use crate::api::page::Cursors;
+use crate::api::page::{Cursors, PageQuery};
 use crate::api::problem::ApiError;
 use crate::api::query::Query;
 use crate::db;
@@ -38,10 +38,7 @@ use crate::db::runs::RunFilter;
             more", nullable = false),
         ("event" = Option<EventId>, Query, description = "Started by this event", nullable = false),
         ("replay_of" = Option<RunId>, Query, description = "Replays of this run", nullable = false),
-        ("limit" = Option<i32>, Query, description = "Items of the page; 50 if absent", minimum = 1, maximum = 1000,
-            nullable = false),
-        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before",
-            pattern = "^[0-9a-f]{10,}$", nullable = false),
+        PageQuery,
     ),
     responses((status = 200, description = "A page of runs", body = RunListView))
 )]

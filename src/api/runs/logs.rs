@@ -13,7 +13,7 @@ use crate::api::ApiState;
 use crate::api::auth::Reader;
 use crate::api::json;
 use crate::api::path::Id;
-use crate::api::problem::{ApiError, Problem};
+use crate::api::problem::ApiError;
 use crate::api::query::Query;
 use crate::db;
 use crate::db::live::StoredLine;
@@ -80,7 +80,7 @@ pub struct LogPageView<'a> {
     ),
     responses(
         (status = 200, description = "A page of the log", body = LogPageView),
-        (status = 404, description = "No such run", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "No such run"),
     )
 )]
 pub async fn list(

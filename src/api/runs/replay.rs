@@ -10,12 +10,13 @@ use utoipa::ToSchema;
 
 use super::request::header_key;
 use super::view::RunView;
+use crate::api::ApiState;
 use crate::api::auth::Writer;
 use crate::api::json::{self, OptionalJsonBody};
 use crate::api::path::Id;
-use crate::api::problem::{ApiError, Problem};
+use crate::api::problem::ApiError;
 use crate::api::query::Query;
-use crate::api::{ApiState, trace};
+use crate::api::trace::{self, TraceHeader};
 use crate::housekeeping::jobs::replay;
 use crate::sched::Created;
 
@@ -42,22 +43,16 @@ pub struct ReplayRun {
         ("id" = RunId, Path, description = "The run's id"),
         ("Idempotency-Key" = Option<String>, Header, description = "Two replays of a run with one key and body give \
             one run, for 24 hours", min_length = 1, max_length = 255, pattern = "^[!-~]+$", nullable = false),
-        ("traceparent" = Option<String>, Header, description = "W3C trace context; travels to the worker",
-            nullable = false),
+        TraceHeader,
     ),
     request_body(content = Option<ReplayRun>, description = "Options"),
     responses(
         (status = 201, description = "The new run", body = RunView,
             headers(("Location" = String, description = "Where the run is"))),
         (status = 200, description = "The run that the key created before", body = RunView),
-        (status = 404, description = "No such run, or its workflow was deleted", body = Problem,
-            content_type = "application/problem+json"),
-        (status = 409, description = "It has not ended, or the key was used with another body or run", body = Problem,
-            content_type = "application/problem+json"),
-        (status = 413, description = "The body is too large", body = Problem,
-            content_type = "application/problem+json"),
-        (status = 415, description = "The body is not JSON", body = Problem,
-            content_type = "application/problem+json"),
+        (status = 404, description = "No such run, or its workflow was deleted"),
+        (status = 409, description = "It has not ended, or the key was used with another body or run"),
+        (status = 422, description = "The input does not fit the schema of the workflow's version"),
     )
 )]
 pub async fn replay(

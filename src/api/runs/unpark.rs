@@ -9,7 +9,7 @@ use crate::api::ApiState;
 use crate::api::auth::Writer;
 use crate::api::json;
 use crate::api::path::Id;
-use crate::api::problem::{ApiError, Problem};
+use crate::api::problem::ApiError;
 use crate::api::query::Query;
 
 /// Unpark a run
@@ -23,8 +23,8 @@ use crate::api::query::Query;
     params(("id" = RunId, Path, description = "The run's id")),
     responses(
         (status = 200, description = "The run, queued or already running again", body = RunView),
-        (status = 404, description = "No such run", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "It is not parked", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "No such run"),
+        (status = 409, description = "It is not parked"),
     )
 )]
 pub async fn unpark(

@@ -15,7 +15,7 @@ use crate::api::auth::Reader;
 use crate::api::json;
 use crate::api::path::Id;
 use crate::api::pauses::PauseView;
-use crate::api::problem::{ApiError, Problem};
+use crate::api::problem::ApiError;
 use crate::api::query::Query;
 use crate::api::runs::view::LossView;
 use crate::sched::WhyQuery;
@@ -223,7 +223,7 @@ impl WhyEstimate {
     params(("id" = RunId, Path, description = "The run's id")),
     responses(
         (status = 200, description = "Why", body = WhyView),
-        (status = 404, description = "No such run", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "No such run"),
     )
 )]
 pub async fn why(

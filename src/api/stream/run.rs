@@ -17,7 +17,7 @@ use super::{Farewell, Moment, Out, RunChange, Source, Tap, answer, is_here, last
 use crate::api::ApiState;
 use crate::api::auth::Reader;
 use crate::api::path::Id;
-use crate::api::problem::{ApiError, Problem};
+use crate::api::problem::ApiError;
 use crate::api::query::Query;
 use crate::api::runs::logs::LogLineView;
 use crate::api::runs::view::RunView;
@@ -94,7 +94,7 @@ struct RunStream {
         (status = 200, description = "The stream; `state` carries a change", body = RunChange,
             content_type = "text/event-stream"),
         (status = 204, description = "The end was seen: do not connect again"),
-        (status = 404, description = "No such run", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "No such run"),
     )
 )]
 pub async fn watch(

@@ -52,6 +52,14 @@ fn every_operation_is_described_for_generators() {
             assert!(described, "{at}: {status} has no description");
             assert!(!status.contains('X'), "{at}: generators do not read {status}");
         }
+        let problem = serde_json::json!({"schema": {"$ref": "#/components/schemas/Problem"}});
+        for (status, response) in responses.iter().filter(|(s, _)| *s == "default" || s.as_str() >= "400") {
+            assert_eq!(response["content"], serde_json::json!({"application/problem+json": problem}), "{at}: {status}");
+        }
+        for status in ["413", "415"] {
+            let body = op.get("requestBody").is_some();
+            assert_eq!(responses.contains_key(status), body, "{at}: {status} is what becomes of some bodies");
+        }
         let tenant = path.starts_with("/v1/");
         let open = op["security"] == serde_json::json!([{}]);
         assert_eq!(tenant, !open, "{at}: only what is under /v1 needs a token");
