@@ -8,10 +8,7 @@ pub mod workflow;
 
 use std::sync::Arc;
 
-use axum::extract::{FromRequest, Request};
-use axum::http::header;
 use axum::response::Response;
-use bytes::Bytes;
 use serde::Deserialize;
 use utoipa::ToSchema;
 
@@ -22,7 +19,7 @@ use helve_domain::error::{Error, Result};
 use helve_domain::pause::{Pause, Paused, RATES, REASON_BYTES, Target};
 
 use super::ApiState;
-use super::json::{self, JsonBody};
+use super::json;
 use super::problem::ApiError;
 use crate::db;
 use crate::ops::auth::TenantScope;
@@ -49,23 +46,6 @@ pub struct ResumeRequest {
     #[serde(default)]
     #[schema(minimum = 0.001, maximum = 10000)]
     rate: Option<f64>,
-}
-
-/// A body that may be absent.
-pub struct MaybeBody(Bytes);
-
-impl FromRequest<ApiState> for MaybeBody {
-    type Rejection = ApiError;
-
-    async fn from_request(request: Request, state: &ApiState) -> Result<Self, ApiError> {
-        let headers = request.headers();
-        let length = headers.get(header::CONTENT_LENGTH).map_or("0", |v| v.to_str().unwrap_or(""));
-        let chunked = headers.contains_key(header::TRANSFER_ENCODING);
-        if length == "0" && !chunked {
-            return Ok(Self(Bytes::from_static(b"{}")));
-        }
-        JsonBody::from_request(request, state).await.map(|body| Self(body.0))
-    }
 }
 
 /// Pauses what exists; checked by the caller.

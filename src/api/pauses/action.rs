@@ -6,10 +6,10 @@ use helve_domain::error::{Code, Error};
 use helve_domain::name;
 use helve_domain::pause::Target;
 
-use super::{MaybeBody, PauseRequest, PauseView, ResumeRequest, ResumedView};
+use super::{PauseRequest, PauseView, ResumeRequest, ResumedView};
 use crate::api::ApiState;
 use crate::api::auth::Writer;
-use crate::api::json::JsonBody;
+use crate::api::json::{JsonBody, OptionalJsonBody};
 use crate::api::path::Name;
 use crate::api::problem::ApiError;
 use crate::api::query::Query;
@@ -57,7 +57,7 @@ pub async fn resume(
     Writer(scope): Writer,
     Name(action): Name,
     query: Query,
-    MaybeBody(body): MaybeBody,
+    OptionalJsonBody(body): OptionalJsonBody,
 ) -> Result<Response, ApiError> {
     query.finish()?;
     name::check("", &action, &state.limits).map_err(in_path)?;

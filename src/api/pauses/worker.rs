@@ -6,10 +6,10 @@ use helve_domain::error::Error;
 use helve_domain::id::WorkerId;
 use helve_domain::pause::Target;
 
-use super::{MaybeBody, PauseRequest, PauseView, ResumeRequest, ResumedView};
+use super::{PauseRequest, PauseView, ResumeRequest, ResumedView};
 use crate::api::ApiState;
 use crate::api::auth::Writer;
-use crate::api::json::JsonBody;
+use crate::api::json::{JsonBody, OptionalJsonBody};
 use crate::api::path::Id;
 use crate::api::problem::ApiError;
 use crate::api::query::Query;
@@ -64,7 +64,7 @@ pub async fn resume(
     Writer(scope): Writer,
     Id(id): Id<WorkerId>,
     query: Query,
-    MaybeBody(body): MaybeBody,
+    OptionalJsonBody(body): OptionalJsonBody,
 ) -> Result<Response, ApiError> {
     query.finish()?;
     exists(&state, &scope, id).await?;

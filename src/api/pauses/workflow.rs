@@ -4,10 +4,10 @@ use axum::extract::State;
 use axum::response::Response;
 use helve_domain::pause::Target;
 
-use super::{MaybeBody, PauseRequest, PauseView, ResumeRequest, ResumedView};
+use super::{PauseRequest, PauseView, ResumeRequest, ResumedView};
 use crate::api::ApiState;
 use crate::api::auth::Writer;
-use crate::api::json::JsonBody;
+use crate::api::json::{JsonBody, OptionalJsonBody};
 use crate::api::path::Name;
 use crate::api::problem::ApiError;
 use crate::api::query::Query;
@@ -62,7 +62,7 @@ pub async fn resume(
     Writer(scope): Writer,
     Name(name): Name,
     query: Query,
-    MaybeBody(body): MaybeBody,
+    OptionalJsonBody(body): OptionalJsonBody,
 ) -> Result<Response, ApiError> {
     query.finish()?;
     state.definitions.get(scope.tenant(), &name).await?;
