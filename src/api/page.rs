@@ -4,6 +4,8 @@ use helve_domain::error::{Code, Error, Result};
 use helve_domain::id::TenantId;
 use utoipa::IntoParams;
 
+use crate::db::page::Page;
+
 /// Items of a page when the request does not say.
 pub const DEFAULT_LIMIT: usize = 50;
 
@@ -35,6 +37,12 @@ impl Cursors<'_> {
     pub fn after(&self, place: &[u8]) -> String {
         let check = self.check(place).to_be_bytes();
         check.iter().chain(place).map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// `next_cursor` of a page: behind its last item, of which `place` gives the place; `None` on the last page.
+    pub fn next<'p, T, P: AsRef<[u8]>>(&self, page: &'p Page<T>, place: impl FnOnce(&'p T) -> P) -> Option<String> {
+        let last = page.items.last().filter(|_| page.more)?;
+        Some(self.after(place(last).as_ref()))
     }
 
     /// The place of the last item of the page before.
@@ -77,6 +85,13 @@ impl Cursors<'_> {
     }
 }
 
+/// A page of a list that is whole in memory, in the order of the places: what lies behind `after`.
+pub fn of_all<T, P: Ord>(mut all: Vec<T>, after: Option<&P>, limit: usize, place: impl Fn(&T) -> P) -> Page<T> {
+    all.retain(|item| after.is_none_or(|after| place(item) > *after));
+    all.sort_by_cached_key(place);
+    Page::cut(all, limit)
+}
+
 fn unhex(text: &str) -> Option<Vec<u8>> {
     let digit = |b: &u8| char::from(*b).to_digit(16).and_then(|d| u8::try_from(d).ok());
     if !text.len().is_multiple_of(2) {
@@ -104,5 +119,20 @@ mod tests {
             assert_eq!(runs.read(wrong).unwrap_err().code(), Code::InvalidCursor, "{wrong}");
         }
         assert!(runs.read_id(&cursor).is_err());
+    }
+
+    #[test]
+    fn pages_of_a_list_in_memory_have_every_item_once_and_in_order() {
+        let tenant = TenantId::generate(Timestamp::from_micros(1));
+        let cursors = Cursors { list: "names", tenant };
+        let place = |name: &&str| name.as_bytes().to_vec();
+        let (mut seen, mut after) = (Vec::new(), None);
+        loop {
+            let page = of_all(vec!["d", "a", "e", "c", "b"], after.as_ref(), 2, place);
+            seen.push(page.items.join(" "));
+            let Some(cursor) = cursors.next(&page, |name| name.as_bytes()) else { break };
+            after = Some(cursors.read(&cursor).unwrap());
+        }
+        assert_eq!(seen, ["a b", "c d", "e"]);
     }
 }

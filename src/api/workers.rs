@@ -1,5 +1,6 @@
 //! Workers as they stand in memory.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -14,7 +15,7 @@ use utoipa::ToSchema;
 use super::ApiState;
 use super::auth::Reader;
 use super::json;
-use super::page::{Cursors, PageQuery};
+use super::page::{self, Cursors, PageQuery};
 use super::pauses::PauseView;
 use super::problem::ApiError;
 use super::query::Query;
@@ -112,12 +113,9 @@ pub async fn list(
     let limit = query.limit(&state.limits)?;
     let after = query.cursor()?.map(|cursor| cursors.read_id(&cursor)).transpose()?.map(WorkerId::from_uuid);
     query.finish()?;
-    let mut workers = state.scheduler.workers(scope.tenant()).await?;
-    workers.retain(|worker| after.is_none_or(|after| worker.id < after));
-    workers.sort_unstable_by_key(|worker| std::cmp::Reverse(worker.id));
-    let more = workers.len() > limit;
-    workers.truncate(limit);
-    let next_cursor = workers.last().filter(|_| more).map(|worker| cursors.after(worker.id.uuid().as_bytes()));
-    let items = workers.iter().map(WorkerView::of).collect();
+    let workers = state.scheduler.workers(scope.tenant()).await?;
+    let page = page::of_all(workers, after.map(Reverse).as_ref(), limit, |worker| Reverse(worker.id));
+    let next_cursor = cursors.next(&page, |worker| worker.id.uuid().into_bytes());
+    let items = page.items.iter().map(WorkerView::of).collect();
     Ok(json::answer(200, &WorkerListView { items, next_cursor }))
 }

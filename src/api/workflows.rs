@@ -187,8 +187,7 @@ pub async fn list(
     let after = after.map(|name| String::from_utf8(name).map_err(|_| Cursors::invalid())).transpose()?;
     query.finish()?;
     let page = state.definitions.list(scope.tenant(), after.as_deref(), limit).await?;
-    let last = page.items.last().filter(|_| page.more);
-    let next_cursor = last.map(|workflow| cursors.after(workflow.name.as_bytes()));
+    let next_cursor = cursors.next(&page, |workflow| workflow.name.as_bytes());
     let pauses = pauses::of_workflows(&state, &scope).await?;
     let kept = state.retention.of(scope.tenant()).await?;
     let items = page.items.iter().map(|workflow| WorkflowView::of(workflow, kept, &pauses)).collect();
@@ -225,8 +224,7 @@ pub async fn versions(
     query.finish()?;
     let current = state.definitions.get(scope.tenant(), &name).await?.version;
     let page = state.definitions.versions(scope.tenant(), &name, before, limit).await?;
-    let last = page.items.last().filter(|_| page.more);
-    let next_cursor = last.map(|version| cursors.after(&version.version.to_be_bytes()));
+    let next_cursor = cursors.next(&page, |version| version.version.to_be_bytes());
     let items = page.items.iter().map(|version| VersionView::of(version, current)).collect();
     Ok(json::answer(200, &VersionListView { items, next_cursor }))
 }

@@ -183,8 +183,7 @@ pub async fn list(
     };
     query.finish()?;
     let page = db::events::list(&state.reads.of(scope.tenant()), scope.tenant(), &filter, limit).await?;
-    let last = page.items.last().filter(|_| page.more);
-    let next_cursor = last.map(|event| cursors.after(event.id.uuid().as_bytes()));
+    let next_cursor = cursors.next(&page, |event| event.id.uuid().into_bytes());
     let items = page.items.iter().map(|event| EventView::of(event, false)).collect();
     Ok(json::answer(200, &EventListView { items, next_cursor }))
 }

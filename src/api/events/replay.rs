@@ -205,7 +205,7 @@ pub async fn many(
         return Ok(json::answer(200, &ReplayResult { results: Vec::new(), next_cursor: None, preview }));
     }
     let page = db::events::oldest(&state.reads.of(tenant), tenant, &filter, limit).await?;
-    let next_cursor = page.items.last().filter(|_| page.more).map(|last| cursors.after(last.id.uuid().as_bytes()));
+    let next_cursor = cursors.next(&page, |last| last.id.uuid().into_bytes());
     let ids: Vec<EventId> = page.items.iter().map(|event| event.id).collect();
     let mut checked = Vec::with_capacity(ids.len());
     for event in page.items {

@@ -49,7 +49,6 @@ pub async fn list(
     let job = state.jobs.get(scope.tenant(), id).await?;
     let page =
         db::jobs::items(&state.reads.of(scope.tenant()), job.id, outcome, after.map(RunId::from_uuid), limit).await?;
-    let last = page.items.last().filter(|_| page.more);
-    let next_cursor = last.map(|item| cursors.after(item.run.uuid().as_bytes()));
+    let next_cursor = cursors.next(&page, |item| item.run.uuid().into_bytes());
     Ok(json::answer(200, &ItemListView { items: page.items.iter().map(ItemView::from).collect(), next_cursor }))
 }

@@ -46,8 +46,7 @@ pub async fn list(
     };
     query.finish()?;
     let page = db::jobs::list(&state.reads.of(scope.tenant()), scope.tenant(), filter, limit).await?;
-    let last = page.items.last().filter(|_| page.more);
-    let next_cursor = last.map(|job| cursors.after(job.id.uuid().as_bytes()));
+    let next_cursor = cursors.next(&page, |job| job.id.uuid().into_bytes());
     let items = page.items.iter().map(|job| JobView::of(job, false)).collect();
     Ok(json::answer(200, &JobListView { items, next_cursor }))
 }

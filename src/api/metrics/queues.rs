@@ -11,7 +11,7 @@ use super::loads;
 use crate::api::ApiState;
 use crate::api::auth::Reader;
 use crate::api::json;
-use crate::api::page::{Cursors, PageQuery};
+use crate::api::page::{self, Cursors, PageQuery};
 use crate::api::problem::ApiError;
 use crate::api::query::Query;
 
@@ -106,12 +106,9 @@ pub async fn list(
             loads.push(ActionLoad::idle(tenant, action.as_str().into()));
         }
     }
-    loads.retain(|load| after.as_ref().is_none_or(|after| load.action.as_bytes() > after.as_slice()));
-    loads.sort_unstable_by(|a, b| a.action.cmp(&b.action));
-    let more = loads.len() > limit;
-    loads.truncate(limit);
-    let next_cursor = loads.last().filter(|_| more).map(|load| cursors.after(load.action.as_bytes()));
+    let page = page::of_all(loads, after.as_ref(), limit, |load| load.action.as_bytes().to_vec());
+    let next_cursor = cursors.next(&page, |load| load.action.as_bytes());
     let now = state.clock.now();
-    let items = loads.iter().map(|load| LoadView::of(load, now)).collect();
+    let items = page.items.iter().map(|load| LoadView::of(load, now)).collect();
     Ok(json::answer(200, &LoadListView { items, next_cursor }))
 }

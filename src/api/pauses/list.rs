@@ -2,6 +2,7 @@
 
 use axum::extract::State;
 use axum::response::Response;
+use helve_domain::pause::Paused;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -9,7 +10,7 @@ use super::PauseView;
 use crate::api::ApiState;
 use crate::api::auth::Reader;
 use crate::api::json;
-use crate::api::page::{Cursors, PageQuery};
+use crate::api::page::{self, Cursors, PageQuery};
 use crate::api::problem::ApiError;
 use crate::api::query::Query;
 use crate::db;
@@ -46,18 +47,12 @@ pub async fn list(
     let after = query.cursor()?.map(|cursor| cursors.read(&cursor)).transpose()?;
     query.finish()?;
     let all = db::pauses::list(&state.reads.of(scope.tenant()), scope.tenant(), state.clock.now()).await?;
-    let mut placed: Vec<(Vec<u8>, PauseView)> = all
-        .iter()
-        .map(|paused| {
-            let (kind, name) = (paused.target.number(), paused.target.name());
-            ([&kind.to_be_bytes(), name.as_bytes()].concat(), PauseView::of(paused))
-        })
-        .filter(|(place, _)| after.as_ref().is_none_or(|after| place > after))
-        .collect();
-    placed.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-    let more = placed.len() > limit;
-    placed.truncate(limit);
-    let next_cursor = placed.last().filter(|_| more).map(|(place, _)| cursors.after(place));
-    let items = placed.into_iter().map(|(_, view)| view).collect();
+    let place = |paused: &Paused| {
+        let (kind, name) = (paused.target.number(), paused.target.name());
+        [&kind.to_be_bytes(), name.as_bytes()].concat()
+    };
+    let page = page::of_all(all, after.as_ref(), limit, place);
+    let next_cursor = cursors.next(&page, place);
+    let items = page.items.iter().map(PauseView::of).collect();
     Ok(json::answer(200, &PauseListView { items, next_cursor }))
 }

@@ -52,8 +52,7 @@ pub async fn list(
     let filter = filter(&mut query, &cursors, &state.limits)?;
     query.finish()?;
     let page = db::runs::list(&state.reads.of(scope.tenant()), scope.tenant(), &filter, limit).await?;
-    let last = page.items.last().filter(|_| page.more);
-    let next_cursor = last.map(|run| cursors.after(run.id.uuid().as_bytes()));
+    let next_cursor = cursors.next(&page, |run| run.id.uuid().into_bytes());
     let items = page.items.iter().map(|run| RunView::of(run, false)).collect();
     Ok(json::answer(200, &RunListView { items, next_cursor }))
 }

@@ -17,6 +17,7 @@ use crate::api::problem::ApiError;
 use crate::api::query::Query;
 use crate::db;
 use crate::db::live::StoredLine;
+use crate::db::page::Page;
 
 /// One line of a run's log.
 #[derive(Debug, Serialize, ToSchema)]
@@ -101,10 +102,9 @@ pub async fn list(
     let counts =
         db::live::counts(&state.reads.of(tenant), tenant, id).await?.ok_or_else(|| Error::not_found("run", id))?;
     let (from, level) = (after.map_or(0, |after| after + 1), level.unwrap_or(LogLevel::Debug));
-    let mut lines = db::live::log(&state.reads.of(tenant), tenant, id, from, level, limit + 1).await?;
-    let more = lines.len() > limit;
-    lines.truncate(limit);
-    let next_after = lines.last().filter(|_| more).map(|line| line.place);
-    let items = lines.iter().map(LogLineView::of).collect();
+    let lines = db::live::log(&state.reads.of(tenant), tenant, id, from, level, limit + 1).await?;
+    let page = Page::cut(lines, limit);
+    let next_after = page.items.last().filter(|_| page.more).map(|line| line.place);
+    let items = page.items.iter().map(LogLineView::of).collect();
     Ok(json::answer(200, &LogPageView { items, next_after, total: counts.lines, dropped: counts.dropped }))
 }
