@@ -2,32 +2,27 @@
 
 use std::time::{Duration, Instant};
 
+use helve_domain::bucket::Bucket;
+
 /// The longest pause that a burst can earn.
 const MAX_PAUSE: Duration = Duration::from_secs(5);
 
-/// A token bucket that may go into debt; the debt is how long the peer is not read.
+/// What a peer may send: what it owes is how long it is not read.
 #[derive(Debug)]
-pub(super) struct Pace {
-    per_second: f64,
-    tokens: f64,
-    at: Instant,
-}
+pub(super) struct Pace(Bucket<Instant>);
 
 impl Pace {
     /// A full bucket that holds one second's worth.
     pub(super) fn new(per_second: u32, now: Instant) -> Self {
         let per_second = f64::from(per_second);
-        Self { per_second, tokens: per_second, at: now }
+        Self(Bucket::full(per_second, per_second, now).lending(per_second * MAX_PAUSE.as_secs_f64()))
     }
 
     /// Takes `n` tokens. In debt, gives the time after which the peer may be read again.
     pub(super) fn take(&mut self, n: usize, now: Instant) -> Option<Instant> {
-        let earned = now.saturating_duration_since(self.at).as_secs_f64() * self.per_second;
-        let debt = MAX_PAUSE.as_secs_f64() * self.per_second;
-        let spent = f64::from(u32::try_from(n).unwrap_or(u32::MAX));
-        self.tokens = ((self.tokens + earned).min(self.per_second) - spent).max(-debt);
-        self.at = now;
-        (self.tokens < 0.0).then(|| now + Duration::from_secs_f64(-self.tokens / self.per_second))
+        self.0.refill(now);
+        self.0.take(u32::try_from(n).unwrap_or(u32::MAX).into());
+        (!self.0.has(0.0)).then(|| now + self.0.wait_for(0.0))
     }
 }
 

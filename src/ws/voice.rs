@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use helve_domain::bucket::Bucket;
 use helve_domain::clock::Timestamp;
 use helve_domain::limits::Limits;
 use helve_domain::live::{LogBatch, LogLine, Progress};
@@ -19,36 +20,16 @@ const PROGRESS: u32 = 1_000;
 /// The budgets of one socket.
 #[derive(Debug)]
 pub(super) struct Voice {
-    lines: Budget,
-    bytes: Budget,
+    lines: Bucket<Instant>,
+    bytes: Bucket<Instant>,
     progress: Pace,
-}
-
-/// Refills with time.
-#[derive(Debug)]
-struct Budget {
-    per_second: f64,
-    left: f64,
-    at: Instant,
-}
-
-impl Budget {
-    fn full(per_second: f64, now: Instant) -> Self {
-        Self { per_second, left: per_second * BURST, at: now }
-    }
-
-    fn refill(&mut self, now: Instant) {
-        let earned = now.saturating_duration_since(self.at).as_secs_f64() * self.per_second;
-        self.left = (self.left + earned).min(self.per_second * BURST);
-        self.at = now;
-    }
 }
 
 impl Voice {
     pub(super) fn new(limits: &Limits, now: Instant) -> Self {
+        let full = |rate: f64| Bucket::full(rate, rate * BURST, now);
         let rate = f64::from(limits.log_rate);
-        let (lines, bytes) = (Budget::full(rate, now), Budget::full(rate * 1_024.0, now));
-        Self { lines, bytes, progress: Pace::new(PROGRESS, now) }
+        Self { lines: full(rate), bytes: full(rate * 1_024.0), progress: Pace::new(PROGRESS, now) }
     }
 
     /// The lines that are within the budgets; the others are counted.
@@ -60,12 +41,12 @@ impl Voice {
             let mut lines = Vec::new();
             for line in said.lines {
                 let size = u32::try_from(line.message.len() + OVERHEAD).map_or(f64::MAX, f64::from);
-                if self.lines.left < 1.0 || self.bytes.left < size {
+                if !self.lines.has(1.0) || !self.bytes.has(size) {
                     dropped += 1;
                     continue;
                 }
-                self.lines.left -= 1.0;
-                self.bytes.left -= size;
+                self.lines.take(1.0);
+                self.bytes.take(size);
                 lines.push(LogLine { level: line.level, at: time.minus(line.ago), message: line.message });
             }
             LogBatch { attempt: said.attempt, lines, dropped }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::bucket;
 use crate::clock::Timestamp;
 use crate::id::{TenantId, TokenId, WorkerId};
 
@@ -110,49 +111,37 @@ pub const MAX_PAUSES: usize = 1_000;
 /// Tokens of a gentle start: one for each run that starts. It fills with the rate, up to a tenth of a second's worth
 /// and at least one.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Bucket {
-    rate: f64,
-    tokens: f64,
-    at: Timestamp,
-}
+pub struct Bucket(bucket::Bucket<Timestamp>);
 
 impl Bucket {
     /// With one token: the first run goes at once.
     pub const fn new(rate: f64, now: Timestamp) -> Self {
-        Self { rate, tokens: 1.0, at: now }
-    }
-
-    const fn capacity(&self) -> f64 {
-        (self.rate / 10.0).max(1.0)
+        Self(bucket::Bucket::full(rate, (rate / 10.0).max(1.0), now).holding(1.0))
     }
 
     /// Adds what has come since the last look.
     pub fn refill(&mut self, now: Timestamp) {
-        let came = now.since(self.at).as_secs_f64() * self.rate;
-        self.tokens = (self.tokens + came).min(self.capacity());
-        self.at = self.at.max(now);
+        self.0.refill(now);
     }
 
     /// Whether a run may start.
     pub const fn has_token(&self) -> bool {
-        // A hair below one is one: rounding must not cost a second look.
-        self.tokens >= 1.0 - 1e-6
+        self.0.has(1.0)
     }
 
     /// Whether it is as full as it gets: nothing has taken a token for a while.
     pub const fn is_full(&self) -> bool {
-        self.tokens >= self.capacity() - 1e-6
+        self.0.is_full()
     }
 
     /// A run starts.
     pub const fn take(&mut self) {
-        self.tokens = (self.tokens - 1.0).max(0.0);
+        self.0.take(1.0);
     }
 
     /// How long until there is a token, or until it is full if there is one.
     pub fn wait(&self) -> Duration {
-        let wanted = if self.has_token() { self.capacity() } else { 1.0 };
-        Duration::from_secs_f64(((wanted - self.tokens).max(0.0) / self.rate).min(100_000.0))
+        if self.has_token() { self.0.wait_until_full() } else { self.0.wait_for(1.0) }
     }
 }
 
