@@ -1,5 +1,6 @@
 //! Pages of lists, and cursors: where a list goes on. Opaque to clients.
 
+use data_encoding::HEXLOWER;
 use helve_domain::error::{Code, Error, Result};
 use helve_domain::id::TenantId;
 use utoipa::IntoParams;
@@ -35,8 +36,7 @@ pub struct Cursors<'a> {
 impl Cursors<'_> {
     /// The cursor behind the item that is known by `place`.
     pub fn after(&self, place: &[u8]) -> String {
-        let check = self.check(place).to_be_bytes();
-        check.iter().chain(place).map(|byte| format!("{byte:02x}")).collect()
+        HEXLOWER.encode(&[&self.check(place).to_be_bytes(), place].concat())
     }
 
     /// `next_cursor` of a page: behind its last item, of which `place` gives the place; `None` on the last page.
@@ -50,7 +50,7 @@ impl Cursors<'_> {
     /// # Errors
     /// `InvalidCursor`.
     pub fn read(&self, cursor: &str) -> Result<Vec<u8>> {
-        let bytes = unhex(cursor).filter(|bytes| bytes.len() > 4);
+        let bytes = HEXLOWER.decode(cursor.as_bytes()).ok().filter(|bytes| bytes.len() > 4);
         let place = bytes.and_then(|bytes| {
             let (check, place) = bytes.split_at(4);
             (check == self.check(place).to_be_bytes()).then(|| place.to_vec())
@@ -90,14 +90,6 @@ pub fn of_all<T, P: Ord>(mut all: Vec<T>, after: Option<&P>, limit: usize, place
     all.retain(|item| after.is_none_or(|after| place(item) > *after));
     all.sort_by_cached_key(place);
     Page::cut(all, limit)
-}
-
-fn unhex(text: &str) -> Option<Vec<u8>> {
-    let digit = |b: &u8| char::from(*b).to_digit(16).and_then(|d| u8::try_from(d).ok());
-    if !text.len().is_multiple_of(2) {
-        return None;
-    }
-    text.as_bytes().chunks_exact(2).map(|pair| Some((digit(&pair[0])? << 4) | digit(&pair[1])?)).collect()
 }
 
 #[cfg(test)]

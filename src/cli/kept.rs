@@ -5,6 +5,7 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use data_encoding::HEXLOWER;
 use helve_domain::clock::Clock;
 use helve_domain::error::{Error, Result};
 use helve_domain::id::TenantId;
@@ -48,7 +49,7 @@ pub(super) fn keep(file: &Path, secret: &str) -> std::io::Result<()> {
 
 /// Tokens of different databases are kept apart.
 pub(super) fn fingerprint(url: &str) -> String {
-    Sha256::digest(url).iter().take(4).map(|b| format!("{b:02x}")).collect()
+    HEXLOWER.encode(&Sha256::digest(url)[..4])
 }
 
 #[cfg(test)]

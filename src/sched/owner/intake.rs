@@ -4,6 +4,7 @@ use std::iter::Enumerate;
 use std::sync::Arc;
 use std::vec::IntoIter;
 
+use data_encoding::HEXLOWER;
 use helve_core::{Body, Command, CreateKey, Incoming, NewEventRow, NewRunRow, Ticket, Transport};
 use helve_domain::change::Unusual;
 use helve_domain::error::Result;
@@ -327,7 +328,7 @@ pub(in crate::sched) fn hash(secret: &str) -> [u8; 32] {
 pub(in crate::sched) fn fresh_secret() -> Result<(String, [u8; 32]), getrandom::Error> {
     let mut bytes = [0_u8; 32];
     getrandom::fill(&mut bytes)?;
-    let secret: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
+    let secret = HEXLOWER.encode(&bytes);
     let hash = hash(&secret);
     Ok((secret, hash))
 }

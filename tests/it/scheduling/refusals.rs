@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use data_encoding::HEXLOWER;
 use serde_json::{Value, json};
 use sha2::Digest;
 
@@ -186,7 +187,7 @@ both_ways! {
         engine.workflow("work").await;
         // PostgreSQL would press a simple one together.
         let digits =
-            |n: u32| sha2::Sha256::digest(n.to_be_bytes()).iter().map(|b| format!("{b:02x}")).collect::<String>();
+            |n: u32| HEXLOWER.encode(&sha2::Sha256::digest(n.to_be_bytes()));
         let key = (0..79).map(digits).collect::<String>()[..5_000].to_owned();
         let guilty = engine.client();
         let asked = tokio::spawn(async move {

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use data_encoding::HEXLOWER;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -192,15 +193,14 @@ impl hyper::body::Body for Endless {
 }
 
 fn read(bytes: &[u8]) -> Vec<Span> {
-    let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
     let mut spans = Vec::new();
     for of_resource in ExportTraceServiceRequest::decode(bytes).expect("OTLP").resource_spans {
         let resource = texts(of_resource.resource.unwrap().attributes);
         for span in of_resource.scope_spans.into_iter().flat_map(|scope| scope.spans) {
             spans.push(Span {
-                trace: hex(&span.trace_id),
-                id: hex(&span.span_id),
-                parent: hex(&span.parent_span_id),
+                trace: HEXLOWER.encode(&span.trace_id),
+                id: HEXLOWER.encode(&span.span_id),
+                parent: HEXLOWER.encode(&span.parent_span_id),
                 name: span.name,
                 kind: span.kind,
                 times: (span.start_time_unix_nano, span.end_time_unix_nano),

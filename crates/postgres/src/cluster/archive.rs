@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use data_encoding::HEXLOWER;
 use helve_domain::error::{Error, Result};
 use sha2::{Digest, Sha256};
 use tracing::info;
@@ -49,7 +50,7 @@ fn digest(file: &Path) -> std::io::Result<String> {
             n => hash.update(&buffer[..n]),
         }
     }
-    Ok(hash.finalize().iter().take(8).map(|b| format!("{b:02x}")).collect())
+    Ok(HEXLOWER.encode(&hash.finalize()[..8]))
 }
 
 /// The kinds of archives, recognised by their first bytes, not by their names.
