@@ -8,6 +8,7 @@ use helve_domain::clock::Timestamp;
 use helve_domain::definition::Spec;
 use helve_domain::delivery::{Attempt, Reason, WorkerInfo};
 use helve_domain::id::{SessionId, TenantId, WorkerId};
+use helve_domain::secret;
 
 use crate::types::{Transport, WorkerRow};
 
@@ -84,7 +85,7 @@ impl Session {
     /// Whether this is the hash of the session's secret, compared in constant time: a secret must not be found out
     /// byte by byte.
     pub fn is_secret(&self, shown: &[u8; 32]) -> bool {
-        let same = |a: &[u8; 32]| a.iter().zip(shown).fold(0, |acc, (x, y)| acc | (x ^ y)) == 0;
+        let same = |a: &[u8; 32]| secret::is_same(a, shown);
         same(&self.secret) | self.former.as_ref().is_some_and(same)
     }
 
