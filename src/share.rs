@@ -1,38 +1,27 @@
 //! A tenant's share of the engine's memory: bytes are counted for as long as they are held.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+mod account;
+
 use std::time::Duration;
 
 use bytes::Bytes;
 use helve_domain::error::{Error, Result};
 use helve_domain::id::TenantId;
 
+pub use account::{Account, Held, Tally};
+
 /// What each tenant holds of the engine's memory. Clones share one account.
 #[derive(Clone)]
-pub struct Shares(Arc<Inner>);
-
-struct Inner {
+pub struct Shares {
     /// Bytes that one tenant may hold.
     limit: usize,
-    held: Mutex<HashMap<TenantId, usize>>,
-}
-
-/// Bytes that are held; given back when dropped.
-pub struct Held {
-    shares: Shares,
-    tenant: TenantId,
-    bytes: usize,
+    held: Account,
 }
 
 impl Shares {
     /// Shares of so many bytes.
     pub fn new(limit: usize) -> Self {
-        Self(Arc::new(Inner { limit, held: Mutex::default() }))
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<TenantId, usize>> {
-        self.0.held.lock().unwrap_or_else(PoisonError::into_inner)
+        Self { limit, held: Account::default() }
     }
 
     /// Takes so many bytes.
@@ -40,70 +29,37 @@ impl Shares {
     /// # Errors
     /// `Limited` when the tenant would hold more than its share; then nothing is taken.
     pub fn take(&self, tenant: TenantId, bytes: usize) -> Result<Held> {
-        let mut held = self.lock();
-        let now = held.get(&tenant).copied().unwrap_or(0);
-        if bytes > self.0.limit.saturating_sub(now) {
-            return Err(Error::Limited {
-                message: format!("this tenant has requests of {now} bytes underway, and may have {}", self.0.limit),
-                retry_after: Duration::from_secs(1),
-            });
-        }
-        if bytes > 0 {
-            held.insert(tenant, now + bytes);
-        }
-        drop(held);
-        Ok(Held { shares: self.clone(), tenant, bytes })
+        self.held.take(tenant, bytes, self.limit).map_err(|now| Error::Limited {
+            message: format!("this tenant has requests of {now} bytes underway, and may have {}", self.limit),
+            retry_after: Duration::from_secs(1),
+        })
     }
 
     /// Counts bytes that are there already and cannot be refused.
     pub fn count(&self, tenant: TenantId, bytes: usize) -> Held {
-        let mut held = Held { shares: self.clone(), tenant, bytes: 0 };
-        held.set(bytes);
-        held
+        self.held.count(tenant, bytes)
     }
 
     /// Whether the tenant holds its whole share, or more.
     pub fn is_used_up(&self, tenant: TenantId) -> bool {
-        self.held_by(tenant) >= self.0.limit
+        self.held_by(tenant) >= self.limit
     }
 
     /// Bytes that the tenant holds.
     pub fn held_by(&self, tenant: TenantId) -> usize {
-        self.lock().get(&tenant).copied().unwrap_or(0)
+        self.held.of(tenant)
     }
 
     /// Bytes that all tenants hold, and how many tenants hold any.
     pub fn total(&self) -> (usize, usize) {
-        let held = self.lock();
-        (held.values().sum(), held.len())
+        self.held.total()
     }
 }
 
 impl Held {
-    /// Another size, also one past the share: what is held is held.
-    pub fn set(&mut self, bytes: usize) {
-        if bytes == self.bytes {
-            return;
-        }
-        let mut held = self.shares.lock();
-        let now = held.get(&self.tenant).copied().unwrap_or(0);
-        match now.saturating_sub(self.bytes).saturating_add(bytes) {
-            0 => held.remove(&self.tenant),
-            sum => held.insert(self.tenant, sum),
-        };
-        drop(held);
-        self.bytes = bytes;
-    }
-
     /// Counts these bytes until the last slice of them is dropped, wherever it is by then.
     pub fn keep(self, bytes: Bytes) -> Bytes {
         Bytes::from_owner(Kept { bytes, _held: self })
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.set(0);
     }
 }
 
@@ -214,7 +170,7 @@ mod tests {
                         if let Some(at) = place(which, held.len()) {
                             let one = held.swap_remove(at);
                             let tenant = tenants.iter().position(|t| *t == one.tenant).unwrap();
-                            let size = one.bytes;
+                            let size = one.amount;
                             kept.push((tenant, size, vec![one.keep(Bytes::from(vec![0; size]))]));
                         }
                     }
@@ -234,7 +190,7 @@ mod tests {
                     }
                 }
                 for (n, tenant) in tenants.iter().enumerate() {
-                    let bare: usize = held.iter().filter(|h| h.tenant == *tenant).map(|h| h.bytes).sum();
+                    let bare: usize = held.iter().filter(|h| h.tenant == *tenant).map(|h| h.amount).sum();
                     let bodies: usize = kept.iter().filter(|k| k.0 == n).map(|k| k.1).sum();
                     prop_assert_eq!(shares.held_by(*tenant), bare + bodies);
                 }

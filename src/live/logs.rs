@@ -20,6 +20,7 @@ use tracing::warn;
 use super::Live;
 use crate::db::Pool;
 use crate::db::live::{self as store, Head, NewLines};
+use crate::share::Tally;
 
 /// Bytes that may lie on the desk.
 const DESK: usize = 16 << 20;
@@ -47,7 +48,7 @@ pub(crate) struct Desk {
 struct Waiting {
     lines: VecDeque<(u64, TenantId, Attempt, LogLine)>,
     bytes: usize,
-    by_tenant: HashMap<TenantId, usize>,
+    by_tenant: Tally,
     dropped: HashMap<RunId, (TenantId, u64)>,
     progress: HashMap<RunId, (TenantId, Progress)>,
     /// Lines that ever came.
@@ -97,12 +98,11 @@ impl Desk {
         for line in batch.lines {
             let size = line.message.len() + OVERHEAD;
             let free = DESK.saturating_sub(waiting.bytes);
-            let mine = waiting.by_tenant.entry(tenant).or_default();
-            if *mine + size > free {
+            if waiting.by_tenant.of(tenant) + size > free {
                 dropped += 1;
                 continue;
             }
-            *mine += size;
+            waiting.by_tenant.add(tenant, size);
             waiting.bytes += size;
             waiting.came += 1;
             let number = waiting.came;
@@ -159,12 +159,7 @@ impl Waiting {
             let size = line.message.len() + OVERHEAD;
             (lines, bytes) = (lines + 1, bytes + size);
             self.bytes = self.bytes.saturating_sub(size);
-            if let Some(mine) = self.by_tenant.get_mut(&tenant) {
-                *mine = mine.saturating_sub(size);
-                if *mine == 0 {
-                    self.by_tenant.remove(&tenant);
-                }
-            }
+            self.by_tenant.sub(tenant, size);
             turn.of(attempt.run, tenant).lines.push((attempt.number, line));
         }
         let runs: Vec<RunId> = self.dropped.keys().take(LINES).copied().collect();
@@ -380,7 +375,7 @@ mod tests {
             desk.waiting().turn(true);
         }
         let waiting = desk.waiting();
-        assert_eq!((waiting.bytes, waiting.by_tenant.len()), (0, 0));
+        assert_eq!((waiting.bytes, waiting.by_tenant.total()), (0, (0, 0)));
     }
 
     #[test]

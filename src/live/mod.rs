@@ -16,6 +16,8 @@ use helve_domain::id::{NodeId, RunId, TenantId};
 use helve_domain::live::{Change, ChangeFilter, Changed, Progress};
 use tokio::sync::Notify;
 
+use crate::share::{Account, Held};
+
 /// Changes that may wait for one reader.
 const INBOX: usize = 1_024;
 /// Changes of a tenant that are kept for readers who come back.
@@ -34,6 +36,8 @@ struct Shared {
     /// Tells this process's numbers from those of others.
     epoch: u32,
     registry: Mutex<Registry>,
+    /// Streams of each tenant.
+    open: Account,
     /// Anybody: runs and tenants that are watched.
     watched: AtomicUsize,
     last: AtomicU64,
@@ -44,7 +48,6 @@ struct Shared {
 struct Registry {
     runs: HashMap<RunId, Vec<Arc<Inbox>>>,
     feeds: HashMap<TenantId, Feed>,
-    open: HashMap<TenantId, usize>,
 }
 
 /// A tenant's changes, from when someone first watched.
@@ -147,6 +150,7 @@ pub struct Watch {
     inbox: Arc<Inbox>,
     tenant: TenantId,
     run: Option<RunId>,
+    _place: Held,
 }
 
 impl Watch {
@@ -181,12 +185,6 @@ impl Drop for Watch {
                 }
             }
         }
-        if let Some(open) = registry.open.get_mut(&self.tenant) {
-            *open -= 1;
-            if *open == 0 {
-                registry.open.remove(&self.tenant);
-            }
-        }
         self.live.count(&registry);
     }
 }
@@ -198,7 +196,8 @@ impl Live {
         // The last bits of an id are random.
         let epoch = u32::try_from(id & u128::from(u32::MAX)).unwrap_or_default();
         let (registry, watched, last) = (Mutex::default(), AtomicUsize::new(0), AtomicU64::new(0));
-        Self(Arc::new(Shared { clock, epoch, registry, watched, last, desk }))
+        let open = Account::default();
+        Self(Arc::new(Shared { clock, epoch, registry, open, watched, last, desk }))
     }
 
     /// Tells the numbers of this process from those of another.
@@ -224,14 +223,11 @@ impl Live {
         self.0.watched.store(registry.runs.len() + registry.feeds.len(), Ordering::Release);
     }
 
-    fn enter(&self, registry: &mut Registry, tenant: TenantId, places: usize) -> Result<()> {
-        let open = registry.open.entry(tenant).or_default();
-        if *open >= places {
+    fn enter(&self, tenant: TenantId, places: usize) -> Result<Held> {
+        self.0.open.take(tenant, 1, places).map_err(|open| {
             let message = format!("{open} event streams are open; a tenant may have {places} at once: close one");
-            return Err(Error::Limited { message, retry_after: AGAIN });
-        }
-        *open += 1;
-        Ok(())
+            Error::Limited { message, retry_after: AGAIN }
+        })
     }
 
     /// Watches one run. Read its rows *after* this: what happens from now on is told.
@@ -239,13 +235,13 @@ impl Live {
     /// # Errors
     /// `Limited` when the tenant has no place left.
     pub fn watch_run(&self, tenant: TenantId, run: RunId, places: usize) -> Result<Watch> {
+        let place = self.enter(tenant, places)?;
         let mut registry = self.registry();
-        self.enter(&mut registry, tenant, places)?;
         let inbox = Arc::new(Inbox { filter: ChangeFilter { no_events: true, ..<_>::default() }, ..<_>::default() });
         registry.runs.entry(run).or_default().push(Arc::clone(&inbox));
         self.count(&registry);
         drop(registry);
-        Ok(Watch { live: self.clone(), inbox, tenant, run: Some(run) })
+        Ok(Watch { live: self.clone(), inbox, tenant, run: Some(run), _place: place })
     }
 
     /// Watches a tenant. With the number of the last change that a reader has seen: whether everything after it is
@@ -260,8 +256,8 @@ impl Live {
         seen: Option<u64>,
         places: usize,
     ) -> Result<(Watch, bool)> {
+        let place = self.enter(tenant, places)?;
         let mut registry = self.registry();
-        self.enter(&mut registry, tenant, places)?;
         let now = self.0.clock.instant();
         registry.feeds.retain(|_, feed| feed.idle.is_none_or(|since| now.duration_since(since) < KEEP));
         let last = self.last();
@@ -281,7 +277,7 @@ impl Live {
         feed.idle = None;
         self.count(&registry);
         drop(registry);
-        Ok((Watch { live: self.clone(), inbox, tenant, run: None }, known))
+        Ok((Watch { live: self.clone(), inbox, tenant, run: None, _place: place }, known))
     }
 
     /// Whether anybody watches anything.

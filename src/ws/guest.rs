@@ -14,11 +14,11 @@ use helve_domain::ticket::Allowed;
 use tracing::{Span, field};
 
 use super::Shared;
-use super::sockets::Place;
 use super::upgrade::{self, Refusal};
 use crate::forward::Sender;
 use crate::ops::auth::TenantScope;
 use crate::ops::tickets::Ticket;
+use crate::share::Held;
 
 /// The caller that opened a socket.
 #[derive(Debug, Clone, Copy)]
@@ -36,7 +36,7 @@ pub(super) struct Guest {
     /// Resolves when the token is no longer valid.
     pub(super) revoked: BoxFuture<'static, ()>,
     /// Its place among the sockets of its tenant; `None` when there was none.
-    pub(super) place: Option<Place>,
+    pub(super) place: Option<Held>,
 }
 
 /// A caller that is not known: the first frame must bring a ticket.
@@ -170,7 +170,7 @@ pub(super) async fn caller(shared: &Arc<Shared>, admitted: Admitted, headers: &H
 fn guest(shared: &Shared, scope: &TenantScope, allowed: Option<Allowed>) -> Guest {
     let who = Who { tenant: scope.tenant(), token: scope.token(), scopes: scope.scopes() };
     let revoked = Box::pin(shared.authenticator.revoked(who.token, scope.expires_at()));
-    Guest { who, allowed, revoked, place: shared.sockets.enter(who.tenant, shared.http.sockets_per_tenant) }
+    Guest { who, allowed, revoked, place: shared.sockets.take(who.tenant, 1, shared.http.sockets_per_tenant).ok() }
 }
 
 /// Uses the ticket of a first frame. The frame came here, so only this engine can act on it.

@@ -8,7 +8,6 @@ mod guest;
 mod pace;
 mod refusals;
 mod session;
-mod sockets;
 #[cfg(test)]
 mod tests;
 mod upgrade;
@@ -43,10 +42,9 @@ use crate::ops::auth::Authenticator;
 use crate::ops::definitions::Definitions;
 use crate::ops::tickets::Tickets;
 use crate::sched::Scheduler;
-use crate::share::Shares;
+use crate::share::{Account, Shares};
 use guest::{Admitted, Caller, Guest};
 use refusals::Refusals;
-use sockets::Sockets;
 use upgrade::Refusal;
 use wire::{End, Wire};
 
@@ -70,7 +68,8 @@ struct Shared {
     strangers: Arc<Semaphore>,
     supervisor: Supervisor,
     http: Http,
-    sockets: Sockets,
+    /// The open sockets of each tenant.
+    sockets: Account,
     open: TaskTracker,
     /// Ends the sockets that lead to another engine: nobody there knows that this one stops.
     leaving: CancellationToken,
@@ -141,7 +140,7 @@ impl WsState {
             strangers: Arc::new(Semaphore::new(STRANGERS)),
             supervisor: supervisor.clone(),
             http: config.http.clone(),
-            sockets: Sockets::default(),
+            sockets: Account::default(),
             open: TaskTracker::new(),
             leaving: CancellationToken::new(),
             sessions,

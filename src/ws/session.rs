@@ -17,7 +17,6 @@ use tracing::{debug, info, warn};
 
 use super::guest::{Caller, Guest};
 use super::pace::{Mistakes, Pace};
-use super::sockets::Place;
 use super::voice::Voice;
 use super::wire::{End, Step, Wire};
 use super::{Context, greet};
@@ -25,6 +24,7 @@ use crate::failpoint::{self, Point};
 use crate::frames::{self, Fault, Frame};
 use crate::hub::{Inbox, Next};
 use crate::sched::Connection;
+use crate::share::Held;
 
 /// How long a worker may take nothing of what waits for it.
 const STALL: Duration = Duration::from_secs(30);
@@ -73,7 +73,7 @@ struct Session<'c, S> {
     /// What its ticket allows.
     allowed: Option<Allowed>,
     /// Given back with the socket.
-    _place: Option<Place>,
+    _place: Option<Held>,
     /// Resolves when the socket must end whatever happens on it.
     cut: BoxFuture<'static, Close>,
     pings: Pace,
