@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use helve_domain::backoff::Backoff;
 use helve_domain::clock::Clock;
 use helve_domain::delivery::Attempt;
 use helve_domain::error::{Error, Result};
@@ -37,6 +38,9 @@ const PROGRESS: Duration = Duration::from_secs(2);
 const LEAVE: Duration = Duration::from_secs(3);
 /// Tries of a statement that the database refuses for what it contains.
 const TRIES: u32 = 3;
+/// How long a statement that failed waits.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// Where the owner leaves what workers say, without waiting.
 pub(crate) struct Desk {
@@ -284,7 +288,7 @@ impl LogWriter {
 
     /// Stores lines, again and again until it succeeds; the desk fills meanwhile.
     async fn store_lines(&self, mut pending: BTreeMap<RunId, Pending>) {
-        let (mut pause, mut refused) = (Duration::from_millis(20), 0);
+        let (mut backoff, mut refused) = (Backoff::new(FIRST_PAUSE, LONGEST_PAUSE), 0);
         while !pending.is_empty() {
             let Err(e) = self.try_store(&mut pending).await else { continue };
             warn!(error = %e, "log lines are not stored yet");
@@ -297,8 +301,7 @@ impl LogWriter {
                 }
                 return;
             }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_secs(2));
+            tokio::time::sleep(backoff.next_wait()).await;
         }
     }
 

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use helve_client::{Http, Response};
+use helve_domain::backoff::{self, Backoff};
 use helve_domain::clock::Clock;
 use helve_domain::error::Result;
 use helve_domain::span::Span;
@@ -116,14 +117,15 @@ impl Exporter {
     /// stops there is one try.
     async fn send(&mut self, batch: &mut Vec<Span>, stopping: &CancellationToken) {
         let body = Bytes::from(otlp::request(&self.resource, batch));
-        let (since, mut wait) = (self.clock.instant(), FIRST_WAIT);
+        let (since, mut backoff) = (self.clock.instant(), Backoff::new(FIRST_WAIT, LONGEST_WAIT));
         let taken = loop {
             match self.post(body.clone(), stopping).await {
                 Verdict::Taken(rejected) => break Ok(rejected.min(batch.len() as u64)),
                 Verdict::Refused(status) => break Err(status.canonical_reason().unwrap_or("an unknown status")),
                 Verdict::Later(why, after) => {
-                    let pause = after.unwrap_or_else(|| jittered(wait)).min(LONGEST_WAIT);
-                    wait = (wait * 2).min(LONGEST_WAIT);
+                    let wait = backoff.next_wait();
+                    // Engines that were refused in one instant do not come back in one.
+                    let pause = after.unwrap_or_else(|| backoff::jittered(wait, 0.5)).min(LONGEST_WAIT);
                     if self.is_over(since, pause) || stopping.is_cancelled() {
                         break Err(why);
                     }
@@ -188,11 +190,4 @@ fn judge(response: &Response) -> Verdict {
         }
         _ => Verdict::Refused(response.status),
     }
-}
-
-/// Half of it to all of it, so that engines do not come back in one instant. The middle where the machine has no
-/// randomness.
-fn jittered(wait: Duration) -> Duration {
-    let part = getrandom::u32().map_or(0.5, |n| f64::from(n) / f64::from(u32::MAX));
-    wait.mul_f64(0.5 + part / 2.0)
 }

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use helve_domain::backoff;
 use helve_domain::delivery::Close;
 use helve_domain::id::TokenId;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -72,7 +73,7 @@ impl Refusals {
         }
         refused.times = refused.times.saturating_add(1);
         refused.last = now;
-        let wait = refused.times.checked_sub(FREE + 1).map(|n| LONGEST.min(FIRST * 2_u32.saturating_pow(n.min(16))));
+        let wait = refused.times.checked_sub(FREE + 1).map(|n| backoff::nth(FIRST, LONGEST, n));
         let wait = wait.filter(|_| refused.waiting < WAITING);
         refused.waiting += usize::from(wait.is_some());
         let is_due = refused.logged.is_none_or(|at| now.saturating_duration_since(at) >= LINE);

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use helve_domain::backoff;
+
 /// The cap of the first wait; each further one doubles it.
 const FIRST: Duration = Duration::from_millis(500);
 /// The cap while the session's grace (15 s by default) may still be running.
@@ -35,15 +37,10 @@ impl Backoff {
         }
         let since = *self.since.get_or_insert(now);
         let cap = if now.saturating_duration_since(since) < EARLY { EARLY_CAP } else { LATE_CAP };
-        let bound = FIRST.saturating_mul(1 << self.attempts.min(8)).min(cap);
+        let bound = backoff::nth(FIRST, cap, self.attempts);
         self.attempts = self.attempts.saturating_add(1);
-        bound.mul_f64(random())
+        backoff::jittered(bound, 0.0)
     }
-}
-
-/// Uniform in 0 to 1, or the middle if the machine has no randomness: jitter is a courtesy, not a necessity.
-fn random() -> f64 {
-    getrandom::u32().map_or(0.5, |n| f64::from(n) / f64::from(u32::MAX))
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! What Helve's words mean: ids, times, errors, definitions, states, limits. Pure: no tokio, no axum, no SQL.
 
+pub mod backoff;
 pub mod bucket;
 pub mod change;
 pub mod clock;

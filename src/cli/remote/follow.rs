@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use helve_client::Response;
+use helve_domain::backoff::Backoff;
 use helve_terminal::out;
 
 use super::engine::{Engine, escape};
@@ -57,7 +58,7 @@ impl Engine {
         mut changed: impl FnMut(&Response, &Object) -> Result<()>,
     ) -> Result<(Response, Object)> {
         let mut seen = None;
-        let (mut pause, mut answered) = (FIRST, self.clock.instant());
+        let (mut backoff, mut answered) = (Backoff::new(FIRST, LONGEST), self.clock.instant());
         loop {
             match self.get(path).await {
                 Ok(response) => {
@@ -66,7 +67,7 @@ impl Engine {
                     if seen.as_ref() != Some(&response.body) {
                         changed(&response, &object)?;
                         seen = Some(response.body.clone());
-                        pause = FIRST;
+                        backoff.reset();
                     }
                     if ended(&object) || until.is_some_and(|until| answered >= until) || out::is_unread() {
                         return Ok((response, object));
@@ -75,9 +76,8 @@ impl Engine {
                 Err(failure) if failure.exit == Exit::Unavailable && seen.is_some() => self.lost(failure, answered)?,
                 Err(failure) => return Err(failure),
             }
-            let left = until.map_or(pause, |until| until.saturating_duration_since(self.clock.instant()));
-            tokio::time::sleep(pause.min(left)).await;
-            pause = (pause * 2).min(LONGEST);
+            let left = until.map(|until| until.saturating_duration_since(self.clock.instant()));
+            tokio::time::sleep(backoff.next_wait().min(left.unwrap_or(Duration::MAX))).await;
         }
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use helve_core::{Command, Found, OpenRow, QueueKey, Ticket};
+use helve_domain::backoff::Backoff;
 use helve_domain::change::{CreateKey, Stored, StoredRun, WorkerRow};
 use helve_domain::clock::Timestamp;
 use helve_domain::definition::Spec;
@@ -24,6 +25,10 @@ use crate::ops::definitions::Definitions;
 const TIMERS: usize = 10_000;
 /// Runs that one read by id brings.
 const RUNS: usize = 1_000;
+
+/// How long it waits after a failure.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
 /// Something to read.
 pub(in crate::sched) enum ReadJob {
@@ -109,7 +114,7 @@ impl Reads {
 
     /// Reads, again and again until it succeeds: whoever waits has a limit of their own.
     pub async fn run(&mut self, what: &Reading) -> ReadDone {
-        let mut pause = Duration::from_millis(20);
+        let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
         loop {
             match tokio::time::timeout(Duration::from_secs(20), self.read(what)).await {
                 Ok(Ok(done)) => return done,
@@ -117,8 +122,7 @@ impl Reads {
                 Err(_) => warn!("the scheduler's read got no answer, trying again"),
             }
             self.reader = None;
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_millis(500));
+            tokio::time::sleep(backoff.next_wait()).await;
         }
     }
 
