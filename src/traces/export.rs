@@ -12,6 +12,7 @@ use helve_domain::span::Span;
 use hyper::Method;
 use hyper::StatusCode;
 use hyper::header::RETRY_AFTER;
+use opentelemetry_proto::tonic::resource::v1::Resource;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -45,7 +46,7 @@ enum Verdict {
 pub struct Exporter {
     http: Http,
     target: Target,
-    resource: Vec<u8>,
+    resource: Resource,
     batch: usize,
     delay: Duration,
     clock: Clock,
@@ -55,7 +56,7 @@ pub struct Exporter {
 }
 
 impl Exporter {
-    pub fn new(target: Target, settings: &Traces, resource: Vec<u8>, of: (Clock, Arc<Metrics>)) -> Result<Self> {
+    pub fn new(target: Target, settings: &Traces, resource: Resource, of: (Clock, Arc<Metrics>)) -> Result<Self> {
         let http = Http::new(&target.base, None)?.limited(settings.timeout, ANSWER);
         let (clock, metrics) = of;
         let (batch, delay) = (settings.batch, settings.delay);

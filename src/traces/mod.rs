@@ -5,7 +5,6 @@
 
 mod export;
 mod otlp;
-mod proto;
 mod target;
 
 use std::sync::Arc;

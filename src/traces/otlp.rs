@@ -1,25 +1,25 @@
-//! OTLP: spans as the collector reads them, with the field numbers of `opentelemetry.proto`.
+//! OTLP: spans as the collector reads them.
 
 use helve_domain::clock::Timestamp;
 use helve_domain::id::NodeId;
 use helve_domain::span::{RequestSpan, Span, SpanOf, SpanRun};
 use helve_domain::status::RunStatus;
+use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
+use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue};
+use opentelemetry_proto::tonic::resource::v1::Resource;
+use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
+use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
+use opentelemetry_proto::tonic::trace::v1::{self as wire, ResourceSpans, ScopeSpans, SpanFlags};
+use prost::Message;
 
-use super::proto::{self, Message, Value};
 use crate::config::Traces;
 
 /// Bytes of one text that is exported. Names are shorter by far; a code is a worker's own word.
 const TEXT: usize = 256;
-
-/// Span kinds.
-const INTERNAL: u64 = 1;
-const SERVER: u64 = 2;
-const PRODUCER: u64 = 4;
-/// The status of a span that failed. What worked has none: it is the reader's to judge.
-const FAILED: u64 = 2;
 /// Flags above the standard's: it is known whether the parent is of another process, and it is.
-const REMOTE_KNOWN: u32 = 1 << 8;
-const REMOTE: u32 = 1 << 9;
+const REMOTE_KNOWN: u32 = SpanFlags::ContextHasIsRemoteMask as u32;
+const REMOTE: u32 = SpanFlags::ContextIsRemoteMask as u32;
 
 /// An attribute's value.
 enum Is<'a> {
@@ -29,166 +29,154 @@ enum Is<'a> {
 }
 
 /// Who speaks: the attributes of the settings and the engine's own.
-pub fn resource(settings: &Traces, node: NodeId) -> Vec<u8> {
-    let mut message = Message::default();
+pub fn resource(settings: &Traces, node: NodeId) -> Resource {
+    let mut attributes = Vec::new();
     let given = |name: &str| settings.resource.iter().any(|(key, _)| key == name);
     for (key, value) in &settings.resource {
         if key != "service.name" {
-            attribute(&mut message, 1, key, &Is::Text(value));
+            put(&mut attributes, key, &Is::Text(value));
         }
     }
-    attribute(&mut message, 1, "service.name", &Is::Text(&settings.service_name));
+    put(&mut attributes, "service.name", &Is::Text(&settings.service_name));
     for (key, value) in
         [("service.version", env!("CARGO_PKG_VERSION").to_owned()), ("service.instance.id", node.to_string())]
     {
         if !given(key) {
-            attribute(&mut message, 1, key, &Is::Text(&value));
+            put(&mut attributes, key, &Is::Text(&value));
         }
     }
-    message.into_bytes()
+    Resource { attributes, ..Resource::default() }
 }
 
 /// One request to a collector.
-pub fn request(resource: &[u8], spans: &[Span]) -> Vec<u8> {
-    let mut message = Message::default();
-    message.message(1, |of_resource| {
-        of_resource.bytes(1, resource);
-        of_resource.message(2, |of_scope| {
-            of_scope.message(1, |scope| {
-                scope.bytes(1, "helve");
-                scope.bytes(2, env!("CARGO_PKG_VERSION"));
-            });
-            for span in spans {
-                of_scope.message(2, |message| write(message, span));
-            }
-        });
-    });
-    message.into_bytes()
+pub fn request(resource: &Resource, spans: &[Span]) -> Vec<u8> {
+    let scope = InstrumentationScope {
+        name: "helve".to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        ..InstrumentationScope::default()
+    };
+    let of_scope = ScopeSpans { scope: Some(scope), spans: spans.iter().map(write).collect(), ..ScopeSpans::default() };
+    let of_resource =
+        ResourceSpans { resource: Some(resource.clone()), scope_spans: vec![of_scope], ..ResourceSpans::default() };
+    ExportTraceServiceRequest { resource_spans: vec![of_resource] }.encode_to_vec()
 }
 
 /// How many spans the collector says that it did not take. What is no answer says nothing.
 pub fn rejected(answer: &[u8]) -> u64 {
-    let mut rest = answer;
-    while let Some((field, value)) = proto::next(&mut rest) {
-        if let (1, Value::Bytes(mut partial)) = (field, value) {
-            while let Some((field, value)) = proto::next(&mut partial) {
-                if let (1, Value::Number(count)) = (field, value) {
-                    return count;
-                }
-            }
-        }
-    }
-    0
+    let answer = ExportTraceServiceResponse::decode(answer).ok();
+    let partial = answer.and_then(|answer| answer.partial_success);
+    partial.map_or(0, |partial| u64::try_from(partial.rejected_spans).unwrap_or(0))
 }
 
-fn write(message: &mut Message, span: &Span) {
-    message.bytes(1, span.context.trace.bytes());
-    message.bytes(2, span.context.span.bytes());
-    if let Some(parent) = span.parent {
-        message.bytes(4, parent.bytes());
-    }
+fn write(span: &Span) -> wire::Span {
     let (name, kind) = match &span.of {
-        SpanOf::Request(request) => (format!("{} {}", request.method, request.route), SERVER),
-        SpanOf::Run { run, .. } => (format!("run {}", run.spec.workflow), INTERNAL),
-        SpanOf::Wait { run, .. } => (format!("queue {}", run.spec.action), INTERNAL),
-        SpanOf::Attempt { run, .. } => (format!("attempt {}", run.spec.action), PRODUCER),
+        SpanOf::Request(request) => (format!("{} {}", request.method, request.route), SpanKind::Server),
+        SpanOf::Run { run, .. } => (format!("run {}", run.spec.workflow), SpanKind::Internal),
+        SpanOf::Wait { run, .. } => (format!("queue {}", run.spec.action), SpanKind::Internal),
+        SpanOf::Attempt { run, .. } => (format!("attempt {}", run.spec.action), SpanKind::Producer),
     };
-    message.bytes(5, name);
-    message.number(6, kind);
-    message.fixed64(7, nanos(span.start));
-    message.fixed64(8, nanos(span.end.max(span.start)));
-    let failed = match &span.of {
-        SpanOf::Request(request) => of_request(message, request),
-        SpanOf::Run { run, status, attempts, retries, code } => {
-            of_run(message, run);
-            put(message, "helve.run.status", &Is::Text(status.as_str()));
-            put(message, "helve.run.attempts", &Is::Number((*attempts).into()));
-            put(message, "helve.run.retries", &Is::Number((*retries).into()));
-            error_type(message, code.as_deref(), *status == RunStatus::Failed);
-            *status == RunStatus::Failed
-        }
-        SpanOf::Wait { run, optimistic } => {
-            of_run(message, run);
-            put(message, "helve.queue.optimistic", &Is::Flag(*optimistic));
-            false
-        }
-        SpanOf::Attempt { run, number, worker, outcome, code, failed } => {
-            of_run(message, run);
-            put(message, "messaging.system", &Is::Text("helve"));
-            put(message, "messaging.operation.name", &Is::Text("attempt"));
-            put(message, "messaging.operation.type", &Is::Text("send"));
-            put(message, "messaging.destination.name", &Is::Text(&run.spec.action));
-            put(message, "messaging.message.id", &Is::Text(&run.id.to_string()));
-            put(message, "helve.attempt.number", &Is::Number((*number).into()));
-            put(message, "helve.attempt.outcome", &Is::Text(outcome));
-            put(message, "helve.worker.id", &Is::Text(&worker.to_string()));
-            error_type(message, code.as_deref(), *failed);
-            *failed
-        }
-    };
-    if failed {
-        message.message(15, |status| status.number(3, FAILED));
-    }
+    let mut attributes = Vec::new();
+    let failed = describe(&mut attributes, &span.of);
+    // What worked has no status: it is the reader's to judge.
+    let status = failed.then(|| wire::Status { code: StatusCode::Error.into(), ..wire::Status::default() });
     let parent = match span.of {
         SpanOf::Request(_) if span.parent.is_some() => REMOTE_KNOWN | REMOTE,
         // Its trigger may have been answered here or by another engine.
         SpanOf::Run { .. } => 0,
         SpanOf::Request(_) | SpanOf::Wait { .. } | SpanOf::Attempt { .. } => REMOTE_KNOWN,
     };
-    let flags = u32::from(span.context.flags) | parent;
-    message.fixed32(16, flags);
+    wire::Span {
+        trace_id: span.context.trace.bytes().into(),
+        span_id: span.context.span.bytes().into(),
+        parent_span_id: span.parent.map(|parent| parent.bytes().into()).unwrap_or_default(),
+        flags: u32::from(span.context.flags) | parent,
+        name,
+        kind: kind.into(),
+        start_time_unix_nano: nanos(span.start),
+        end_time_unix_nano: nanos(span.end.max(span.start)),
+        attributes,
+        status,
+        ..wire::Span::default()
+    }
 }
 
-fn of_request(message: &mut Message, request: &RequestSpan) -> bool {
-    put(message, "http.request.method", &Is::Text(&request.method));
-    put(message, "http.route", &Is::Text(&request.route));
-    put(message, "http.response.status_code", &Is::Number(request.status.into()));
-    put(message, "url.scheme", &Is::Text("http"));
-    put(message, "helve.request.id", &Is::Text(&request.request));
+/// What is known of it, and whether it failed.
+fn describe(attributes: &mut Vec<KeyValue>, of: &SpanOf) -> bool {
+    match of {
+        SpanOf::Request(request) => of_request(attributes, request),
+        SpanOf::Run { run, status, attempts, retries, code } => {
+            of_run(attributes, run);
+            put(attributes, "helve.run.status", &Is::Text(status.as_str()));
+            put(attributes, "helve.run.attempts", &Is::Number((*attempts).into()));
+            put(attributes, "helve.run.retries", &Is::Number((*retries).into()));
+            error_type(attributes, code.as_deref(), *status == RunStatus::Failed);
+            *status == RunStatus::Failed
+        }
+        SpanOf::Wait { run, optimistic } => {
+            of_run(attributes, run);
+            put(attributes, "helve.queue.optimistic", &Is::Flag(*optimistic));
+            false
+        }
+        SpanOf::Attempt { run, number, worker, outcome, code, failed } => {
+            of_run(attributes, run);
+            put(attributes, "messaging.system", &Is::Text("helve"));
+            put(attributes, "messaging.operation.name", &Is::Text("attempt"));
+            put(attributes, "messaging.operation.type", &Is::Text("send"));
+            put(attributes, "messaging.destination.name", &Is::Text(&run.spec.action));
+            put(attributes, "messaging.message.id", &Is::Text(&run.id.to_string()));
+            put(attributes, "helve.attempt.number", &Is::Number((*number).into()));
+            put(attributes, "helve.attempt.outcome", &Is::Text(outcome));
+            put(attributes, "helve.worker.id", &Is::Text(&worker.to_string()));
+            error_type(attributes, code.as_deref(), *failed);
+            *failed
+        }
+    }
+}
+
+fn of_request(attributes: &mut Vec<KeyValue>, request: &RequestSpan) -> bool {
+    put(attributes, "http.request.method", &Is::Text(&request.method));
+    put(attributes, "http.route", &Is::Text(&request.route));
+    put(attributes, "http.response.status_code", &Is::Number(request.status.into()));
+    put(attributes, "url.scheme", &Is::Text("http"));
+    put(attributes, "helve.request.id", &Is::Text(&request.request));
     if let Some(tenant) = request.tenant {
-        put(message, "helve.tenant.id", &Is::Text(&tenant.to_string()));
+        put(attributes, "helve.tenant.id", &Is::Text(&tenant.to_string()));
     }
     let failed = request.status >= 500;
     if failed {
-        put(message, "error.type", &Is::Text(&request.status.to_string()));
+        put(attributes, "error.type", &Is::Text(&request.status.to_string()));
     }
     failed
 }
 
-fn of_run(message: &mut Message, run: &SpanRun) {
-    put(message, "helve.run.id", &Is::Text(&run.id.to_string()));
-    put(message, "helve.tenant.id", &Is::Text(&run.tenant.to_string()));
-    put(message, "helve.workflow.name", &Is::Text(&run.spec.workflow));
-    put(message, "helve.workflow.version", &Is::Number(run.spec.version.into()));
-    put(message, "helve.action", &Is::Text(&run.spec.action));
+fn of_run(attributes: &mut Vec<KeyValue>, run: &SpanRun) {
+    put(attributes, "helve.run.id", &Is::Text(&run.id.to_string()));
+    put(attributes, "helve.tenant.id", &Is::Text(&run.tenant.to_string()));
+    put(attributes, "helve.workflow.name", &Is::Text(&run.spec.workflow));
+    put(attributes, "helve.workflow.version", &Is::Number(run.spec.version.into()));
+    put(attributes, "helve.action", &Is::Text(&run.spec.action));
     if let Some(event) = run.event {
-        put(message, "helve.event.id", &Is::Text(&event.to_string()));
+        put(attributes, "helve.event.id", &Is::Text(&event.to_string()));
     }
     if let Some(of) = run.replay_of {
-        put(message, "helve.run.replay_of", &Is::Text(&of.to_string()));
+        put(attributes, "helve.run.replay_of", &Is::Text(&of.to_string()));
     }
 }
 
-fn error_type(message: &mut Message, code: Option<&str>, failed: bool) {
+fn error_type(attributes: &mut Vec<KeyValue>, code: Option<&str>, failed: bool) {
     if let Some(code) = code.or(failed.then_some("_OTHER")) {
-        put(message, "error.type", &Is::Text(code));
+        put(attributes, "error.type", &Is::Text(code));
     }
 }
 
-/// An attribute of a span.
-fn put(message: &mut Message, key: &str, value: &Is<'_>) {
-    attribute(message, 9, key, value);
-}
-
-fn attribute(message: &mut Message, field: u64, key: &str, value: &Is<'_>) {
-    message.message(field, |pair| {
-        pair.bytes(1, key);
-        pair.message(2, |any| match value {
-            Is::Text(text) => any.bytes(1, &text[..text.floor_char_boundary(TEXT)]),
-            Is::Flag(flag) => any.number(2, u64::from(*flag)),
-            Is::Number(number) => any.number(3, number.cast_unsigned()),
-        });
-    });
+fn put(attributes: &mut Vec<KeyValue>, key: &str, value: &Is<'_>) {
+    let value = match value {
+        Is::Text(text) => Value::StringValue(text[..text.floor_char_boundary(TEXT)].to_owned()),
+        Is::Flag(flag) => Value::BoolValue(*flag),
+        Is::Number(number) => Value::IntValue(*number),
+    };
+    let value = Some(AnyValue { value: Some(value) });
+    attributes.push(KeyValue { key: key.to_owned(), value, ..KeyValue::default() });
 }
 
 fn nanos(time: Timestamp) -> u64 {
@@ -204,11 +192,7 @@ mod tests {
     use helve_domain::definition::{Spec, WorkflowDefinition};
     use helve_domain::id::{EventId, RunId, TenantId, WorkerId};
     use helve_domain::trace::{Part, Sampler};
-    use opentelemetry_proto::tonic::collector::trace::v1::{
-        ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse,
-    };
-    use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value::Value as Any};
-    use prost::Message as _;
+    use opentelemetry_proto::tonic::collector::trace::v1::ExportTracePartialSuccess;
 
     use super::*;
 
@@ -220,9 +204,9 @@ mod tests {
     /// As text, whatever the kind.
     fn texts(attributes: Vec<KeyValue>) -> BTreeMap<String, String> {
         let text = |value| match value {
-            Any::StringValue(text) => text,
-            Any::BoolValue(flag) => flag.to_string(),
-            Any::IntValue(number) => number.to_string(),
+            Value::StringValue(text) => text,
+            Value::BoolValue(flag) => flag.to_string(),
+            Value::IntValue(number) => number.to_string(),
             other => panic!("{other:?}"),
         };
         let pair = |a: KeyValue| (a.key, text(a.value.unwrap().value.unwrap()));
@@ -230,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn the_official_messages_read_what_is_written() {
+    fn a_collector_reads_what_is_known_of_a_span() {
         let now = Clock::system().now();
         let (id, tenant, worker) = (RunId::generate(now), TenantId::generate(now), WorkerId::generate(now));
         let event = EventId::generate(now);
@@ -250,8 +234,6 @@ mod tests {
         let node = NodeId::generate(now);
         let bytes = request(&resource(&settings, node), &[span]);
         let decoded = ExportTraceServiceRequest::decode(bytes.as_slice()).unwrap();
-        // What it wrote itself would be the same bytes: no field is missing, and none too many.
-        assert_eq!(decoded.encoded_len(), bytes.len());
         let [of_resource] = <[_; 1]>::try_from(decoded.resource_spans).unwrap();
         let resource = texts(of_resource.resource.unwrap().attributes);
         assert_eq!((resource["service.name"].as_str(), resource["zone"].as_str()), ("mine", "a"));
@@ -287,7 +269,8 @@ mod tests {
             let partial = ExportTracePartialSuccess { rejected_spans, error_message: "no".to_owned() };
             ExportTraceServiceResponse { partial_success: Some(partial) }.encode_to_vec()
         };
-        assert_eq!((rejected(&answer(0)), rejected(&answer(3)), rejected(&[])), (0, 3, 0));
+        assert_eq!([0, 3, -1].map(|count| rejected(&answer(count))), [0, 3, 0]);
+        assert_eq!(rejected(&[]), 0);
         for garbage in [&b"{}"[..], b"<html>", &[0xff; 40], &[0x0a, 0x7f]] {
             assert_eq!(rejected(garbage), 0, "{garbage:?}");
         }
