@@ -24,76 +24,60 @@ use crate::api::ApiState;
 use crate::api::metadata::Metadata;
 use crate::sched::{Idempotency, NewRun};
 
-/// A run to create.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct CreateRun<'a> {
-    /// The workflow's name.
-    #[serde(borrow)]
-    #[schema(value_type = String, min_length = 1, max_length = 255, pattern = "^[A-Za-z0-9_.:/-]+$")]
-    workflow: Cow<'a, str>,
-    /// Any JSON, at most 1 MiB; kept and passed on byte for byte. Null if absent.
-    #[serde(borrow, default)]
-    #[schema(value_type = Payload, required = false)]
-    input: Option<&'a RawValue>,
-    /// 1 (lowest) to 4; one class is worth a minute of waiting. The workflow's, or 2, if absent.
-    #[serde(default)]
-    #[schema(minimum = 1, maximum = 4, nullable = false)]
-    priority: Option<i64>,
-    /// At most 64 keys and 16 KiB.
-    #[serde(default)]
-    #[schema(value_type = HashMap<String, String>, required = false)]
-    metadata: Option<Metadata>,
-    /// Not before this much time has passed; at most 366d. Not together with `run_at`.
-    #[serde(default)]
-    #[schema(nullable = false)]
-    delay: Option<Span>,
-    /// Not before this time (RFC 3339). One in the past starts at once.
-    #[serde(borrow, default)]
-    #[schema(value_type = String, format = DateTime, required = false)]
-    run_at: Option<Cow<'a, str>>,
-    /// What it asks of the labels of its worker, instead of all that the workflow asks; at most 16 and 4 KiB.
-    #[serde(default)]
-    #[schema(nullable = false, max_items = 16)]
-    labels: Option<Vec<LabelDefinition>>,
+/// A form of a run to create: what all of them have, and what is its own. Each is one flat struct, since `flatten` would
+/// neither refuse unknown fields nor borrow the input.
+macro_rules! run_to_create {
+    ($(#[$about:meta])* $name:ident { $($own:tt)* }) => {
+        $(#[$about])*
+        #[derive(Debug, Deserialize, ToSchema)]
+        #[serde(deny_unknown_fields)]
+        pub struct $name<'a> {
+            /// The workflow's name.
+            #[serde(borrow)]
+            #[schema(value_type = String, min_length = 1, max_length = 255, pattern = "^[A-Za-z0-9_.:/-]+$")]
+            workflow: Cow<'a, str>,
+            /// Any JSON, at most 1 MiB; kept and passed on byte for byte. Null if absent.
+            #[serde(borrow, default)]
+            #[schema(value_type = Payload, required = false)]
+            input: Option<&'a RawValue>,
+            /// 1 (lowest) to 4; one class is worth a minute of waiting. The workflow's, or 2, if absent.
+            #[serde(default)]
+            #[schema(minimum = 1, maximum = 4, nullable = false)]
+            priority: Option<i64>,
+            /// At most 64 keys and 16 KiB.
+            #[serde(default)]
+            #[schema(value_type = HashMap<String, String>, required = false)]
+            metadata: Option<Metadata>,
+            /// Not before this much time has passed; at most 366d. Not together with `run_at`.
+            #[serde(default)]
+            #[schema(nullable = false)]
+            delay: Option<Span>,
+            /// Not before this time (RFC 3339). One in the past starts at once.
+            #[serde(borrow, default)]
+            #[schema(value_type = String, format = DateTime, required = false)]
+            run_at: Option<Cow<'a, str>>,
+            /// What it asks of the labels of its worker, instead of all that the workflow asks; at most 16 and 4 KiB.
+            #[serde(default)]
+            #[schema(nullable = false, max_items = 16)]
+            labels: Option<Vec<LabelDefinition>>,
+            $($own)*
+        }
+    };
 }
 
-/// A run to create, one of many.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct BulkItem<'a> {
-    /// The workflow's name.
-    #[serde(borrow)]
-    #[schema(value_type = String, min_length = 1, max_length = 255, pattern = "^[A-Za-z0-9_.:/-]+$")]
-    workflow: Cow<'a, str>,
-    /// Any JSON, at most 1 MiB; kept and passed on byte for byte. Null if absent.
-    #[serde(borrow, default)]
-    #[schema(value_type = Payload, required = false)]
-    input: Option<&'a RawValue>,
-    /// 1 (lowest) to 4; one class is worth a minute of waiting. The workflow's, or 2, if absent.
-    #[serde(default)]
-    #[schema(minimum = 1, maximum = 4, nullable = false)]
-    priority: Option<i64>,
-    /// At most 64 keys and 16 KiB.
-    #[serde(default)]
-    #[schema(value_type = HashMap<String, String>, required = false)]
-    metadata: Option<Metadata>,
-    /// Not before this much time has passed; at most 366d. Not together with `run_at`.
-    #[serde(default)]
-    #[schema(nullable = false)]
-    delay: Option<Span>,
-    /// Not before this time (RFC 3339). One in the past starts at once.
-    #[serde(borrow, default)]
-    #[schema(value_type = String, format = DateTime, required = false)]
-    run_at: Option<Cow<'a, str>>,
-    /// What it asks of the labels of its worker, instead of all that the workflow asks; at most 16 and 4 KiB.
-    #[serde(default)]
-    #[schema(nullable = false, max_items = 16)]
-    labels: Option<Vec<LabelDefinition>>,
-    /// The item with this key is created once in 24 hours.
-    #[serde(borrow, default)]
-    #[schema(value_type = String, required = false, min_length = 1, max_length = 255)]
-    idempotency_key: Option<Cow<'a, str>>,
+run_to_create! {
+    /// A run to create.
+    CreateRun {}
+}
+
+run_to_create! {
+    /// A run to create, one of many.
+    BulkItem {
+        /// The item with this key is created once in 24 hours.
+        #[serde(borrow, default)]
+        #[schema(value_type = String, required = false, min_length = 1, max_length = 255)]
+        idempotency_key: Option<Cow<'a, str>>,
+    }
 }
 
 impl<'a> BulkItem<'a> {
