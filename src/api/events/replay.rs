@@ -5,7 +5,6 @@ use std::borrow::Cow;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
-use helve_domain::clock::Timestamp;
 use helve_domain::error::{Code, Error, Result};
 use helve_domain::event::Pattern;
 use helve_domain::id::{EventId, RunId, TenantId};
@@ -264,15 +263,11 @@ impl ReplayFilter<'_> {
         if let Some(source) = &source {
             name::check_text("/filter/source", source, limits)?;
         }
-        let at = |field: &str, text: Option<Cow<'_, str>>| -> Result<Option<Timestamp>> {
-            let wrong = || Error::field(format!("/filter/{field}"), "expected a time such as 2026-01-31T12:00:00Z");
-            text.map(|text| time::parse(&text).ok_or_else(wrong)).transpose()
-        };
         let filter = EventFilter {
             key: key.map(Cow::into_owned),
             source: source.map(Cow::into_owned),
-            created_after: at("created_after", created_after)?,
-            created_before: at("created_before", created_before)?,
+            created_after: time::field("/filter/created_after", created_after.as_deref())?,
+            created_before: time::field("/filter/created_before", created_before.as_deref())?,
             metadata: metadata.unwrap_or_default().pairs("/filter/metadata", limits)?.into_iter().collect(),
             originals: true,
             after: None,

@@ -5,7 +5,6 @@ use std::borrow::Cow;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::Response;
-use helve_domain::clock::Timestamp;
 use helve_domain::error::{Error, Result};
 use helve_domain::id::{EventId, RunId};
 use helve_domain::job::{JobFilter, JobKind, JobRequest, ReplayVersion};
@@ -112,15 +111,11 @@ impl Filter<'_> {
         if let Some(workflow) = &self.workflow {
             name::check("/filter/workflow", workflow, limits)?;
         }
-        let at = |field: &str, text: Option<Cow<'_, str>>| -> Result<Option<Timestamp>> {
-            let wrong = || Error::field(format!("/filter/{field}"), "expected a time such as 2026-01-31T12:00:00Z");
-            text.map(|text| time::parse(&text).ok_or_else(wrong)).transpose()
-        };
         let filter = JobFilter {
             status,
             workflow: self.workflow.map(Cow::into_owned),
-            created_after: at("created_after", self.created_after)?,
-            created_before: at("created_before", self.created_before)?,
+            created_after: time::field("/filter/created_after", self.created_after.as_deref())?,
+            created_before: time::field("/filter/created_before", self.created_before.as_deref())?,
             metadata: self.metadata.pairs("/filter/metadata", limits)?,
             event: self.event,
             replay_of: self.replay_of,

@@ -20,8 +20,8 @@ use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 
-use crate::api::ApiState;
 use crate::api::metadata::Metadata;
+use crate::api::{ApiState, time};
 use crate::sched::{Idempotency, NewRun};
 
 /// A form of a run to create: what all of them have, and what is its own. Each is one flat struct, since `flatten` would
@@ -150,21 +150,20 @@ impl CreateRun<'_> {
 
     /// When it may start; `None`: now.
     fn run_at(&self, at: &str, now: Timestamp, limits: &Limits) -> Result<Option<Timestamp>> {
+        if self.delay.is_none() && self.run_at.is_none() {
+            return Ok(None);
+        }
         let latest = now.plus(limits.delay);
-        let (field, due) = match (self.delay, &self.run_at) {
+        let absolute = format!("{at}/run_at");
+        let (field, due) = match (self.delay, time::field(&absolute, self.run_at.as_deref())?) {
             (None, None) => return Ok(None),
-            (Some(_), Some(_)) => {
-                return Err(Error::field(format!("{at}/run_at"), "give `delay` or `run_at`, not both"));
-            }
-            (Some(delay), None) => ("delay", now.plus(delay.0)),
-            (None, Some(text)) => {
-                let wrong = || Error::field(format!("{at}/run_at"), "expected a time such as 2026-01-31T12:00:00Z");
-                ("run_at", crate::api::time::parse(text).ok_or_else(wrong)?)
-            }
+            (Some(_), Some(_)) => return Err(Error::field(absolute, "give `delay` or `run_at`, not both")),
+            (Some(delay), None) => (format!("{at}/delay"), now.plus(delay.0)),
+            (None, Some(due)) => (absolute, due),
         };
         if due > latest {
             let days = limits.delay.as_secs() / (24 * 3_600);
-            return Err(Error::field(format!("{at}/{field}"), format!("a run starts at most {days}d from now")));
+            return Err(Error::field(field, format!("a run starts at most {days}d from now")));
         }
         Ok((due > now).then_some(due))
     }
