@@ -7,8 +7,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use helve::config::Scheduling;
 use helve_core::{
-    Answer, Body, Command, Context, CreateRow, Effect, FinishRow, Incoming, NewRunRow, NewSession, OpenRow, RowOutcome,
-    Rows, RunFacts, Settings, Shard, Ticket, Transport, Write,
+    Answer, Body, Command, Context, CreateRow, Effect, Extra, FinishRow, Incoming, NewRunRow, NewSession, OpenRow,
+    RowOutcome, Rows, RunFacts, Settings, Shard, Ticket, Transport, Write,
 };
 use helve_domain::clock::Timestamp;
 use helve_domain::definition::{Spec, WorkflowDefinition};
@@ -139,9 +139,7 @@ impl Play {
             priority: self.spec.priority,
             run_at,
             key: None,
-            event: None,
-            replay_of: None,
-            trace: None,
+            extra: Extra::default(),
         };
         Command::Create(Box::new(run), Some(self.ticket()))
     }
@@ -220,11 +218,9 @@ impl Play {
                     due: (state == RunStatus::Scheduled).then(|| at.plus(std::time::Duration::from_secs(30))),
                     holder: None,
                     started_at: None,
-                    event: None,
-                    replay_of: None,
+                    extra: Extra::default(),
                 },
                 spec: Arc::clone(&self.spec),
-                trace: None,
             }
         };
         (0..n).map(row).collect()

@@ -11,6 +11,7 @@ mod parked;
 mod pauses;
 mod pausing;
 mod random;
+mod rows;
 mod share;
 mod store;
 mod stories;

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use helve_domain::id::RunId;
 use helve_domain::status::RunStatus;
 
+use super::rows;
 use super::world::{Load, Stored, World};
-use crate::{CreateRow, FinishRow, Mark, OpenRow, Provided, QueueKey, RowOutcome, Rows, RunFacts, Write};
+use crate::{CreateRow, FinishRow, Provided, QueueKey, RowOutcome, Rows, Write};
 
 impl World {
     /// A window of a queue as the rows are now; what it brings comes later.
@@ -19,16 +20,9 @@ impl World {
         apart: &[Arc<str>],
     ) -> Load {
         let mine = |w: &Arc<str>| key.part.as_ref().is_none_or(|p| p == w) && !apart.contains(w);
-        let mut rows: Vec<OpenRow> = self
-            .open
-            .values()
-            .filter(|s| s.row.state == RunStatus::Queued && s.row.spec.action == key.action)
-            .filter(|s| mine(&s.row.spec.workflow) && from.is_none_or(|f| (s.row.rank, s.row.run) >= f))
-            .map(|s| s.row.clone())
-            .collect();
-        rows.sort_by_key(|r| (r.rank, r.run));
-        rows.truncate(limit);
-        let all = rows.len() < limit;
+        let stored = self.open.values().map(|stored| &stored.row);
+        let of_queue = stored.filter(|row| row.spec.action == key.action && mine(&row.spec.workflow));
+        let (rows, all) = rows::window(of_queue, from, limit);
         Load::Queue(key, rows, all)
     }
 
@@ -68,24 +62,7 @@ impl World {
                 if row.provided != Provided::Always && !won.contains(&row.run.id) {
                     return RowOutcome::KeyTaken;
                 }
-                let open = OpenRow {
-                    facts: RunFacts {
-                        run: row.run.id,
-                        tenant: row.run.tenant,
-                        state: row.place.state,
-                        attempt: row.place.attempt,
-                        retries: 0,
-                        unparked: 0,
-                        freed: false,
-                        priority: row.run.priority.number(),
-                        rank: row.rank,
-                        due: row.place.due,
-                        holder: row.place.worker,
-                        started_at: row.place.started_at,
-                        extra: row.run.extra.clone(),
-                    },
-                    spec: Arc::clone(&row.run.spec),
-                };
+                let open = rows::created(row);
                 let before = self.open.insert(row.run.id, Stored { row: open, body: Arc::clone(&row.run.body) });
                 assert!(before.is_none());
                 self.may_start(row.run.id);
@@ -98,20 +75,12 @@ impl World {
     fn change(&mut self, row: &FinishRow) -> RowOutcome {
         match row {
             FinishRow::Move(row) => {
-                let Some(stored) = self.open.get_mut(&row.run).filter(|s| matches(s, &row.guard)) else {
+                let Some(stored) = self.open.get_mut(&row.run).filter(|s| rows::is_expected(&s.row, &row.guard)) else {
                     return RowOutcome::Missed;
                 };
                 let r = &mut stored.row.facts;
                 assert!(row.place.attempt >= r.attempt, "I8 attempts never go back");
-                r.freed &= row.place.attempt == r.attempt;
-                (r.state, r.attempt, r.retries, r.due) =
-                    (row.place.state, row.place.attempt, row.place.retries, row.place.due);
-                (r.holder, r.started_at) = (row.place.worker, row.place.started_at);
-                match row.mark {
-                    Mark::None => {}
-                    Mark::Freed => r.freed = true,
-                    Mark::Unparked { rank } => (r.rank, r.unparked) = (rank, row.place.attempt),
-                }
+                rows::relocate(r, row);
                 let body = row.want_body.then(|| Arc::clone(&stored.body));
                 if row.guard.state != RunStatus::Running {
                     self.may_start(row.run);
@@ -119,7 +88,7 @@ impl World {
                 RowOutcome::Applied(body)
             }
             FinishRow::End(row) => {
-                if !self.open.get(&row.run).is_some_and(|s| matches(s, &row.guard)) {
+                if !self.open.get(&row.run).is_some_and(|s| rows::is_expected(&s.row, &row.guard)) {
                     return RowOutcome::Missed;
                 }
                 self.open.remove(&row.run);
@@ -129,11 +98,4 @@ impl World {
             }
         }
     }
-}
-
-fn matches(stored: &Stored, guard: &crate::Guard) -> bool {
-    let r = &stored.row;
-    r.state == guard.state
-        && r.attempt == guard.attempt
-        && guard.session.is_none_or(|s| r.holder.is_some_and(|h| h.1 == s))
 }

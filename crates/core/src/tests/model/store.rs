@@ -9,9 +9,10 @@ use helve_domain::pause::Pause;
 use helve_domain::status::RunStatus;
 
 use super::Protection;
+use crate::tests::rows;
 use crate::{
-    Body, CreateRow, EndRow, EndedRun, FinishRow, Found, Guard, InsertRow, Mark, MoveRow, OpenRow, RowOutcome, Rows,
-    RunFacts, WorkerChange, WorkerRow, Write,
+    Body, CreateRow, EndRow, EndedRun, FinishRow, Found, Guard, InsertRow, MoveRow, OpenRow, RowOutcome, Rows,
+    WorkerChange, WorkerRow, Write,
 };
 
 /// How a run ended, and how often.
@@ -89,25 +90,7 @@ impl Store {
             // The primary key: in the product this statement fails.
             return RowOutcome::KeyTaken;
         }
-        let open = OpenRow {
-            facts: RunFacts {
-                run,
-                tenant: row.run.tenant,
-                state: row.place.state,
-                attempt: row.place.attempt,
-                retries: 0,
-                unparked: 0,
-                freed: false,
-                priority: row.run.priority.number(),
-                rank: row.rank,
-                due: row.place.due,
-                holder: row.place.worker,
-                started_at: row.place.started_at,
-                extra: row.run.extra.clone(),
-            },
-            spec: Arc::clone(&row.run.spec),
-        };
-        self.open.insert(run, (open, Arc::clone(&row.run.body)));
+        self.open.insert(run, (rows::created(row), Arc::clone(&row.run.body)));
         RowOutcome::Applied(None)
     }
 
@@ -115,15 +98,7 @@ impl Store {
         let Some((r, body)) = self.open.get_mut(&row.run).filter(|(r, _)| matches(r, &row.guard, off)) else {
             return RowOutcome::Missed;
         };
-        let r = &mut r.facts;
-        r.freed &= row.place.attempt == r.attempt;
-        (r.state, r.attempt, r.retries, r.due) = (row.place.state, row.place.attempt, row.place.retries, row.place.due);
-        (r.holder, r.started_at) = (row.place.worker, row.place.started_at);
-        match row.mark {
-            Mark::None => {}
-            Mark::Freed => r.freed = true,
-            Mark::Unparked { rank } => (r.rank, r.unparked) = (rank, row.place.attempt),
-        }
+        rows::relocate(&mut r.facts, row);
         RowOutcome::Applied(row.want_body.then(|| Arc::clone(body)))
     }
 
@@ -187,15 +162,8 @@ impl Store {
         limit: usize,
         gone: impl Fn(&Arc<str>) -> bool,
     ) -> (Vec<OpenRow>, bool) {
-        let queued = |r: &&OpenRow| {
-            let from = from.is_none_or(|f| (r.rank, r.run) >= f);
-            r.state == RunStatus::Queued && from && !gone(&r.spec.workflow)
-        };
-        let mut rows: Vec<OpenRow> = self.open.values().map(|(r, _)| r).filter(queued).cloned().collect();
-        rows.sort_by_key(|r| (r.rank, r.run));
-        rows.truncate(limit);
-        let all = rows.len() < limit;
-        (rows, all)
+        let there = self.open.values().map(|(row, _)| row).filter(|row| !gone(&row.spec.workflow));
+        rows::window(there, from, limit)
     }
 
     pub fn find(&self, run: RunId) -> Found {
@@ -233,11 +201,6 @@ impl Store {
     }
 }
 
-fn matches(r: &OpenRow, guard: &Guard, off: &[Protection]) -> bool {
-    if off.contains(&Protection::Guard) {
-        return r.state == guard.state;
-    }
-    r.state == guard.state
-        && r.attempt == guard.attempt
-        && guard.session.is_none_or(|s| r.holder.is_some_and(|h| h.1 == s))
+fn matches(row: &OpenRow, guard: &Guard, off: &[Protection]) -> bool {
+    if off.contains(&Protection::Guard) { row.state == guard.state } else { rows::is_expected(row, guard) }
 }
