@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use helve_domain::clock::{Clock, Timestamp};
 use helve_domain::error::{Error, Result};
 use helve_domain::id::{TenantId, TokenId};
+use helve_domain::ration::Ration;
 use helve_domain::scope::{Scope, Scopes};
 use helve_supervisor::{Schedule, Supervisor};
 use tokio::sync::Semaphore;
@@ -88,15 +89,8 @@ struct Shared {
     cache: RwLock<HashMap<TokenHash, Cached>>,
     lookups: Semaphore,
     watched: Mutex<HashMap<TokenId, Watched>>,
-    refusals: Mutex<Refusals>,
-}
-
-/// What the log has heard of refusals in the current second.
-#[derive(Default)]
-struct Refusals {
-    second: Option<Instant>,
-    told: u32,
-    untold: u64,
+    /// Lines of the log about refusals.
+    refusals: Mutex<Ration<Instant>>,
 }
 
 struct Cached {
@@ -126,7 +120,7 @@ impl Authenticator {
             cache: RwLock::default(),
             lookups: Semaphore::new(LOOKUPS),
             watched: Mutex::default(),
-            refusals: Mutex::default(),
+            refusals: Mutex::new(Ration::of(TOLD, Duration::from_secs(1))),
         });
         let schedule = Schedule::of("tokens", RECHECK);
         let pass = Arc::clone(&shared);
@@ -167,18 +161,10 @@ impl Authenticator {
     pub fn note_refused(&self, error: &Error) {
         let Error::Unauthenticated(why) = error else { return };
         let now = self.0.clock.instant();
-        let mut refusals = self.0.refusals.lock().unwrap_or_else(PoisonError::into_inner);
-        if refusals.second.is_none_or(|began| now.saturating_duration_since(began) >= Duration::from_secs(1)) {
-            (refusals.second, refusals.told) = (Some(now), 0);
+        let turn = self.0.refusals.lock().unwrap_or_else(PoisonError::into_inner).take(now);
+        if let Some(untold) = turn {
+            tracing::warn!(why, more = untold, "a caller was not authenticated");
         }
-        if refusals.told == TOLD {
-            refusals.untold += 1;
-            return;
-        }
-        refusals.told += 1;
-        let untold = std::mem::take(&mut refusals.untold);
-        drop(refusals);
-        tracing::warn!(why, more = untold, "a caller was not authenticated");
     }
 
     /// Resolves when the token is no longer valid: revoked (within 5 s) or expired. Cancel-safe; costs no timer and

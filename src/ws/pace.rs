@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use helve_domain::bucket::Bucket;
+use helve_domain::ration::Ration;
 
 /// The longest pause that a burst can earn.
 const MAX_PAUSE: Duration = Duration::from_secs(5);
@@ -33,24 +34,17 @@ const MINUTE: Duration = Duration::from_secs(60);
 
 /// Mistakes that may happen to a program now and then, and not again and again.
 #[derive(Debug)]
-pub(super) struct Mistakes {
-    since: Instant,
-    count: u32,
-}
+pub(super) struct Mistakes(Ration<Instant>);
 
 impl Mistakes {
     /// None so far.
-    pub(super) const fn none(now: Instant) -> Self {
-        Self { since: now, count: 0 }
+    pub(super) const fn none() -> Self {
+        Self(Ration::of(MISTAKES, MINUTE))
     }
 
     /// One more; the number of those in this minute, or `None` when they are too many.
     pub(super) fn one_more(&mut self, now: Instant) -> Option<u32> {
-        if now.saturating_duration_since(self.since) >= MINUTE {
-            *self = Self::none(now);
-        }
-        self.count += 1;
-        (self.count <= MISTAKES).then_some(self.count)
+        self.0.take(now).map(|_| self.0.given())
     }
 }
 
@@ -63,7 +57,7 @@ mod tests {
     #[test]
     fn ten_mistakes_a_minute_are_forgiven() {
         let now = Clock::system().instant();
-        let mut mistakes = Mistakes::none(now);
+        let mut mistakes = Mistakes::none();
         for n in 1..=10 {
             assert_eq!(mistakes.one_more(now), Some(n));
         }

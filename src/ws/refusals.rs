@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use helve_domain::backoff;
 use helve_domain::delivery::Close;
 use helve_domain::id::TokenId;
+use helve_domain::ration::Ration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tracing::warn;
 
@@ -38,9 +39,7 @@ struct Refused {
     times: u32,
     last: Instant,
     waiting: usize,
-    logged: Option<Instant>,
-    /// Since the last line of the log.
-    silent: u32,
+    lines: Ration<Instant>,
 }
 
 /// What to do about a refusal.
@@ -49,7 +48,7 @@ struct Verdict {
     /// How long the answer waits; a place is taken for that time.
     wait: Option<Duration>,
     /// Whether the log says it, and how many it did not say since its last line.
-    log: Option<u32>,
+    log: Option<u64>,
 }
 
 impl Refusals {
@@ -66,7 +65,7 @@ impl Refusals {
                 return Verdict { wait: None, log: None };
             }
         }
-        let fresh = || Refused { times: 0, last: now, waiting: 0, logged: None, silent: 0 };
+        let fresh = || Refused { times: 0, last: now, waiting: 0, lines: Ration::of(1, LINE) };
         let refused = tokens.entry(token).or_insert_with(fresh);
         if is_over(refused) {
             refused.times = 0;
@@ -76,13 +75,7 @@ impl Refusals {
         let wait = refused.times.checked_sub(FREE + 1).map(|n| backoff::nth(FIRST, LONGEST, n));
         let wait = wait.filter(|_| refused.waiting < WAITING);
         refused.waiting += usize::from(wait.is_some());
-        let is_due = refused.logged.is_none_or(|at| now.saturating_duration_since(at) >= LINE);
-        if is_due {
-            refused.logged = Some(now);
-            return Verdict { wait, log: Some(std::mem::take(&mut refused.silent)) };
-        }
-        refused.silent = refused.silent.saturating_add(1);
-        Verdict { wait, log: None }
+        Verdict { wait, log: refused.lines.take(now) }
     }
 
     fn waited(&self, token: Option<TokenId>) {

@@ -121,7 +121,7 @@ impl<'c, S: AsyncRead + AsyncWrite + Unpin> Session<'c, S> {
             cut: cut(ctx, guest.revoked),
             pings: Pace::new(PINGS, now),
             strangers: Pace::new(STRANGERS, now),
-            mistakes: Mistakes::none(now),
+            mistakes: Mistakes::none(),
             voice: Voice::new(&ctx.limits, now),
             heard: now,
             pinged: now,
