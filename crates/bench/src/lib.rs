@@ -16,6 +16,7 @@ mod fleet;
 mod idle;
 mod latency;
 mod load;
+mod lock;
 mod machine;
 mod memory;
 mod meter;

@@ -1,6 +1,6 @@
 //! Whether the benchmark's own clients and workers limited what was measured.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use helve_domain::error::Result;
@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::load::Latencies;
+use super::lock::lock;
 use super::{Bench, process, real};
 
 /// The wait between two checks of this process's lateness.
@@ -85,7 +86,7 @@ impl Meter {
                 let asked = clock.instant() + TICK + RESOLUTION;
                 tokio::time::sleep(TICK).await;
                 let late = clock.instant().saturating_duration_since(asked);
-                log.lock().unwrap_or_else(PoisonError::into_inner).record(late);
+                lock(&log).record(late);
             }
         });
         Ok(Self { began: bench.clock.instant(), own: own(), machine: now(), lag, _stop: stop.drop_guard() })
@@ -98,7 +99,7 @@ impl Meter {
         let (used, all) = now();
         let (used, all) = (used.saturating_sub(self.machine.0), all.saturating_sub(self.machine.1));
         let busy = if all == 0 { 0.0 } else { real(used) / real(all) };
-        let lag = self.lag.lock().unwrap_or_else(PoisonError::into_inner).percentile(99.0);
+        let lag = lock(&self.lag).percentile(99.0);
         Generator::judge(share, busy, lag)
     }
 }

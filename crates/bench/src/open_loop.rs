@@ -2,7 +2,7 @@
 //! counted, so an engine that stalls cannot hide the requests that waited for it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use helve_client::Http;
@@ -15,6 +15,7 @@ use tokio::sync::{Semaphore, oneshot};
 use super::document::Axis;
 use super::fleet::{Fleet, Log, Sent};
 use super::load::{self, Latencies, Request};
+use super::lock::lock;
 use super::meter::{Generator, Meter};
 use super::report::{Figure, number};
 use super::{Bench, failure, progress, real};
@@ -58,10 +59,6 @@ impl Schedule {
         let due = passed.as_micros() * u128::from(self.rate) / 1_000_000;
         if now < self.start { 0 } else { u64::try_from(due).unwrap_or(u64::MAX).saturating_add(1).min(self.total) }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What the clients were told, with the number of each trigger.

@@ -3,13 +3,14 @@
 pub mod plays;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use helve_domain::clock::{Clock, Timestamp};
 use serde_json::{Value, json};
 
 use self::plays::{Labels, Parking, Pause, Push, Required};
+use crate::lock::lock;
 
 /// Marks one intended run: the mark is in the input, so that a run can be recognised without its id.
 pub type Nonce = u64;
@@ -180,7 +181,7 @@ impl Ledger {
 
     /// The facts so far.
     pub fn facts(&self) -> MutexGuard<'_, Facts> {
-        self.facts.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.facts)
     }
 
     /// Now, on the ledger's clock.

@@ -4,7 +4,7 @@ mod executing;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -17,6 +17,7 @@ use tokio_postgres::config::Host;
 
 use super::failure;
 use super::wire::{Lane, Message, Opening, Statements, backend_pid, message, opening};
+use crate::lock::lock;
 
 /// How long a statement waits for the engine to end it. After that it is released, and commits.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -94,10 +95,6 @@ pub struct Proxy {
     /// The database URL to give to the engine.
     pub url: String,
     control: Arc<Control>,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
