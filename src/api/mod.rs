@@ -28,7 +28,7 @@ mod workflows;
 use std::ops::Deref;
 use std::sync::Arc;
 
-use axum::extract::Request;
+use axum::extract::{MatchedPath, Request};
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use helve_domain::clock::Clock;
@@ -178,6 +178,14 @@ async fn no_route(request: Request) -> Response {
 }
 
 async fn no_method(request: Request) -> Response {
-    let message = format!("this route has no method {}; the header Allow names those it has", request.method());
+    let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
+    let methods = document::methods(route);
+    let message = match methods.split_last() {
+        None => format!("this route has no method {}; the header Allow names those it has", request.method()),
+        Some((only, [])) => format!("this route has no method {}: it has {only}", request.method()),
+        Some((last, others)) => {
+            format!("this route has no method {}: it has {} and {last}", request.method(), others.join(", "))
+        }
+    };
     problem::ApiError(Error::invalid(Code::MethodNotAllowed, None, message)).into_response()
 }

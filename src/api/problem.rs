@@ -30,6 +30,10 @@ pub struct Problem {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pointer: Option<String>,
+    /// The wrong query parameter; absent where the query is not to blame.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    parameter: Option<String>,
     /// On a conflict: the id of what exists.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
@@ -70,11 +74,12 @@ const fn table(code: Code) -> (u16, &'static str) {
         Code::NotFound => (404, "Not found"),
         Code::WorkflowNotFound => (404, "Workflow not found"),
         Code::MethodNotAllowed => (405, "Method not allowed"),
-        Code::IdempotencyConflict => (409, "Idempotency key used with another body"),
+        Code::IdempotencyConflict => (409, "Key used with another body"),
         Code::InUse => (409, "In use"),
         Code::AlreadyFinished => (409, "Already finished"),
         Code::NotFinished => (409, "Not finished"),
         Code::NotParked => (409, "Not parked"),
+        Code::UpgradeRequired => (426, "Upgrade required"),
         Code::TooLarge => (413, "Too large"),
         Code::UnsupportedMediaType => (415, "Unsupported media type"),
         Code::TooManyMatches => (422, "Too many matching workflows"),
@@ -109,6 +114,7 @@ impl Problem {
             detail: error.client_text(),
             code: code.as_str(),
             pointer: error.pointer().map(str::to_owned),
+            parameter: error.wrong_parameter().map(str::to_owned),
             existing,
             limit,
             size,
@@ -180,6 +186,7 @@ mod tests {
         409 already_finished
         409 not_finished
         409 not_parked
+        426 upgrade_required
         413 too_large
         415 unsupported_media_type
         422 too_many_matches

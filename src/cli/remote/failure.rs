@@ -86,7 +86,9 @@ impl Failure {
         };
         let mut text = problem.cell("detail");
         let mut more = Vec::new();
-        for (name, field) in [("field", "pointer"), ("code", "code"), ("existing", "existing")] {
+        for (name, field) in
+            [("field", "pointer"), ("parameter", "parameter"), ("code", "code"), ("existing", "existing")]
+        {
             more.extend(problem.text(field).filter(|value| !value.is_empty()).map(|value| format!("{name} {value}")));
         }
         more.extend(problem.text("retry_after").map(|seconds| format!("try again in {seconds} s")));

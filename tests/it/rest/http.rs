@@ -17,7 +17,8 @@ async fn unknown_routes_and_methods_are_problems() {
         ("PATCH", "/v1/events", ["GET", "POST"]),
     ] {
         let response = engine.request(method, path, &[], "").await;
-        problem(&response, 405, "method_not_allowed");
+        let told = problem(&response, 405, "method_not_allowed");
+        assert!(allowed.iter().all(|m| told["detail"].as_str().unwrap().contains(m)), "{told}");
         let allow = response.header("allow");
         assert!(allowed.iter().all(|m| allow.contains(m)), "{method} {path}: Allow: {allow}");
     }
