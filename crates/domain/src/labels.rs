@@ -223,14 +223,18 @@ impl LabelDefinition {
             LabelOp::Exists => (false, false),
         };
         if self.value.is_some() != one {
-            let message = if one { "this comparison needs a `value`" } else { "this comparison has no `value`" };
+            let message = match (one, many) {
+                (true, _) => "this comparison needs a `value`",
+                (false, true) => "this comparison has no `value`, but `values`, a list",
+                (false, false) => "this comparison has no `value`",
+            };
             return Err(Error::field(format!("{at}/value"), message));
         }
         let count = self.values.as_ref().map_or(0, Vec::len);
         if self.values.is_some() != many || (many && !(1..=MAX_VALUES).contains(&count)) {
             let message = match many {
                 true => format!("this comparison needs 1 to {MAX_VALUES} `values`; got {count}"),
-                false => "only `in` and `not_in` have `values`".to_owned(),
+                false => "only `in` and `not_in` have `values`; the others have a `value`".to_owned(),
             };
             return Err(Error::field(format!("{at}/values"), message));
         }
@@ -330,7 +334,7 @@ mod tests {
             (r#"[{"key":"","op":"exists"}]"#, "/labels/0/key"),
             (r#"[{"key":"k","op":"eq"}]"#, "/labels/0/value"),
             (r#"[{"key":"k","op":"eq","value":"a","values":["b"]}]"#, "/labels/0/values"),
-            (r#"[{"key":"k","op":"in","value":"a"}]"#, "/labels/0/value"),
+            (r#"[{"key":"k","op":"in","value":"a"}]"#, "`values`, a list"),
             (r#"[{"key":"k","op":"in","values":[]}]"#, "1 to 32"),
             (r#"[{"key":"k","op":"exists","value":"a"}]"#, "has no `value`"),
             (r#"[{"key":"k","op":"gt","value":"much"}]"#, "a number"),

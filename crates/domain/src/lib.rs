@@ -16,6 +16,7 @@ pub mod live;
 pub mod name;
 pub mod offer;
 pub mod pause;
+pub mod plain;
 pub mod retention;
 pub mod retry;
 pub mod run;

@@ -128,7 +128,7 @@ impl Command {
     async fn run(self, engine: &Engine) -> Result<Option<Exit>> {
         match self {
             Self::Push { key, payload, metadata, source, source_id } => {
-                let payload = payload.as_deref().map(input::json).transpose()?;
+                let payload = payload.as_deref().map(|given| input::json("--payload", given)).transpose()?;
                 let metadata = input::pairs(&metadata)?;
                 let (source, source_id) = (source.as_deref(), source_id.as_deref());
                 let body = encode(&Push { key: &key, payload, metadata, source, source_id })?;

@@ -83,7 +83,7 @@ impl Command {
             }
             Self::Get { name } => engine.show(&engine.get(&path(&name)).await?)?,
             Self::Put { name, definition } => {
-                let body = input::json(&definition)?.get().to_owned();
+                let body = input::json("the definition", &definition)?.get().to_owned();
                 engine.show(&engine.put(&path(&name), body).await?)?;
             }
             Self::Delete { name } => {
