@@ -7,21 +7,24 @@ mod internal;
 mod kept;
 mod migrate;
 mod openapi;
+mod port;
 mod remote;
 mod serve;
 mod settings;
 mod tenant;
 mod token;
 mod traces;
+mod wrong;
 
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 use helve_domain::error::{Error, Result};
 use helve_terminal::out;
 
 use crate::telemetry::{self, Format};
+use wrong::usage;
 
 /// A durable task and workflow engine over PostgreSQL
 #[derive(Debug, Parser)]
@@ -83,7 +86,7 @@ enum Command {
 
 /// Runs the program: 0 done, 1 failed, 2 wrong usage; commands that talk to an engine have more.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = wrong::parse();
     let command = match cli.command {
         // Before anything else is started: it becomes another program.
         Command::Internal(internal) => return finish(internal.run().map(|()| ExitCode::SUCCESS)),
@@ -95,6 +98,9 @@ pub fn main() -> ExitCode {
     };
     // Until the end: what was logged last is still written.
     let _logs = telemetry::start(&cli.log, format).unwrap_or_else(|wrong| usage(wrong));
+    if matches!(command, Command::Dev(_) | Command::Serve(_)) {
+        wrong::misspelt().iter().for_each(|told| tracing::warn!("{told}"));
+    }
     let runtime = match runtime(&command) {
         Ok(runtime) => runtime,
         Err(e) => return finish(Err(Error::Internal(format!("no threads: {e}")))),
@@ -159,13 +165,10 @@ fn text(e: &Error) -> String {
     }
 }
 
-/// Ends the program because of what was asked of it.
-fn usage(wrong: String) -> ! {
-    Cli::command().error(clap::error::ErrorKind::ValueValidation, wrong).exit()
-}
-
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory;
+
     use super::*;
 
     #[test]

@@ -67,6 +67,35 @@ fn address(text: &str) -> Result<String, String> {
     }
 }
 
+/// Reads the origin of a page as a browser sends it: they are compared exactly.
+fn origin(text: &str) -> Result<String, String> {
+    let text = text.trim();
+    let wrong = |why: &str| {
+        Err(format!(
+            "{why}; an origin is a scheme, a host and a port that is not the usual one, as in `https://app.example`"
+        ))
+    };
+    if text.is_empty() {
+        return Ok(String::new());
+    }
+    let Some((scheme, place)) = text.split_once("://") else { return wrong("it has no scheme") };
+    if let Some((_, path)) = place.split_once('/') {
+        return wrong(if path.is_empty() { "it ends with a slash" } else { "it has a path" });
+    }
+    if place.is_empty() || place.contains(['@', '?', '#', '*', ' ']) {
+        return wrong("it has no host, or more than a host and a port");
+    }
+    let (scheme, place) = (scheme.to_ascii_lowercase(), place.to_ascii_lowercase());
+    let usual = match scheme.as_str() {
+        "http" => ":80",
+        "https" => ":443",
+        _ => "",
+    };
+    let place =
+        Some(place.as_str()).filter(|_| !usual.is_empty()).and_then(|p| p.strip_suffix(usual)).unwrap_or(&place);
+    Ok(format!("{scheme}://{place}"))
+}
+
 /// A parser of just this type: clap finds out about another one when it is too late.
 fn typed<T, P: Fn(&str) -> Result<T, String>>(parser: P) -> P {
     parser
@@ -179,7 +208,7 @@ pub(super) struct Settings {
     http_advertise: Option<String>,
     /// Origins whose pages may open a worker socket, separated by commas
     #[arg(long, env = "HELVE_HTTP_ORIGINS", value_delimiter = ',', value_name = "ORIGIN,..", help_heading = "HTTP")]
-    #[arg(hide_short_help = true)]
+    #[arg(value_parser = origin, hide_short_help = true)]
     http_origins: Vec<String>,
     #[command(flatten)]
     limits: LimitArgs,
@@ -203,8 +232,10 @@ impl Settings {
         self.retention.apply(&mut config.retention);
         self.traces.apply(&mut config.traces)?;
         config.http.advertise = self.http_advertise.or_else(|| config.http.advertise.take());
-        if !self.http_origins.is_empty() {
-            config.http.origins = self.http_origins;
+        // A variable that is set to nothing is as good as absent.
+        let origins: Vec<_> = self.http_origins.into_iter().filter(|origin| !origin.is_empty()).collect();
+        if !origins.is_empty() {
+            config.http.origins = origins;
         }
         let (s, l) = (&config.scheduling, &config.limits);
         for (wrong, text) in [
@@ -296,11 +327,18 @@ mod tests {
 
     #[test]
     fn what_is_given_replaces_the_default_and_only_that() {
-        let changed =
-            parse(&["--scheduling-optimistic", "off", "--limit-wait", "5m", "--http-origins", "a,b"]).unwrap();
+        let changed = parse(&[
+            "--scheduling-optimistic",
+            "off",
+            "--limit-wait",
+            "5m",
+            "--http-origins",
+            "https://A.example:443, http://b:8080,",
+        ])
+        .unwrap();
         assert!(!changed.scheduling.optimistic);
         assert_eq!(changed.limits.wait, Duration::from_secs(300));
-        assert_eq!(changed.http.origins, ["a", "b"]);
+        assert_eq!(changed.http.origins, ["https://a.example", "http://b:8080"]);
         assert_eq!(changed.scheduling.window, Scheduling::default().window);
     }
 
@@ -314,6 +352,12 @@ mod tests {
             ["--scheduling-heartbeat", "1h"],
             ["--http-advertise", "10.0.0.7"],
             ["--http-metrics", "on"],
+            ["--http-origins", "app.example"],
+            ["--http-origins", "https://app.example/"],
+            ["--http-origins", "https://app.example/x"],
+            ["--http-origins", "https://*.example"],
+            ["--http-origins", "*"],
+            ["--http-origins", "null"],
             ["--limit-payload-bytes", "99999999"],
             ["--limit-tenant-bytes", "8388607"],
             // Two of them would not fit into a row of an index.

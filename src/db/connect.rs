@@ -6,7 +6,7 @@ use diesel::ConnectionError;
 use diesel_async::AsyncPgConnection;
 use helve_domain::error::{Error, Result};
 use helve_postgres::Database;
-use helve_postgres::target::Target;
+use helve_postgres::target::{DEFAULT_PORT, Target};
 use tokio_postgres::config::{Host, SslMode, SslNegotiation};
 use tokio_postgres::tls::{MakeTlsConnect, NoTlsStream};
 use tokio_postgres::{Client, Connection, NoTls, Socket};
@@ -19,8 +19,6 @@ use super::sqlstate::{self, LastState, Listened, Listening, Plainly};
 
 /// The longest that opening a connection, or waiting for one of the pool, may take.
 pub(in crate::db) const PATIENCE: Duration = Duration::from_secs(5);
-/// Where PostgreSQL listens unless told otherwise.
-const DEFAULT_PORT: u16 = 5432;
 
 /// Opens a connection for one purpose; `name` appears in `pg_stat_activity` as `helve:<name>`.
 ///
@@ -30,7 +28,7 @@ const DEFAULT_PORT: u16 = 5432;
 pub async fn connect(database: &Database, name: &str) -> Result<AsyncPgConnection> {
     let target = Target::new(database, name)?;
     open(&target, database).await.map(|opened| opened.conn).map_err(|e| {
-        warn!(error = %e, connection = name, "the database cannot be reached");
+        warn!(error = %e, connection = name, "{} cannot be reached", target.place());
         Error::unavailable("the database cannot be reached")
     })
 }
@@ -38,17 +36,18 @@ pub async fn connect(database: &Database, name: &str) -> Result<AsyncPgConnectio
 /// As [`connect`], with the server's or the driver's own words: for a person at a terminal.
 pub(in crate::db) async fn connect_verbosely(database: &Database, name: &str) -> Result<AsyncPgConnection> {
     let target = Target::new(database, name)?;
-    open(&target, database).await.map(|opened| opened.conn).map_err(unreachable)
+    open(&target, database).await.map(|opened| opened.conn).map_err(|e| unreachable(&target, &e))
 }
 
 /// As [`connect_verbosely`], with the search_path that the URL, the role and the database make.
 pub(in crate::db) async fn connect_unpinned(database: &Database, name: &str) -> Result<AsyncPgConnection> {
     let target = Target::new(database, name)?;
-    open_with(&target, database, Path::AsItComes).await.map(|opened| opened.conn).map_err(unreachable)
+    open_with(&target, database, Path::AsItComes).await.map(|opened| opened.conn).map_err(|e| unreachable(&target, &e))
 }
 
-fn unreachable(e: ConnectionError) -> Error {
-    Error::Internal(format!("the database cannot be reached: {e}"))
+fn unreachable(target: &Target, e: &ConnectionError) -> Error {
+    let why = e.to_string();
+    Error::Internal(format!("{} cannot be reached: {why}{}", target.place(), Target::hint(&why)))
 }
 
 /// As [`connect`], for an owner who awaits one statement after another: see [`super::driven`].
@@ -64,7 +63,7 @@ pub(in crate::db) async fn connect_driven(database: &Database, name: &str) -> Re
         Ok(driven)
     };
     in_time(opened).await.map_err(|e: ConnectionError| {
-        warn!(error = %e, connection = name, "the database cannot be reached");
+        warn!(error = %e, connection = name, "{} cannot be reached", target.place());
         Error::unavailable("the database cannot be reached")
     })
 }

@@ -141,7 +141,7 @@ impl Series {
         self.figure.must.is_none_or(|must| must.is_met(self.ratio().unwrap_or_else(|| self.value())))
     }
 
-    /// `ok`, `below`, or nothing where nothing is demanded. A figure of a machine that is not durable is
+    /// `ok`, `below` or `above`, or nothing where nothing is demanded. A figure of a machine that is not durable is
     /// not measured against a target that is; the ledger holds everywhere.
     fn verdict(&self, durable: bool) -> &'static str {
         match self.figure.must {
@@ -149,6 +149,7 @@ impl Series {
             Some(_) if !durable && !self.figure.ledger => "not durable",
             Some(_) if self.is_met() => "ok",
             Some(_) if self.figure.ledger => "broken",
+            Some(Must::AtMost(_)) => "above",
             Some(_) => "below",
         }
     }
@@ -326,7 +327,7 @@ mod tests {
             let all = document(vec![vec![figure.clone().ratio(ratio)]], off);
             all.figures[0].verdict.clone()
         };
-        assert_eq!(verdict(2.0, &[]), "below");
+        assert_eq!(verdict(2.0, &[]), "above");
         assert_eq!(verdict(1.9, &[]), "ok");
         assert_eq!(verdict(1.9, &["fsync"]), "not durable");
     }

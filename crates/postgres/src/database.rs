@@ -5,10 +5,13 @@ use std::time::Duration;
 
 use helve_domain::secret::Secret;
 
+use crate::target;
+
 /// Where PostgreSQL is and how it is used.
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct Database {
     /// A `postgres://` URL, with `sslmode` up to `verify-full`.
+    #[serde(serialize_with = "without_password")]
     pub url: Secret,
     /// Connections for reads and everything that is not a lane. Lanes and the lease have their own.
     pub pool_size: u32,
@@ -26,6 +29,10 @@ impl Database {
         let statement_timeout = Duration::from_secs(10);
         Self { url: Secret::new(url), pool_size: 8, statement_timeout, home: Home::default() }
     }
+}
+
+fn without_password<S: serde::Serializer>(url: &Secret, s: S) -> Result<S::Ok, S::Error> {
+    s.serialize_str(&target::shown(url.reveal()))
 }
 
 /// A schema that is decided once: the first connection finds it, and every later one uses it, whatever schemas and

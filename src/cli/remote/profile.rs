@@ -73,10 +73,7 @@ impl Command {
 }
 
 fn exists(known: &Profiles, name: &str) -> Result<()> {
-    if known.profiles.contains_key(name) {
-        return Ok(());
-    }
-    Err(Failure::usage(format!("there is no profile `{name}`: see `helve profile list`")))
+    if known.profiles.contains_key(name) { Ok(()) } else { Err(known.missing(name)) }
 }
 
 /// The first profile becomes the current one.
