@@ -124,16 +124,44 @@ impl Engine {
     }
 
     pub(super) fn show_fields(&self, object: &Object) -> Result<()> {
-        let fields: Vec<_> = object.fields().filter(|(_, value)| !matches!(*value, "{}" | "[]")).collect();
+        // What somebody gave is shown as it is; of what the engine keeps beside it nothing is worth no line.
+        let given = |name: &str| matches!(name, "input" | "output" | "payload");
+        let is_shown = |(name, value): &(&str, &str)| given(name) || !matches!(*value, "{}" | "[]");
+        let fields: Vec<_> = object.fields().filter(is_shown).collect();
         let width = fields.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
         for (name, raw) in fields {
-            let mut value = readable(raw);
-            if name.ends_with("_at") {
-                value = self.both_times(&value);
-            }
-            out::line(&format!("{:<width$}  {}", out::plain(name), out::plain(&value)))?;
+            out::line(&format!("{:<width$}  {}", out::plain(name), out::plain(&self.field(object, name, raw))))?;
         }
         Ok(())
+    }
+
+    /// A field for people.
+    fn field(&self, object: &Object, name: &str, raw: &str) -> String {
+        let inner = || object.object(name);
+        match name {
+            "error" if raw.starts_with('{') => said_of_error(&inner()),
+            "last_loss" => self.said_of_loss(&inner()),
+            "run_at" if self.is_due(raw) => {
+                format!("overdue by {}", self.both_times(&readable(raw)).replacen(" ago", "", 1))
+            }
+            _ if name.ends_with("_at") => self.both_times(&readable(raw)),
+            _ => readable(raw),
+        }
+    }
+
+    /// Whether a time is over: what waits for it is about to happen.
+    fn is_due(&self, raw: &str) -> bool {
+        !self.utc && time::micros(&readable(raw)).is_some_and(|at| at <= self.now())
+    }
+
+    /// How a run lost its workers.
+    fn said_of_loss(&self, loss: &Object) -> String {
+        let times = match loss.number("times") {
+            1 => "once".to_owned(),
+            n => format!("{n} times, the last time"),
+        };
+        let worker = loss.text("worker").map(|worker| format!(" on {worker}")).unwrap_or_default();
+        format!("{times} {}: attempt {}{worker}, {}", self.time(loss, "at"), loss.cell("attempt"), loss.cell("reason"))
     }
 
     fn now(&self) -> i64 {
@@ -164,7 +192,50 @@ impl Engine {
     }
 }
 
+/// The message, with what decides whether it is retried.
+fn said_of_error(error: &Object) -> String {
+    let code = error.text("code").map(|code| format!("code {code}"));
+    let retried = match error.raw("retryable") {
+        Some("false") => Some("not to be retried".to_owned()),
+        _ => None,
+    };
+    let more: Vec<_> = code.into_iter().chain(retried).collect();
+    let message = error.cell("message");
+    if more.is_empty() { message } else { format!("{message} ({})", more.join(", ")) }
+}
+
 fn new_key() -> Option<String> {
     let half = || getrandom::u64().ok();
     Some(format!("cli-{:016x}{:016x}", half()?, half()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use helve_domain::clock::Timestamp;
+
+    use super::*;
+
+    #[test]
+    fn what_a_run_went_through_reads_as_words() {
+        let now = Timestamp::from_micros(1_796_041_612_000_000);
+        let engine = Engine {
+            http: Http::new("http://127.0.0.1:1", None).unwrap(),
+            url: String::new(),
+            source: String::new(),
+            json: false,
+            utc: false,
+            clock: Clock::manual(now),
+        };
+        let object = Object::parse(
+            br#"{"run_at":"2026-11-30T12:26:49Z","error":{"message":"boom","code":"x","retryable":false},
+                "last_loss":{"attempt":3,"worker":"wrk_1","at":"2026-11-30T12:26:47Z","reason":"worker_lost","times":2},
+                "finished_at":"2026-11-30T12:26:50Z","input":"\"a\""}"#,
+        )
+        .unwrap();
+        let read = |name: &str| engine.field(&object, name, object.raw(name).unwrap());
+        assert_eq!(read("run_at"), "overdue by 3s (2026-11-30T12:26:49Z)");
+        assert_eq!(read("error"), "boom (code x, not to be retried)");
+        assert_eq!(read("last_loss"), "2 times, the last time 5s ago: attempt 3 on wrk_1, worker_lost");
+        assert_eq!(read("finished_at"), "2s ago (2026-11-30T12:26:50Z)");
+    }
 }
