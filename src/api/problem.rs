@@ -134,6 +134,7 @@ impl IntoResponse for Problem {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let body = serde_json::to_vec(&self).unwrap_or_default();
         let mut response = (status, [(header::CONTENT_TYPE, MEDIA_TYPE)], body).into_response();
+        response.extensions_mut().insert(Refused(self.code));
         if let Some(seconds) = self.retry_after {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
@@ -143,6 +144,10 @@ impl IntoResponse for Problem {
         response
     }
 }
+
+/// The code of a problem, for the line of the log: its texts may have words of the client.
+#[derive(Debug, Clone, Copy)]
+pub struct Refused(pub &'static str);
 
 /// What a handler fails with.
 #[derive(Debug)]

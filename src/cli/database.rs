@@ -41,6 +41,7 @@ impl Tuning {
             pool_size: self.database_pool_size.unwrap_or(usual.pool_size),
             statement_timeout: self.database_statement_timeout.unwrap_or(usual.statement_timeout),
             home: usual.home,
+            reach: usual.reach,
         }
     }
 }

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use diesel::ConnectionError;
 use diesel_async::AsyncPgConnection;
+use helve_domain::clock::Clock;
+use helve_domain::duration;
 use helve_domain::error::{Error, Result};
 use helve_postgres::Database;
 use helve_postgres::target::{DEFAULT_PORT, Target};
@@ -11,7 +13,7 @@ use tokio_postgres::config::{Host, SslMode, SslNegotiation};
 use tokio_postgres::tls::{MakeTlsConnect, NoTlsStream};
 use tokio_postgres::{Client, Connection, NoTls, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::driven::{Driven, Driver};
 use super::session::{self, Path};
@@ -28,9 +30,26 @@ pub(in crate::db) const PATIENCE: Duration = Duration::from_secs(5);
 pub async fn connect(database: &Database, name: &str) -> Result<AsyncPgConnection> {
     let target = Target::new(database, name)?;
     open(&target, database).await.map(|opened| opened.conn).map_err(|e| {
-        warn!(error = %e, connection = name, "{} cannot be reached", target.place());
+        note_lost(database, &target.place(), name, &e);
         Error::unavailable("the database cannot be reached")
     })
+}
+
+/// Says that a connection could not be opened: once, however many find it out.
+pub(in crate::db) fn note_lost(database: &Database, place: &str, name: &str, e: &ConnectionError) {
+    if database.reach.lost(Clock::system().instant()) {
+        warn!(error = %e, connection = name, "{place} cannot be reached; the next line about it says that it is back");
+    } else {
+        debug!(error = %e, connection = name, "the database cannot be reached yet");
+    }
+}
+
+/// Says that connections can be opened again.
+fn note_found(database: &Database) {
+    if let Some((lasted, outage)) = database.reach.found(Clock::system().instant()) {
+        let lasted = duration::format(Duration::from_millis(u64::try_from(lasted.as_millis()).unwrap_or(u64::MAX)));
+        info!(failed = outage.failed, "the database is back after {lasted}");
+    }
 }
 
 /// As [`connect`], with the server's or the driver's own words: for a person at a terminal.
@@ -62,8 +81,8 @@ pub(in crate::db) async fn connect_driven(database: &Database, name: &str) -> Re
         driver.drive(session::set_up(conn, database, Path::Home)).await?;
         Ok(driven)
     };
-    in_time(opened).await.map_err(|e: ConnectionError| {
-        warn!(error = %e, connection = name, "{} cannot be reached", target.place());
+    in_time(opened).await.inspect(|_| note_found(database)).map_err(|e: ConnectionError| {
+        note_lost(database, &target.place(), name, &e);
         Error::unavailable("the database cannot be reached")
     })
 }
@@ -86,7 +105,7 @@ async fn open_with(target: &Target, database: &Database, path: Path) -> Result<O
         session::set_up(&mut opened.conn, database, path).await?;
         Ok(opened)
     };
-    in_time(opened).await
+    in_time(opened).await.inspect(|_| note_found(database))
 }
 
 async fn in_time<T>(opened: impl Future<Output = Result<T, ConnectionError>>) -> Result<T, ConnectionError> {

@@ -1,6 +1,7 @@
 //! The first words on a socket: `hello`, registration of workflows, the session, `welcome`.
 
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use helve_domain::delivery::{Close, Welcome};
@@ -10,6 +11,7 @@ use helve_domain::ticket::Allowed;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Message;
+use tracing::info;
 
 use super::guest::{Caller, Guest, Who};
 use super::wire::{End, Step, Wire};
@@ -26,6 +28,8 @@ const REGISTRATION: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(200);
 /// Actions without a workflow that are named.
 const WARNED: usize = 16;
+/// Actions that the log names of a worker.
+const LISTED: usize = 8;
 /// Messages that are read before the worker's session is open: they wait for it, and what follows stays unread.
 const EARLY: usize = 16;
 
@@ -39,11 +43,16 @@ pub(super) async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
     let (hello, unknown) = first_hello(ctx, wire, &mut caller).await?;
     let mut warnings: Vec<Warning> = unknown.into_iter().map(Warning::from).collect();
     let opened = match introduce(ctx, caller, hello, &mut warnings).await {
-        Ok((guest, hello)) => open(ctx, wire, hello).await?.map(|opened| (guest, opened)),
+        Ok((guest, hello)) => {
+            let (name, actions) = (Arc::clone(&hello.info.name), listed(&hello.info.actions));
+            open(ctx, wire, hello).await?.map(|opened| (guest, (name, actions), opened))
+        }
         Err(err) => Err(err),
     };
     match opened {
-        Ok((guest, (welcome, connection, inbox))) => {
+        Ok((guest, (name, actions), (welcome, connection, inbox))) => {
+            let Welcome { worker, session, resumed, .. } = &welcome;
+            info!(%worker, %session, name = &*name, actions, resumed, "worker connected");
             wire.push(frames::welcome(&welcome, &warnings, ctx.scheduler.node(), &ctx.scheduling, &ctx.limits));
             Ok((guest, welcome, connection, inbox))
         }
@@ -53,6 +62,15 @@ pub(super) async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
             }
             Err(refusals::refuse(ctx, wire, token, &Fault::from(&err), close_for(&err)).await)
         }
+    }
+}
+
+/// Actions for a line of the log: the first of them, and how many more there are.
+fn listed(actions: &[Arc<str>]) -> String {
+    let first: Vec<_> = actions.iter().take(LISTED).map(|action| &**action).collect();
+    match actions.len().saturating_sub(LISTED) {
+        0 => first.join(","),
+        more => format!("{} and {more} more", first.join(",")),
     }
 }
 

@@ -50,7 +50,6 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(ctx: &Context, stre
             return wire.finish(end).await;
         }
     };
-    info!(worker = %welcome.worker, session = %welcome.session, resumed = welcome.resumed, "worker connected");
     let mut session = Session::new(ctx, wire, connection, inbox, guest);
     let ended = AssertUnwindSafe(session.run()).catch_unwind().await;
     // Said before the farewell: the grace counts from the loss, not from a peer's last word.
