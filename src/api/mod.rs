@@ -1,6 +1,7 @@
 //! The REST interface: every route once, for the router and for the OpenAPI document.
 
 mod auth;
+mod cors;
 mod document;
 mod events;
 mod forward;
@@ -84,6 +85,8 @@ pub struct Parts {
     pub clock: Clock,
     /// Whether the engine can take work.
     pub readiness: Readiness,
+    /// Origins whose pages may ask.
+    pub origins: Vec<String>,
     /// Event streams that one tenant may read at once.
     pub streams: usize,
     /// What the engine shows of itself.
@@ -148,6 +151,7 @@ fn tenant_routes() -> OpenApiRouter<ApiState> {
 /// Routes that are open to everybody.
 fn open_routes() -> OpenApiRouter<ApiState> {
     OpenApiRouter::with_openapi(document::Document::openapi())
+        .routes(routes!(health::root))
         .routes(routes!(health::health))
         .routes(routes!(health::ready))
         .routes(routes!(metrics::metrics))
@@ -159,11 +163,13 @@ pub fn router(state: ApiState) -> axum::Router {
     let owned = tenant_routes().route_layer(from_fn_with_state(state.clone(), forward::to_owner));
     let tenant = owned.route_layer(from_fn_with_state(state.clone(), auth::authenticate));
     let (router, _) = open_routes().merge(tenant).split_for_parts();
-    router
-        .fallback(no_route)
-        .method_not_allowed_fallback(no_method)
-        .layer(from_fn_with_state(state.clone(), request::observe))
-        .with_state(state)
+    let router = router.fallback(no_route).method_not_allowed_fallback(no_method);
+    // Within the layer below: an answer that a page may not read is counted and logged as any other.
+    let router = match cors::layer(&state.origins) {
+        Some(cors) => router.layer(cors),
+        None => router,
+    };
+    router.layer(from_fn_with_state(state.clone(), request::observe)).with_state(state)
 }
 
 /// The document of everything that REST has.
