@@ -7,6 +7,7 @@ mod internal;
 mod kept;
 mod migrate;
 mod openapi;
+mod pages;
 mod port;
 mod remote;
 mod serve;
@@ -14,6 +15,8 @@ mod settings;
 mod tenant;
 mod token;
 mod traces;
+mod values;
+mod version;
 mod wrong;
 
 use std::process::ExitCode;
@@ -72,11 +75,22 @@ enum Command {
     Pauses(remote::pauses::Args),
     /// See and end bulk jobs
     Jobs(remote::jobs::Args),
+    /// Show which engine the commands talk to, and how it is
+    Status(remote::status::Args),
+    /// Send any request of the REST interface
+    Api(remote::api::Args),
     /// Keep engines and their tokens by name, for the commands that talk to an engine
     #[command(subcommand)]
     Profile(remote::profile::Command),
     /// Print the OpenAPI document of the REST interface
     Openapi,
+    /// Show the version, the worker protocol and the schema of this program
+    #[command(disable_version_flag = true)]
+    Version(version::Args),
+    /// Print a script that completes the commands of a shell
+    Completion(pages::Completion),
+    /// Print the manual page, or write one for each command
+    Man(pages::Man),
     /// Measure this machine, or a running engine
     Bench(Box<helve_bench::Args>),
     /// What Helve starts itself with
@@ -136,8 +150,13 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::Workers(args) => return Ok(args.run().await),
         Command::Pauses(args) => return Ok(args.run().await),
         Command::Jobs(args) => return Ok(args.run().await),
-        Command::Profile(command) => return Ok(command.run()),
+        Command::Status(args) => return Ok(args.run().await),
+        Command::Api(args) => return Ok(args.run().await),
+        Command::Profile(command) => return Ok(command.run().await),
         Command::Openapi => openapi::run()?,
+        Command::Version(args) => version::run(&args)?,
+        Command::Completion(args) => pages::completion(&args)?,
+        Command::Man(args) => pages::man(&args)?,
         Command::Bench(args) => {
             args.check().unwrap_or_else(|wrong| usage(wrong));
             return helve_bench::run(*args).await;

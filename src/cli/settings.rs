@@ -2,104 +2,17 @@
 
 use std::time::Duration;
 
-use helve_domain::duration;
 use helve_domain::limits::Limits;
 
 use super::traces::TraceArgs;
+use super::values::{Setting, address, count, described, metrics_access, origin, switch, typed, up_to, whole};
 use crate::config::{Config, Http, MetricsAccess, Retention, Scheduling};
-
-/// Reads a whole number from one on. Every number has an upper bound: past it the engine would break at something that
-/// is not its own, such as the size of a row of an index, and break for everybody.
-fn count<T>(most: T) -> impl Fn(&str) -> Result<T, String> + Clone
-where
-    T: std::str::FromStr + PartialOrd + std::fmt::Display + From<u8> + Copy + Send + Sync + 'static,
-{
-    whole(1.into(), most)
-}
-
-fn whole<T>(least: T, most: T) -> impl Fn(&str) -> Result<T, String> + Clone
-where
-    T: std::str::FromStr + PartialOrd + std::fmt::Display + Copy + Send + Sync + 'static,
-{
-    move |text| {
-        let number = text.parse().ok().filter(|n| *n >= least && *n <= most);
-        number.ok_or_else(|| format!("must be a whole number from {least} to {most}"))
-    }
-}
-
-/// Reads a duration with an upper bound.
-fn up_to(most: Duration) -> impl Fn(&str) -> Result<Duration, String> + Clone {
-    move |text| match helve_terminal::args::span(text)? {
-        longer if longer > most => Err(format!("must be at most {}", duration::format(most))),
-        d => Ok(d),
-    }
-}
 
 const MIB: usize = 1 << 20;
 const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(24 * 3_600);
 /// What a name may have at most: two of them stand in one row of an index, which has 2,704 bytes at most.
 const LONGEST_NAME: usize = 1_000;
-
-fn switch(text: &str) -> Result<bool, String> {
-    match text {
-        "on" | "true" => Ok(true),
-        "off" | "false" => Ok(false),
-        _ => Err("must be `on` or `off`".to_owned()),
-    }
-}
-
-fn metrics_access(text: &str) -> Result<MetricsAccess, String> {
-    match text {
-        "open" => Ok(MetricsAccess::Open),
-        "token" => Ok(MetricsAccess::Token),
-        "off" => Ok(MetricsAccess::Off),
-        _ => Err("must be `open`, `token` or `off`".to_owned()),
-    }
-}
-
-/// Reads `host:port`; the host may be a name.
-fn address(text: &str) -> Result<String, String> {
-    let parts = text.rsplit_once(':').filter(|(host, _)| !host.is_empty());
-    match parts.and_then(|(_, port)| port.parse::<u16>().ok()) {
-        Some(port) if port > 0 => Ok(text.to_owned()),
-        _ => Err("must be a host and a port, as in `10.0.0.7:7733`".to_owned()),
-    }
-}
-
-/// Reads the origin of a page as a browser sends it: they are compared exactly.
-fn origin(text: &str) -> Result<String, String> {
-    let text = text.trim();
-    let wrong = |why: &str| {
-        Err(format!(
-            "{why}; an origin is a scheme, a host and a port that is not the usual one, as in `https://app.example`"
-        ))
-    };
-    if text.is_empty() {
-        return Ok(String::new());
-    }
-    let Some((scheme, place)) = text.split_once("://") else { return wrong("it has no scheme") };
-    if let Some((_, path)) = place.split_once('/') {
-        return wrong(if path.is_empty() { "it ends with a slash" } else { "it has a path" });
-    }
-    if place.is_empty() || place.contains(['@', '?', '#', '*', ' ']) {
-        return wrong("it has no host, or more than a host and a port");
-    }
-    let (scheme, place) = (scheme.to_ascii_lowercase(), place.to_ascii_lowercase());
-    let usual = match scheme.as_str() {
-        "http" => ":80",
-        "https" => ":443",
-        _ => "",
-    };
-    let place =
-        Some(place.as_str()).filter(|_| !usual.is_empty()).and_then(|p| p.strip_suffix(usual)).unwrap_or(&place);
-    Ok(format!("{scheme}://{place}"))
-}
-
-/// A parser of just this type: clap finds out about another one when it is too late.
-fn typed<T, P: Fn(&str) -> Result<T, String>>(parser: P) -> P {
-    parser
-}
 
 /// One optional flag for each field of a part of the configuration: what is not given keeps its default.
 macro_rules! settings {
@@ -108,7 +21,8 @@ macro_rules! settings {
         #[derive(Debug, Clone, Default, clap::Args)]
         struct $name {
             $(
-                #[arg(id = $flag, long = $flag, env = $env, help = $help, help_heading = $heading, value_name = "VALUE")]
+                #[arg(id = $flag, long = $flag, env = $env, help_heading = $heading, value_name = <$kind as Setting>::KIND)]
+                #[arg(help = described($help, &<$target>::default().$field))]
                 #[arg(value_parser = typed::<$kind, _>($parse), hide_short_help = true)]
                 $field: Option<$kind>,
             )+

@@ -18,6 +18,8 @@ use super::{Common, time};
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 /// How often a write whose answer was lost is sent again, under the same key.
 const AGAIN: u32 = 2;
+/// Runs among which a part of an id is looked for.
+const NEWEST: u32 = 1_000;
 /// Before it is sent again.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -51,7 +53,18 @@ impl Engine {
         Ok(Self { http, url, source, json: common.json, utc: common.utc, clock: Clock::system() })
     }
 
-    async fn send(
+    /// Its URL, and where that comes from.
+    pub(super) fn place(&self) -> (&str, &str) {
+        (&self.url, &self.source)
+    }
+
+    /// The same in words, for a question.
+    pub(super) fn described(&self) -> String {
+        out::plain(&format!("{} ({})", self.url, self.source))
+    }
+
+    /// One request; an answer that is no success is a failure.
+    pub(super) async fn send(
         &self,
         method: Method,
         path: &str,
@@ -64,6 +77,34 @@ impl Engine {
             return Ok(response);
         }
         Err(Failure::of_answer(&response, &self.url, &self.source))
+    }
+
+    /// The id of a run that is named by it, or by a part of it that is as good: the last digits, which chance has made, or
+    /// the first ones, of the newest runs.
+    pub(super) async fn run_id(&self, given: &str) -> Result<String> {
+        let part = given.strip_prefix("run_").unwrap_or(given);
+        let is_part = (4..32).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_hexdigit());
+        if !is_part {
+            return Ok(given.to_owned());
+        }
+        let page = self.object(&self.get(&format!("/v1/runs?limit={NEWEST}")).await?)?;
+        let ids = page.list("items").into_iter().filter_map(|raw| Object::parse(raw.get().as_bytes())?.text("id"));
+        let fits = |id: &String| id.strip_prefix("run_").is_some_and(|id| id.starts_with(part) || id.ends_with(part));
+        let mut found: Vec<String> = ids.filter(fits).collect();
+        match (found.pop(), found.len()) {
+            (Some(id), 0) => Ok(id),
+            (None, _) => Err(Failure::new(
+                Exit::NotFound,
+                format!(
+                    "none of the {NEWEST} newest runs has an id that begins or ends with `{part}`: give the whole id"
+                ),
+            )),
+            (Some(one), more) => Err(Failure::usage(format!(
+                "`{part}` is a part of {} ids, among them {one} and {}: give more of it",
+                more + 1,
+                found.last().map_or("", String::as_str)
+            ))),
+        }
     }
 
     pub(super) async fn get(&self, path: &str) -> Result<Response> {

@@ -179,7 +179,8 @@ async fn replay_all(engine: &Engine, filter: &Map<String, Value>, yes: bool) -> 
         return Ok(None);
     }
     let more = if preview.raw("more") == Some("true") { "more than " } else { "" };
-    if !input::confirmed(&format!("Replay {more}{events} events, which start {more}{runs} runs?"), yes)? {
+    let question = format!("Replay {more}{events} events of {}, which start {more}{runs} runs?", engine.described());
+    if !input::confirmed(&question, yes)? {
         return Ok(None);
     }
     let (mut cursor, mut counts) = (None::<String>, [0_usize; 3]);
