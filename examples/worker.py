@@ -1,7 +1,9 @@
 """A Helve worker. Run: pip install websockets; HELVE_URL=http://.. HELVE_TOKEN=helve_.. python3 examples/worker.py"""
 import asyncio, json, os, random, sys
 from contextlib import suppress
-from websockets import ConnectionClosed, connect
+try: from websockets import ConnectionClosed, InvalidStatus, connect
+except ImportError: sys.exit("the package `websockets` is missing: pip install 'websockets>=15'")
+if "HELVE_TOKEN" not in os.environ: sys.exit("HELVE_TOKEN is not set: `helve dev` prints one, and the URL for HELVE_URL")
 URL = os.environ.get("HELVE_URL", "http://127.0.0.1:7733").replace("http", "ws", 1) + "/v1/worker/connect"
 LOGIN = {"Authorization": "Bearer " + os.environ["HELVE_TOKEN"]}
 HELLO = {"type": "hello", "protocol": 1, "name": "worker.py", "actions": ["resize"], "slots": {"default": 10},
@@ -27,7 +29,9 @@ async def on_frame(type, **frame):
         if type in ("stored", "superseded", "welcome"): results.pop(key, None)
         if type in ("superseded", "welcome") and key in running: running.pop(key).cancel()
     if type == "error": print("the engine:", frame["code"], frame["message"], frame.get("pointer", ""), file=sys.stderr)
+    for warning in frame.get("warnings", ()): print("the engine:", warning["message"], file=sys.stderr)
     if type == "welcome": HELLO["resume"] = {"session": frame["session"], "secret": frame["secret"]}
+    if type == "welcome": print("connected as", frame["worker"], "again" if frame["resumed"] else "", file=sys.stderr)
     for result in list(results.values()) if type == "welcome" else (): await send(type="result", results=[result])
 async def main():
     global ws
@@ -36,10 +40,13 @@ async def main():
         await send(**HELLO)
         try:
             async for text in ws: await on_frame(**json.loads(text))
-        except ConnectionClosed: pass  # the close code says what to do
+        except ConnectionClosed: pass  # the close code says what to do; what is at work goes on
         except asyncio.CancelledError:  # Ctrl-C: what is not done goes to others at once
             await send(type="goodbye")
             raise
+        print("disconnected:", ws.close_code, ws.close_reason, file=sys.stderr)
         if ws.close_code in (4400, 4401, 4403, 4409, 4413): raise SystemExit(ws.close_reason)
         await asyncio.sleep(random.uniform(0, 2))  # ten thousand workers do not come back in one instant
-with suppress(KeyboardInterrupt): asyncio.run(main())
+try: asyncio.run(main())
+except KeyboardInterrupt: pass
+except InvalidStatus as e: sys.exit(f"refused with {e.response.status_code}: {e.response.body.decode(errors='replace')}")

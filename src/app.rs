@@ -250,6 +250,7 @@ impl Base {
             shares: self.shares.clone(),
             clock: self.clock.clone(),
             readiness: Readiness::new(self.pool.clone(), move || takes_work(&owner, &metrics, &clock)),
+            origins: config.http.origins.clone(),
             streams: config.http.streams_per_tenant,
             observed: Observed::new(Arc::clone(&self.metrics), config.http.metrics, self.pool.clone()),
             tracer: self.tracer.clone(),

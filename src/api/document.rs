@@ -38,7 +38,7 @@ pub struct Document;
 
 /// What every operation under `/v1` may answer with a problem.
 const COMMON: [(&str, &str); 5] = [
-    ("400", "The request is wrong; `pointer` says where"),
+    ("400", "The request is wrong; `pointer` or `parameter` says where"),
     ("401", "No valid token"),
     ("403", "The token lacks the scope"),
     ("429", "A limit; `Retry-After` says when to try again"),
@@ -72,6 +72,15 @@ pub fn complete(mut document: utoipa::openapi::OpenApi) -> utoipa::openapi::Open
         }
     }
     document
+}
+
+/// The methods of a route, in the order in which people think of them.
+pub fn methods(route: &str) -> Vec<&'static str> {
+    static DOCUMENT: OnceLock<utoipa::openapi::OpenApi> = OnceLock::new();
+    let document = DOCUMENT.get_or_init(super::openapi);
+    let Some(item) = document.paths.paths.get(route) else { return Vec::new() };
+    let operations = [("GET", &item.get), ("PUT", &item.put), ("POST", &item.post), ("DELETE", &item.delete)];
+    operations.into_iter().filter(|(_, operation)| operation.is_some()).map(|(method, _)| method).collect()
 }
 
 /// Adds a response that the operation does not describe itself.

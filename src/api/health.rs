@@ -64,6 +64,25 @@ pub struct Health {
     status: &'static str,
 }
 
+/// Say what this is
+///
+/// One line for whoever looks at the address with a browser.
+#[utoipa::path(
+    get,
+    path = "/",
+    operation_id = "getRoot",
+    tag = "health",
+    security(()),
+    responses((status = 200, description = "One line", body = String, content_type = "text/plain"))
+)]
+pub async fn root() -> &'static str {
+    concat!(
+        "Helve ",
+        env!("CARGO_PKG_VERSION"),
+        ": /openapi.json describes the interface, /readyz says whether it takes work, docs/guide of the source explains it\n"
+    )
+}
+
 /// Check that the process runs
 #[utoipa::path(
     get,

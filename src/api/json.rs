@@ -9,11 +9,12 @@ use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use helve_domain::error::{Code, Error, Result};
+use helve_domain::plain;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::error::Category;
 use serde_json::value::RawValue;
-use serde_path_to_error::{Path, Segment};
 use tokio::runtime::{Handle, RuntimeFlavor};
 
 use super::ApiState;
@@ -130,11 +131,15 @@ fn aside<T>(size: usize, work: impl FnOnce() -> T) -> T {
 /// The text of a body.
 ///
 /// # Errors
-/// `Malformed` when it is not UTF-8.
+/// `Malformed` when it is empty or not UTF-8.
 pub fn text(body: &[u8]) -> Result<&str> {
-    std::str::from_utf8(body).map_err(|e| {
-        Error::invalid(Code::Malformed, None, format!("the body is not UTF-8 after byte {}", e.valid_up_to()))
-    })
+    let wrong = |message| Error::invalid(Code::Malformed, None, message);
+    let text = std::str::from_utf8(body)
+        .map_err(|e| wrong(format!("the body is not UTF-8 after byte {}", e.valid_up_to())))?;
+    if text.trim_ascii().is_empty() {
+        return Err(wrong("the body is empty: JSON is expected".to_owned()));
+    }
+    Ok(text)
 }
 
 /// The items of a body that is a list.
@@ -158,7 +163,7 @@ pub fn parse_part<'a, T: Deserialize<'a>>(at: &str, text: &'a str) -> Result<T> 
     // The derived parsers would also take an array of values in the order of the fields.
     let blank = [' ', '\t', '\r', '\n'];
     if !text.trim_start_matches(blank).starts_with('{') {
-        return Err(match serde_json::from_str::<serde::de::IgnoredAny>(text) {
+        return Err(match serde_json::from_str::<IgnoredAny>(text) {
             Ok(_) => Error::field(at, "expected a JSON object"),
             Err(error) => explain(at.to_owned(), &error),
         });
@@ -167,8 +172,11 @@ pub fn parse_part<'a, T: Deserialize<'a>>(at: &str, text: &'a str) -> Result<T> 
         // Following the path costs time, so only what failed is parsed again with it.
         let mut again = serde_json::Deserializer::from_str(text);
         match serde_path_to_error::deserialize::<_, T>(&mut again) {
+            Err(traced) if plain::is_no_name(&traced.inner().to_string()) && is_json(text) => {
+                Error::field(plain::pointer(at, traced.path()), plain::NO_NAME)
+            }
             Err(traced) => {
-                let pointer = pointer(at, traced.path());
+                let pointer = plain::pointer(at, traced.path());
                 explain(pointer, traced.inner())
             }
             Ok(_) => explain(at.to_owned(), &error),
@@ -176,23 +184,8 @@ pub fn parse_part<'a, T: Deserialize<'a>>(at: &str, text: &'a str) -> Result<T> 
     })
 }
 
-fn pointer(at: &str, path: &Path) -> String {
-    let mut pointer = at.to_owned();
-    for segment in path {
-        match segment {
-            Segment::Seq { index } => pointer.push_str(&format!("/{index}")),
-            Segment::Map { key } => push_key(&mut pointer, key),
-            Segment::Enum { .. } | Segment::Unknown => {}
-        }
-    }
-    pointer
-}
-
-/// A pointer must stay readable also where a client sends a megabyte as a key.
-fn push_key(pointer: &mut String, key: &str) {
-    let key: String = key.chars().take(100).collect();
-    pointer.push('/');
-    pointer.push_str(&key.replace('~', "~0").replace('/', "~1"));
+fn is_json(text: &str) -> bool {
+    serde_json::from_str::<IgnoredAny>(text).is_ok()
 }
 
 fn explain(mut pointer: String, error: &serde_json::Error) -> Error {
@@ -200,22 +193,23 @@ fn explain(mut pointer: String, error: &serde_json::Error) -> Error {
     if error.classify() != Category::Data {
         let code = if text.starts_with("recursion limit") { Code::TooDeep } else { Code::Malformed };
         let pointer = Some(pointer).filter(|p| !p.is_empty());
-        return Error::invalid(code, pointer, format!("the body is not valid JSON: {}", shortened(&text)));
+        let why = shortened(&plain::syntax(error));
+        return Error::invalid(code, pointer, format!("the body is not valid JSON: {why}"));
     }
     let text = text.rsplit_once(" at line ").map_or(text.as_str(), |(text, _)| text);
     let named = |prefix: &str| text.strip_prefix(prefix)?.split('`').next();
     let code = if let Some(field) = named("missing field `") {
-        push_key(&mut pointer, field);
+        plain::push_key(&mut pointer, field);
         Code::MissingField
     } else if named("unknown field `").is_some() {
         Code::UnknownField
     } else {
         if let Some(field) = named("duplicate field `") {
-            push_key(&mut pointer, field);
+            plain::push_key(&mut pointer, field);
         }
         Code::InvalidField
     };
-    Error::invalid(code, Some(pointer), shortened(text))
+    Error::invalid(code, Some(pointer), shortened(&plain::value(error)))
 }
 
 /// The parser repeats what it met; a client that sent a megabyte knows it already.
@@ -259,6 +253,14 @@ mod tests {
     #[expect(dead_code, reason = "only parsed")]
     struct Inner {
         number: i64,
+        colour: Option<Colour>,
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[serde(rename_all = "lowercase")]
+    enum Colour {
+        Red,
+        Green,
     }
 
     fn wrong(body: &[u8]) -> (Code, Option<String>, String) {
@@ -281,6 +283,9 @@ mod tests {
             (r#"{"inner":{"number":1},"inner":{"number":1}}"#, Code::InvalidField, Some("/inner")),
             (r#"{"inner":{"number":1e999}}"#, Code::Malformed, Some("/inner/number")),
             (r#"{"inner":{"number":99999999999999999999}}"#, Code::InvalidField, Some("/inner/number")),
+            (r#"{"inner":{"number":1,"colour":7}}"#, Code::InvalidField, Some("/inner/colour")),
+            (r#"{"inner":{"number":1,"colour":"pink"}}"#, Code::InvalidField, Some("/inner/colour")),
+            (r#"{"inner":{"number":1,"colour":x}}"#, Code::Malformed, Some("/inner/colour")),
             (r#"{"inner":{"number":1}} x"#, Code::Malformed, None),
             (r#"{"inner":{"number":1}"#, Code::Malformed, None),
             ("", Code::Malformed, None),

@@ -1,6 +1,7 @@
 //! The REST interface: every route once, for the router and for the OpenAPI document.
 
 mod auth;
+mod cors;
 mod document;
 mod events;
 mod forward;
@@ -28,7 +29,7 @@ mod workflows;
 use std::ops::Deref;
 use std::sync::Arc;
 
-use axum::extract::Request;
+use axum::extract::{MatchedPath, Request};
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use helve_domain::clock::Clock;
@@ -84,6 +85,8 @@ pub struct Parts {
     pub clock: Clock,
     /// Whether the engine can take work.
     pub readiness: Readiness,
+    /// Origins whose pages may ask.
+    pub origins: Vec<String>,
     /// Event streams that one tenant may read at once.
     pub streams: usize,
     /// What the engine shows of itself.
@@ -148,6 +151,7 @@ fn tenant_routes() -> OpenApiRouter<ApiState> {
 /// Routes that are open to everybody.
 fn open_routes() -> OpenApiRouter<ApiState> {
     OpenApiRouter::with_openapi(document::Document::openapi())
+        .routes(routes!(health::root))
         .routes(routes!(health::health))
         .routes(routes!(health::ready))
         .routes(routes!(metrics::metrics))
@@ -159,11 +163,13 @@ pub fn router(state: ApiState) -> axum::Router {
     let owned = tenant_routes().route_layer(from_fn_with_state(state.clone(), forward::to_owner));
     let tenant = owned.route_layer(from_fn_with_state(state.clone(), auth::authenticate));
     let (router, _) = open_routes().merge(tenant).split_for_parts();
-    router
-        .fallback(no_route)
-        .method_not_allowed_fallback(no_method)
-        .layer(from_fn_with_state(state.clone(), request::observe))
-        .with_state(state)
+    let router = router.fallback(no_route).method_not_allowed_fallback(no_method);
+    // Within the layer below: an answer that a page may not read is counted and logged as any other.
+    let router = match cors::layer(&state.origins) {
+        Some(cors) => router.layer(cors),
+        None => router,
+    };
+    router.layer(from_fn_with_state(state.clone(), request::observe)).with_state(state)
 }
 
 /// The document of everything that REST has.
@@ -178,6 +184,14 @@ async fn no_route(request: Request) -> Response {
 }
 
 async fn no_method(request: Request) -> Response {
-    let message = format!("this route has no method {}; the header Allow names those it has", request.method());
+    let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
+    let methods = document::methods(route);
+    let message = match methods.split_last() {
+        None => format!("this route has no method {}; the header Allow names those it has", request.method()),
+        Some((only, [])) => format!("this route has no method {}: it has {only}", request.method()),
+        Some((last, others)) => {
+            format!("this route has no method {}: it has {} and {last}", request.method(), others.join(", "))
+        }
+    };
     problem::ApiError(Error::invalid(Code::MethodNotAllowed, None, message)).into_response()
 }

@@ -77,9 +77,9 @@ impl Cursors<'_> {
 
     /// The error for a cursor that this list did not give out.
     pub fn invalid() -> Error {
-        Error::invalid(
+        Error::parameter(
             Code::InvalidCursor,
-            None,
+            "cursor",
             "query parameter `cursor`: not a cursor of this list; pass on `next_cursor` as it came",
         )
     }

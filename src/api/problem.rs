@@ -30,6 +30,10 @@ pub struct Problem {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pointer: Option<String>,
+    /// The wrong query parameter; absent where the query is not to blame.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    parameter: Option<String>,
     /// On a conflict: the id of what exists.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
@@ -70,11 +74,12 @@ const fn table(code: Code) -> (u16, &'static str) {
         Code::NotFound => (404, "Not found"),
         Code::WorkflowNotFound => (404, "Workflow not found"),
         Code::MethodNotAllowed => (405, "Method not allowed"),
-        Code::IdempotencyConflict => (409, "Idempotency key used with another body"),
+        Code::IdempotencyConflict => (409, "Key used with another body"),
         Code::InUse => (409, "In use"),
         Code::AlreadyFinished => (409, "Already finished"),
         Code::NotFinished => (409, "Not finished"),
         Code::NotParked => (409, "Not parked"),
+        Code::UpgradeRequired => (426, "Upgrade required"),
         Code::TooLarge => (413, "Too large"),
         Code::UnsupportedMediaType => (415, "Unsupported media type"),
         Code::TooManyMatches => (422, "Too many matching workflows"),
@@ -109,6 +114,7 @@ impl Problem {
             detail: error.client_text(),
             code: code.as_str(),
             pointer: error.pointer().map(str::to_owned),
+            parameter: error.wrong_parameter().map(str::to_owned),
             existing,
             limit,
             size,
@@ -128,6 +134,7 @@ impl IntoResponse for Problem {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let body = serde_json::to_vec(&self).unwrap_or_default();
         let mut response = (status, [(header::CONTENT_TYPE, MEDIA_TYPE)], body).into_response();
+        response.extensions_mut().insert(Refused(self.code));
         if let Some(seconds) = self.retry_after {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
@@ -137,6 +144,10 @@ impl IntoResponse for Problem {
         response
     }
 }
+
+/// The code of a problem, for the line of the log: its texts may have words of the client.
+#[derive(Debug, Clone, Copy)]
+pub struct Refused(pub &'static str);
 
 /// What a handler fails with.
 #[derive(Debug)]
@@ -180,6 +191,7 @@ mod tests {
         409 already_finished
         409 not_finished
         409 not_parked
+        426 upgrade_required
         413 too_large
         415 unsupported_media_type
         422 too_many_matches

@@ -32,7 +32,7 @@ impl<S: Sync> FromRequestParts<S> for Query {
 
 /// A parameter with a value that is not allowed.
 fn invalid(name: &str, message: impl std::fmt::Display) -> Error {
-    Error::invalid(Code::InvalidField, None, format!("query parameter `{name}`: {message}"))
+    Error::parameter(Code::InvalidField, name, format!("query parameter `{name}`: {message}"))
 }
 
 impl Query {
@@ -167,10 +167,7 @@ impl Query {
         };
         let shown: String = name.chars().take(60).flat_map(char::escape_default).collect();
         let known = if self.known.is_empty() { "none".to_owned() } else { self.known.join(", ") };
-        Err(Error::invalid(
-            Code::UnknownField,
-            None,
-            format!("query parameter `{shown}` is unknown; this route knows: {known}"),
-        ))
+        let message = format!("query parameter `{shown}` is unknown; this route knows: {known}");
+        Err(Error::parameter(Code::UnknownField, shown, message))
     }
 }

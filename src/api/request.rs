@@ -13,9 +13,11 @@ use tracing::Instrument;
 use tracing::field::Empty;
 
 use super::ApiState;
-use super::problem::ApiError;
+use super::problem::{ApiError, Refused};
 use super::trace;
 
+/// Lines about requests that were refused for what they are have a target of their own: `helve::api::refused=debug`.
+const REFUSED: &str = "helve::api::refused";
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const MAX_REQUEST_ID: usize = 128;
 
@@ -62,6 +64,9 @@ pub async fn observe(State(state): State<ApiState>, mut request: Request, next: 
     }
     let duration_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
     tracing::debug!(http.status = status, duration_us, "answered");
+    if let Some(Refused(code)) = response.extensions().get().filter(|_| status < 500) {
+        tracing::debug!(target: REFUSED, { http.status = status, code }, "refused");
+    }
     let headers = response.headers_mut();
     headers.insert(REQUEST_ID, id);
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));

@@ -9,7 +9,9 @@ use helve_domain::error::{Error, Result};
 use helve_domain::json::Payload;
 use helve_domain::pause::{Paused, Target};
 use helve_domain::retention::Kept;
-use serde::Serialize;
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use super::ApiState;
@@ -111,6 +113,42 @@ impl<'a> VersionView<'a> {
     }
 }
 
+/// A workflow as `GET` gives it: what is not its definition belongs to the engine, and a `PUT` does not change it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AsGiven<'a> {
+    #[serde(borrow)]
+    definition: &'a RawValue,
+    #[serde(rename = "name")]
+    _name: Option<IgnoredAny>,
+    #[serde(rename = "version")]
+    _version: Option<IgnoredAny>,
+    #[serde(rename = "created_at")]
+    _created_at: Option<IgnoredAny>,
+    #[serde(rename = "updated_at")]
+    _updated_at: Option<IgnoredAny>,
+    #[serde(rename = "retention")]
+    _retention: Option<IgnoredAny>,
+    #[serde(rename = "pause")]
+    _pause: Option<IgnoredAny>,
+}
+
+/// The definition of a body, and where it stands there. No definition has a field `definition`, so that the two forms
+/// cannot be taken for each other.
+fn definition(body: &[u8]) -> Result<(&'static str, WorkflowDefinition)> {
+    #[derive(Deserialize)]
+    struct Form {
+        definition: Option<IgnoredAny>,
+    }
+    let is_given = serde_json::from_slice::<Form>(body).is_ok_and(|form| form.definition.is_some());
+    if !is_given {
+        return json::parse(body).map(|definition| ("", definition));
+    }
+    let AsGiven { definition, .. } = json::parse(body)?;
+    const AT: &str = "/definition";
+    json::parse_part(AT, definition.get()).map(|definition| (AT, definition))
+}
+
 /// Register a workflow
 ///
 /// The definition becomes the current version. The same definition as the current one changes nothing; one that was
@@ -122,7 +160,8 @@ impl<'a> VersionView<'a> {
     tag = "workflows",
     params(("name" = String, Path, description = "The workflow's name: ASCII letters, digits and `_ - . : /`, the \
         slash as %2F; no part between slashes is `.` or `..`", min_length = 1, max_length = 255, pattern = "^[A-Za-z0-9_.:/-]+$")),
-    request_body(content = WorkflowDefinition, description = "The definition"),
+    request_body(content = WorkflowDefinition, description = "The definition; or a workflow as `GET` gives it, of which \
+        only the `definition` counts"),
     responses((status = 200, description = "Registered", body = WorkflowView))
 )]
 pub async fn put(
@@ -133,8 +172,8 @@ pub async fn put(
     JsonBody(body): JsonBody,
 ) -> Result<Response, ApiError> {
     query.finish()?;
-    let definition: WorkflowDefinition = json::parse(&body)?;
-    let registered = state.definitions.put(scope.tenant(), &name, definition).await?;
+    let (at, definition) = definition(&body)?;
+    let registered = state.definitions.put(scope.tenant(), at, &name, definition).await?;
     // Somebody may have deleted it in this moment.
     let workflow = registered.workflow.ok_or_else(|| Error::not_found("workflow", &name))?;
     let pauses = pauses::of_workflows(&state, &scope).await?;

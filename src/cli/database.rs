@@ -22,11 +22,11 @@ pub(super) struct DatabaseArgs {
 /// How the database is used.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub(super) struct Tuning {
-    /// Connections for everything but the two lanes and the lease, which have their own
+    /// Connections for everything but the two lanes and the lease, which have their own [default: 8]
     #[arg(long, env = "HELVE_DATABASE_POOL_SIZE", value_name = "N", hide_short_help = true)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=1_000), help_heading = "Database")]
     database_pool_size: Option<u32>,
-    /// The longest that a read may take
+    /// The longest that a read may take [default: 10s]
     #[arg(long, env = "HELVE_DATABASE_STATEMENT_TIMEOUT", value_name = "DURATION", hide_short_help = true)]
     #[arg(value_parser = helve_terminal::args::span, help_heading = "Database")]
     database_statement_timeout: Option<Duration>,
@@ -41,6 +41,7 @@ impl Tuning {
             pool_size: self.database_pool_size.unwrap_or(usual.pool_size),
             statement_timeout: self.database_statement_timeout.unwrap_or(usual.statement_timeout),
             home: usual.home,
+            reach: usual.reach,
         }
     }
 }

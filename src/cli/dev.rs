@@ -16,7 +16,7 @@ use tracing::{info, warn};
 
 use super::database::Tuning;
 use super::settings::Settings;
-use super::{kept, serve};
+use super::{kept, port, serve};
 use crate::app::App;
 use crate::config::Config;
 use crate::db::home::Neighbours;
@@ -39,6 +39,9 @@ pub(super) struct Args {
     /// Port on 127.0.0.1; 0 takes a free one
     #[arg(long, env = "HELVE_PORT", default_value_t = 7733)]
     port: u16,
+    /// Only there to say where else it is
+    #[arg(long, hide = true, value_parser = no_listen)]
+    listen: Option<String>,
     /// Where data and token are kept [default: /var/lib/helve as root, else ~/.local/share/helve]
     #[arg(long, env = "HELVE_DATA_DIR", value_name = "DIR")]
     data_dir: Option<PathBuf>,
@@ -67,6 +70,12 @@ pub(super) struct Args {
     tuning: Tuning,
     #[command(flatten)]
     settings: Settings,
+}
+
+/// Who is used to `serve` may look for it here.
+fn no_listen(_: &str) -> Result<String, String> {
+    Err("`helve dev` listens on 127.0.0.1 only: --port chooses the port, and `helve serve --listen` the address"
+        .to_owned())
 }
 
 /// What was started, and what a user needs of it.
@@ -116,6 +125,8 @@ fn failure() -> Error {
 
 async fn start(args: Args) -> Result<Ready> {
     let clock = Clock::system();
+    let listen = SocketAddr::from(([127, 0, 0, 1], args.port));
+    port::check(listen, "--port or HELVE_PORT")?;
     let data_dir = if args.ephemeral { None } else { Some(args.data_dir.clone().map_or_else(default_data_dir, Ok)?) };
     let (cluster, database_url, name) = match &args.database_url {
         Some(url) => (None, url.clone(), format!("token-{}", kept::fingerprint(url))),
@@ -140,7 +151,6 @@ async fn start(args: Args) -> Result<Ready> {
             (Some(cluster), url, "token".to_owned())
         }
     };
-    let listen = SocketAddr::from(([127, 0, 0, 1], args.port));
     // On its own database no other engine can be alive, so nobody's lease has to run out.
     let mut config =
         Config { takeover: cluster.is_some(), ..serve::config(args.tuning.at(&database_url), listen, args.settings) };

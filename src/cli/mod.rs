@@ -7,21 +7,27 @@ mod internal;
 mod kept;
 mod migrate;
 mod openapi;
+mod pages;
+mod port;
 mod remote;
 mod serve;
 mod settings;
 mod tenant;
 mod token;
 mod traces;
+mod values;
+mod version;
+mod wrong;
 
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 use helve_domain::error::{Error, Result};
 use helve_terminal::out;
 
 use crate::telemetry::{self, Format};
+use wrong::usage;
 
 /// A durable task and workflow engine over PostgreSQL
 #[derive(Debug, Parser)]
@@ -69,11 +75,22 @@ enum Command {
     Pauses(remote::pauses::Args),
     /// See and end bulk jobs
     Jobs(remote::jobs::Args),
+    /// Show which engine the commands talk to, and how it is
+    Status(remote::status::Args),
+    /// Send any request of the REST interface
+    Api(remote::api::Args),
     /// Keep engines and their tokens by name, for the commands that talk to an engine
     #[command(subcommand)]
     Profile(remote::profile::Command),
     /// Print the OpenAPI document of the REST interface
     Openapi,
+    /// Show the version, the worker protocol and the schema of this program
+    #[command(disable_version_flag = true)]
+    Version(version::Args),
+    /// Print a script that completes the commands of a shell
+    Completion(pages::Completion),
+    /// Print the manual page, or write one for each command
+    Man(pages::Man),
     /// Measure this machine, or a running engine
     Bench(Box<helve_bench::Args>),
     /// What Helve starts itself with
@@ -83,7 +100,7 @@ enum Command {
 
 /// Runs the program: 0 done, 1 failed, 2 wrong usage; commands that talk to an engine have more.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = wrong::parse();
     let command = match cli.command {
         // Before anything else is started: it becomes another program.
         Command::Internal(internal) => return finish(internal.run().map(|()| ExitCode::SUCCESS)),
@@ -95,6 +112,9 @@ pub fn main() -> ExitCode {
     };
     // Until the end: what was logged last is still written.
     let _logs = telemetry::start(&cli.log, format).unwrap_or_else(|wrong| usage(wrong));
+    if matches!(command, Command::Dev(_) | Command::Serve(_)) {
+        wrong::misspelt().iter().for_each(|told| tracing::warn!("{told}"));
+    }
     let runtime = match runtime(&command) {
         Ok(runtime) => runtime,
         Err(e) => return finish(Err(Error::Internal(format!("no threads: {e}")))),
@@ -130,8 +150,13 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::Workers(args) => return Ok(args.run().await),
         Command::Pauses(args) => return Ok(args.run().await),
         Command::Jobs(args) => return Ok(args.run().await),
-        Command::Profile(command) => return Ok(command.run()),
+        Command::Status(args) => return Ok(args.run().await),
+        Command::Api(args) => return Ok(args.run().await),
+        Command::Profile(command) => return Ok(command.run().await),
         Command::Openapi => openapi::run()?,
+        Command::Version(args) => version::run(&args)?,
+        Command::Completion(args) => pages::completion(&args)?,
+        Command::Man(args) => pages::man(&args)?,
         Command::Bench(args) => {
             args.check().unwrap_or_else(|wrong| usage(wrong));
             return helve_bench::run(*args).await;
@@ -159,13 +184,10 @@ fn text(e: &Error) -> String {
     }
 }
 
-/// Ends the program because of what was asked of it.
-fn usage(wrong: String) -> ! {
-    Cli::command().error(clap::error::ErrorKind::ValueValidation, wrong).exit()
-}
-
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory;
+
     use super::*;
 
     #[test]

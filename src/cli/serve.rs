@@ -41,6 +41,7 @@ pub(super) async fn run(args: Args) -> Result<()> {
         return out::line(&text.map_err(|e| Error::Internal(format!("settings: {e}")))?);
     }
     let mut config = config(args.database.required(), args.listen, args.settings);
+    super::port::check(config.http.listen, "--listen or HELVE_LISTEN")?;
     super::files::fit(&mut config)?;
     let mut signals = Signals::listen()?;
     tokio::select! {

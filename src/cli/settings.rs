@@ -2,75 +2,17 @@
 
 use std::time::Duration;
 
-use helve_domain::duration;
 use helve_domain::limits::Limits;
 
 use super::traces::TraceArgs;
+use super::values::{Setting, address, count, described, metrics_access, origin, switch, typed, up_to, whole};
 use crate::config::{Config, Http, MetricsAccess, Retention, Scheduling};
-
-/// Reads a whole number from one on. Every number has an upper bound: past it the engine would break at something that
-/// is not its own, such as the size of a row of an index, and break for everybody.
-fn count<T>(most: T) -> impl Fn(&str) -> Result<T, String> + Clone
-where
-    T: std::str::FromStr + PartialOrd + std::fmt::Display + From<u8> + Copy + Send + Sync + 'static,
-{
-    whole(1.into(), most)
-}
-
-fn whole<T>(least: T, most: T) -> impl Fn(&str) -> Result<T, String> + Clone
-where
-    T: std::str::FromStr + PartialOrd + std::fmt::Display + Copy + Send + Sync + 'static,
-{
-    move |text| {
-        let number = text.parse().ok().filter(|n| *n >= least && *n <= most);
-        number.ok_or_else(|| format!("must be a whole number from {least} to {most}"))
-    }
-}
-
-/// Reads a duration with an upper bound.
-fn up_to(most: Duration) -> impl Fn(&str) -> Result<Duration, String> + Clone {
-    move |text| match helve_terminal::args::span(text)? {
-        longer if longer > most => Err(format!("must be at most {}", duration::format(most))),
-        d => Ok(d),
-    }
-}
 
 const MIB: usize = 1 << 20;
 const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(24 * 3_600);
 /// What a name may have at most: two of them stand in one row of an index, which has 2,704 bytes at most.
 const LONGEST_NAME: usize = 1_000;
-
-fn switch(text: &str) -> Result<bool, String> {
-    match text {
-        "on" | "true" => Ok(true),
-        "off" | "false" => Ok(false),
-        _ => Err("must be `on` or `off`".to_owned()),
-    }
-}
-
-fn metrics_access(text: &str) -> Result<MetricsAccess, String> {
-    match text {
-        "open" => Ok(MetricsAccess::Open),
-        "token" => Ok(MetricsAccess::Token),
-        "off" => Ok(MetricsAccess::Off),
-        _ => Err("must be `open`, `token` or `off`".to_owned()),
-    }
-}
-
-/// Reads `host:port`; the host may be a name.
-fn address(text: &str) -> Result<String, String> {
-    let parts = text.rsplit_once(':').filter(|(host, _)| !host.is_empty());
-    match parts.and_then(|(_, port)| port.parse::<u16>().ok()) {
-        Some(port) if port > 0 => Ok(text.to_owned()),
-        _ => Err("must be a host and a port, as in `10.0.0.7:7733`".to_owned()),
-    }
-}
-
-/// A parser of just this type: clap finds out about another one when it is too late.
-fn typed<T, P: Fn(&str) -> Result<T, String>>(parser: P) -> P {
-    parser
-}
 
 /// One optional flag for each field of a part of the configuration: what is not given keeps its default.
 macro_rules! settings {
@@ -79,7 +21,8 @@ macro_rules! settings {
         #[derive(Debug, Clone, Default, clap::Args)]
         struct $name {
             $(
-                #[arg(id = $flag, long = $flag, env = $env, help = $help, help_heading = $heading, value_name = "VALUE")]
+                #[arg(id = $flag, long = $flag, env = $env, help_heading = $heading, value_name = <$kind as Setting>::KIND)]
+                #[arg(help = described($help, &<$target>::default().$field))]
                 #[arg(value_parser = typed::<$kind, _>($parse), hide_short_help = true)]
                 $field: Option<$kind>,
             )+
@@ -179,7 +122,7 @@ pub(super) struct Settings {
     http_advertise: Option<String>,
     /// Origins whose pages may open a worker socket, separated by commas
     #[arg(long, env = "HELVE_HTTP_ORIGINS", value_delimiter = ',', value_name = "ORIGIN,..", help_heading = "HTTP")]
-    #[arg(hide_short_help = true)]
+    #[arg(value_parser = origin, hide_short_help = true)]
     http_origins: Vec<String>,
     #[command(flatten)]
     limits: LimitArgs,
@@ -203,8 +146,10 @@ impl Settings {
         self.retention.apply(&mut config.retention);
         self.traces.apply(&mut config.traces)?;
         config.http.advertise = self.http_advertise.or_else(|| config.http.advertise.take());
-        if !self.http_origins.is_empty() {
-            config.http.origins = self.http_origins;
+        // A variable that is set to nothing is as good as absent.
+        let origins: Vec<_> = self.http_origins.into_iter().filter(|origin| !origin.is_empty()).collect();
+        if !origins.is_empty() {
+            config.http.origins = origins;
         }
         let (s, l) = (&config.scheduling, &config.limits);
         for (wrong, text) in [
@@ -296,11 +241,18 @@ mod tests {
 
     #[test]
     fn what_is_given_replaces_the_default_and_only_that() {
-        let changed =
-            parse(&["--scheduling-optimistic", "off", "--limit-wait", "5m", "--http-origins", "a,b"]).unwrap();
+        let changed = parse(&[
+            "--scheduling-optimistic",
+            "off",
+            "--limit-wait",
+            "5m",
+            "--http-origins",
+            "https://A.example:443, http://b:8080,",
+        ])
+        .unwrap();
         assert!(!changed.scheduling.optimistic);
         assert_eq!(changed.limits.wait, Duration::from_secs(300));
-        assert_eq!(changed.http.origins, ["a", "b"]);
+        assert_eq!(changed.http.origins, ["https://a.example", "http://b:8080"]);
         assert_eq!(changed.scheduling.window, Scheduling::default().window);
     }
 
@@ -314,6 +266,12 @@ mod tests {
             ["--scheduling-heartbeat", "1h"],
             ["--http-advertise", "10.0.0.7"],
             ["--http-metrics", "on"],
+            ["--http-origins", "app.example"],
+            ["--http-origins", "https://app.example/"],
+            ["--http-origins", "https://app.example/x"],
+            ["--http-origins", "https://*.example"],
+            ["--http-origins", "*"],
+            ["--http-origins", "null"],
             ["--limit-payload-bytes", "99999999"],
             ["--limit-tenant-bytes", "8388607"],
             // Two of them would not fit into a row of an index.

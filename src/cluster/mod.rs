@@ -243,7 +243,10 @@ impl Cluster {
     }
 
     fn missed(&mut self, why: &str) -> Duration {
-        warn!("{why}");
+        match self.parts.database.reach.is_lost() {
+            true => debug!("{why}"),
+            false => warn!("{why}"),
+        }
         self.forget_looks();
         self.failures = self.failures.saturating_add(1);
         // A connection that was cut is opened again at once: others may miss the lanes, too, and wait for a renewal.

@@ -4,14 +4,16 @@ use std::time::Duration;
 
 use diesel::ConnectionError;
 use diesel_async::AsyncPgConnection;
+use helve_domain::clock::Clock;
+use helve_domain::duration;
 use helve_domain::error::{Error, Result};
 use helve_postgres::Database;
-use helve_postgres::target::Target;
+use helve_postgres::target::{DEFAULT_PORT, Target};
 use tokio_postgres::config::{Host, SslMode, SslNegotiation};
 use tokio_postgres::tls::{MakeTlsConnect, NoTlsStream};
 use tokio_postgres::{Client, Connection, NoTls, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::driven::{Driven, Driver};
 use super::session::{self, Path};
@@ -19,8 +21,6 @@ use super::sqlstate::{self, LastState, Listened, Listening, Plainly};
 
 /// The longest that opening a connection, or waiting for one of the pool, may take.
 pub(in crate::db) const PATIENCE: Duration = Duration::from_secs(5);
-/// Where PostgreSQL listens unless told otherwise.
-const DEFAULT_PORT: u16 = 5432;
 
 /// Opens a connection for one purpose; `name` appears in `pg_stat_activity` as `helve:<name>`.
 ///
@@ -30,25 +30,43 @@ const DEFAULT_PORT: u16 = 5432;
 pub async fn connect(database: &Database, name: &str) -> Result<AsyncPgConnection> {
     let target = Target::new(database, name)?;
     open(&target, database).await.map(|opened| opened.conn).map_err(|e| {
-        warn!(error = %e, connection = name, "the database cannot be reached");
+        note_lost(database, &target.place(), name, &e);
         Error::unavailable("the database cannot be reached")
     })
+}
+
+/// Says that a connection could not be opened: once, however many find it out.
+pub(in crate::db) fn note_lost(database: &Database, place: &str, name: &str, e: &ConnectionError) {
+    if database.reach.lost(Clock::system().instant()) {
+        warn!(error = %e, connection = name, "{place} cannot be reached; the next line about it says that it is back");
+    } else {
+        debug!(error = %e, connection = name, "the database cannot be reached yet");
+    }
+}
+
+/// Says that connections can be opened again.
+fn note_found(database: &Database) {
+    if let Some((lasted, outage)) = database.reach.found(Clock::system().instant()) {
+        let lasted = duration::format(Duration::from_millis(u64::try_from(lasted.as_millis()).unwrap_or(u64::MAX)));
+        info!(failed = outage.failed, "the database is back after {lasted}");
+    }
 }
 
 /// As [`connect`], with the server's or the driver's own words: for a person at a terminal.
 pub(in crate::db) async fn connect_verbosely(database: &Database, name: &str) -> Result<AsyncPgConnection> {
     let target = Target::new(database, name)?;
-    open(&target, database).await.map(|opened| opened.conn).map_err(unreachable)
+    open(&target, database).await.map(|opened| opened.conn).map_err(|e| unreachable(&target, &e))
 }
 
 /// As [`connect_verbosely`], with the search_path that the URL, the role and the database make.
 pub(in crate::db) async fn connect_unpinned(database: &Database, name: &str) -> Result<AsyncPgConnection> {
     let target = Target::new(database, name)?;
-    open_with(&target, database, Path::AsItComes).await.map(|opened| opened.conn).map_err(unreachable)
+    open_with(&target, database, Path::AsItComes).await.map(|opened| opened.conn).map_err(|e| unreachable(&target, &e))
 }
 
-fn unreachable(e: ConnectionError) -> Error {
-    Error::Internal(format!("the database cannot be reached: {e}"))
+fn unreachable(target: &Target, e: &ConnectionError) -> Error {
+    let why = e.to_string();
+    Error::Internal(format!("{} cannot be reached: {why}{}", target.place(), Target::hint(&why)))
 }
 
 /// As [`connect`], for an owner who awaits one statement after another: see [`super::driven`].
@@ -63,8 +81,8 @@ pub(in crate::db) async fn connect_driven(database: &Database, name: &str) -> Re
         driver.drive(session::set_up(conn, database, Path::Home)).await?;
         Ok(driven)
     };
-    in_time(opened).await.map_err(|e: ConnectionError| {
-        warn!(error = %e, connection = name, "the database cannot be reached");
+    in_time(opened).await.inspect(|_| note_found(database)).map_err(|e: ConnectionError| {
+        note_lost(database, &target.place(), name, &e);
         Error::unavailable("the database cannot be reached")
     })
 }
@@ -87,7 +105,7 @@ async fn open_with(target: &Target, database: &Database, path: Path) -> Result<O
         session::set_up(&mut opened.conn, database, path).await?;
         Ok(opened)
     };
-    in_time(opened).await
+    in_time(opened).await.inspect(|_| note_found(database))
 }
 
 async fn in_time<T>(opened: impl Future<Output = Result<T, ConnectionError>>) -> Result<T, ConnectionError> {

@@ -3,7 +3,7 @@
 use diesel::result::DatabaseErrorKind as Kind;
 use diesel::result::Error as Query;
 use helve_domain::error::Error;
-use tracing::{error, warn};
+use tracing::{debug, error, warn};
 
 /// Messages, in the language C, of a server that goes down, comes up, or has no room. The driver's error
 /// reaches us without its SQLSTATE.
@@ -71,7 +71,12 @@ pub(in crate::db) fn map_error(e: Query) -> Error {
         warn!(error = %e, "the database takes no writes: it is a standby, or default_transaction_read_only is on");
         return Error::unavailable("the database takes no writes at present: it is read-only");
     }
-    let away = is_disconnected(&e) || is_retryable(&e) || AWAY.iter().any(|text| message(&e).starts_with(text));
+    let away = is_retryable(&e) || AWAY.iter().any(|text| message(&e).starts_with(text));
+    if is_disconnected(&e) {
+        // Who opens the next connection says whether there is an outage.
+        debug!(error = %e, "a connection of the database ended");
+        return Error::unavailable("the database did not answer");
+    }
     if away {
         warn!(error = %e, "the database did not answer");
         return Error::unavailable("the database did not answer");

@@ -239,6 +239,18 @@ struct Known {
     known: bool,
 }
 
+/// The name of the last change of the schema that this program has.
+///
+/// # Errors
+/// `Internal` when the embedded changes cannot be read.
+pub fn latest() -> Result<String> {
+    Ok(all()?.iter().map(|change| change.name().to_string()).max().unwrap_or_default())
+}
+
+fn all() -> Result<Vec<Change>> {
+    MIGRATIONS.migrations().map_err(|e| Error::Internal(format!("embedded migrations: {e}")))
+}
+
 /// The names of changes that this program has and the database has not. Writes nothing.
 pub async fn pending(pool: &Pool) -> Result<Vec<String>> {
     let applied = pool
@@ -253,7 +265,7 @@ pub async fn pending(pool: &Pool) -> Result<Vec<String>> {
         })
         .await?;
     let applied: std::collections::BTreeSet<String> = applied.into_iter().map(|v| v.version).collect();
-    let all: Vec<Change> = MIGRATIONS.migrations().map_err(|e| Error::Internal(format!("embedded migrations: {e}")))?;
+    let all = all()?;
     let missing = all.iter().filter(|m| !applied.contains(&m.name().version().to_string()));
     Ok(missing.map(|m| m.name().to_string()).collect())
 }

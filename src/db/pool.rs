@@ -13,7 +13,7 @@ use diesel_async::{AsyncConnection, AsyncPgConnection};
 use helve_domain::error::{Error, Result};
 use helve_postgres::Database;
 use helve_postgres::target::Target;
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::connect::{self, PATIENCE};
 use super::failure::{is_disconnected, is_of_session, map_error};
@@ -116,7 +116,7 @@ impl Pool {
             .max_size(database.pool_size)
             .connection_timeout(PATIENCE)
             .test_on_check_out(true)
-            .error_sink(Box::new(LogErrors))
+            .error_sink(Box::new(LogErrors { place: target.place(), database: database.clone() }))
             .build_unchecked(Manager { target, database: database.clone(), turn: Arc::default() });
         Ok(Self { connections: pool, size: database.pool_size, member: None })
     }
@@ -153,7 +153,7 @@ impl Pool {
         let connection = self.connections.get().await.map_err(|e| match e {
             bb8::RunError::TimedOut => Error::unavailable("no connection to the database came free"),
             bb8::RunError::User(e) => {
-                warn!(error = %e, "the database cannot be reached");
+                debug!(error = %e, "the database cannot be reached");
                 Error::unavailable("the database cannot be reached")
             }
         })?;
@@ -199,19 +199,22 @@ where
     type Once = Once;
 }
 
-/// Says why the pool cannot connect. bb8 backs off between attempts, so this is no flood.
-#[derive(Debug, Clone, Copy)]
-struct LogErrors;
+/// Says why the pool cannot connect.
+#[derive(Debug, Clone)]
+struct LogErrors {
+    place: String,
+    database: Database,
+}
 
 impl bb8::ErrorSink<ConnectionError> for LogErrors {
     fn sink(&self, error: ConnectionError) {
         match error {
             ConnectionError::BadConnection(e) if e == STALE => debug!("a connection of no use left the pool"),
-            e => warn!(error = %e, "the database cannot be reached"),
+            e => connect::note_lost(&self.database, &self.place, "pool", &e),
         }
     }
 
     fn boxed_clone(&self) -> Box<dyn bb8::ErrorSink<ConnectionError>> {
-        Box::new(*self)
+        Box::new(self.clone())
     }
 }

@@ -30,7 +30,7 @@ pub(super) fn decode(text: &str, fault: Fault, limits: &Limits, keep: impl FnOnc
     }
     let ended = |attempt| Frame::Said(Incoming::Results(vec![(attempt, Outcome::Failed(bad_result(&fault)))]));
     let frame = only_result(text).map(ended);
-    Decoded { is_frame: frame.is_some(), frame, faults: vec![fault] }
+    Decoded { is_frame: frame.is_some(), frame, faults: vec![fault], unknown: Vec::new() }
 }
 
 /// The frame with everything replaced that is not JSON, word by word. `None` where there was no such word.

@@ -3,16 +3,24 @@
 use std::fmt;
 
 use helve_domain::error::Code;
+use helve_domain::plain;
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::{Fault, loose};
+use super::{Fault, loose, shown};
 
-/// The raw values of an object's known fields, in the order of `names`; unknown fields are skipped.
+/// Fields that are listed.
+const FEW: usize = 8;
+/// Characters of an unknown name that are kept.
+const LONGEST: usize = 60;
+
+/// The raw values of an object's known fields, in the order of `names`; unknown fields are skipped, and the first of them
+/// is remembered.
 pub(super) struct Fields<'a, const N: usize> {
     names: [&'static str; N],
     values: [Option<&'a RawValue>; N],
+    unknown: Option<String>,
     at: String,
 }
 
@@ -20,11 +28,34 @@ impl<'a, const N: usize> Fields<'a, N> {
     /// Reads `text`, which stands at the JSON pointer `at`. A known field that stands twice is an error:
     /// two readers could disagree on which of them counts.
     pub(super) fn read(text: &'a str, names: [&'static str; N], at: String) -> Result<Self, Fault> {
-        let values = values(text, &names, Names::Texts)
+        let (values, unknown) = values(text, &names, Names::Texts)
             // A name with half an emoji is one that nobody knows, and no reason to refuse the whole.
             .or_else(|_| values(text, &names, Names::Bytes))
-            .map_err(|err| Fault::bad_frame(&at, format!("expected an object: {}", without_position(&err))))?;
-        Ok(Self { names, values, at })
+            .map_err(|err| Fault::bad_frame(&at, plain::value(&err)))?;
+        Ok(Self { names, values, unknown, at })
+    }
+
+    /// The first field that nobody knows.
+    pub(super) fn unknown_name(&self) -> Option<&str> {
+        self.unknown.as_deref()
+    }
+
+    /// A word on the first field that nobody knows: whoever misspells one would look for it in vain.
+    pub(super) fn unknown(&self) -> Option<Fault> {
+        let name = self.unknown.as_deref()?;
+        let hint = match plain::meant(name, self.names) {
+            Some(meant) => format!(": did you mean `{meant}`?"),
+            // The top has the fields of every frame.
+            None if N > FEW => String::new(),
+            None => {
+                let names: Vec<_> = self.names.iter().map(|known| format!("`{known}`")).collect();
+                format!("; known are {}", names.join(", "))
+            }
+        };
+        let message = format!("the field `{}` is not known here and was ignored{hint}", shown(name));
+        let mut pointer = self.at.clone();
+        plain::push_key(&mut pointer, name);
+        Some(Fault { code: Code::UnknownField, pointer: Some(pointer), message })
     }
 
     /// The JSON pointer of a field.
@@ -42,8 +73,7 @@ impl<'a, const N: usize> Fields<'a, N> {
     /// A field that may be absent or `null`.
     pub(super) fn optional<T: Deserialize<'a>>(&self, name: &str) -> Result<Option<T>, Fault> {
         match self.raw(name) {
-            Some(raw) => serde_json::from_str(raw.get())
-                .map_err(|err| Fault::bad_frame(&self.pointer(name), without_position(&err))),
+            Some(raw) => self.read_value(name, raw),
             None => Ok(None),
         }
     }
@@ -51,10 +81,13 @@ impl<'a, const N: usize> Fields<'a, N> {
     /// A field that must be there.
     pub(super) fn required<T: Deserialize<'a>>(&self, name: &str) -> Result<T, Fault> {
         match self.raw(name) {
-            Some(raw) => serde_json::from_str(raw.get())
-                .map_err(|err| Fault::bad_frame(&self.pointer(name), without_position(&err))),
+            Some(raw) => self.read_value(name, raw),
             None => Err(self.missing(name)),
         }
+    }
+
+    fn read_value<T: Deserialize<'a>>(&self, name: &str, raw: &'a RawValue) -> Result<T, Fault> {
+        value(raw, || self.pointer(name))
     }
 
     /// Calls `each` with every item of a list that must be there. The list is never held as a whole:
@@ -63,7 +96,7 @@ impl<'a, const N: usize> Fields<'a, N> {
         let raw = self.raw(name).ok_or_else(|| self.missing(name))?;
         serde_json::Deserializer::from_str(raw.get())
             .deserialize_seq(List(&mut each))
-            .map_err(|err| Fault::bad_frame(&self.pointer(name), without_position(&err)))
+            .map_err(|err| Fault::bad_frame(&self.pointer(name), plain::value(&err)))
     }
 
     /// A whole number that must be there, however it is written.
@@ -86,20 +119,26 @@ impl<'a, const N: usize> Fields<'a, N> {
     }
 }
 
-/// A position inside one field would mislead: the pointer says where.
-fn without_position(err: &serde_json::Error) -> String {
-    let text = err.to_string();
-    match text.rfind(" at line ") {
-        Some(end) => text[..end].to_owned(),
-        None => text,
-    }
+/// Reads a value that stands at the JSON pointer `at`. What is wrong inside it is pointed at.
+pub(super) fn value<'a, T: Deserialize<'a>>(raw: &'a RawValue, at: impl Fn() -> String) -> Result<T, Fault> {
+    serde_json::from_str(raw.get()).map_err(|error| {
+        // Following the path costs time, so only what failed is read again with it.
+        let mut again = serde_json::Deserializer::from_str(raw.get());
+        match serde_path_to_error::deserialize::<_, T>(&mut again) {
+            Err(traced) => Fault::bad_frame(&plain::pointer(&at(), traced.path()), plain::value(traced.inner())),
+            Ok(_) => Fault::bad_frame(&at(), plain::value(&error)),
+        }
+    })
 }
+
+/// The values of the known fields, and the name of the first that is not known.
+type Values<'a, const N: usize> = ([Option<&'a RawValue>; N], Option<String>);
 
 fn values<'a, const N: usize>(
     text: &'a str,
     names: &[&'static str; N],
     read: Names,
-) -> serde_json::Result<[Option<&'a RawValue>; N]> {
+) -> serde_json::Result<Values<'a, N>> {
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let values = Object(names, read).deserialize(&mut deserializer)?;
     deserializer.end().map(|()| values)
@@ -115,7 +154,7 @@ enum Names {
 struct Object<'n, const N: usize>(&'n [&'static str; N], Names);
 
 impl<'de, const N: usize> DeserializeSeed<'de> for Object<'_, N> {
-    type Value = [Option<&'de RawValue>; N];
+    type Value = Values<'de, N>;
 
     fn deserialize<D: Deserializer<'de>>(self, d: D) -> Result<Self::Value, D::Error> {
         d.deserialize_map(self)
@@ -123,15 +162,15 @@ impl<'de, const N: usize> DeserializeSeed<'de> for Object<'_, N> {
 }
 
 impl<'de, const N: usize> Visitor<'de> for Object<'_, N> {
-    type Value = [Option<&'de RawValue>; N];
+    type Value = Values<'de, N>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object")
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut values = [None; N];
-        while let Some(known) = map.next_key_seed(Name(self.0, self.1))? {
+        let (mut values, mut unknown) = ([None; N], None);
+        while let Some(known) = map.next_key_seed(Name(self.0, self.1, &mut unknown))? {
             let Some(index) = known else {
                 map.next_value::<IgnoredAny>()?;
                 continue;
@@ -140,11 +179,22 @@ impl<'de, const N: usize> Visitor<'de> for Object<'_, N> {
                 return Err(A::Error::custom(format_args!("`{}` stands twice", self.0[index])));
             }
         }
-        Ok(values)
+        Ok((values, unknown))
     }
 }
 
-struct Name<'n, const N: usize>(&'n [&'static str; N], Names);
+/// The place of a name among those that are known; the first other one is kept.
+struct Name<'n, const N: usize>(&'n [&'static str; N], Names, &'n mut Option<String>);
+
+impl<const N: usize> Name<'_, N> {
+    fn place_of(self, name: &str) -> Option<usize> {
+        let place = self.0.iter().position(|n| *n == name);
+        if place.is_none() && self.2.is_none() {
+            *self.2 = Some(name.chars().take(LONGEST).collect());
+        }
+        place
+    }
+}
 
 impl<'de, const N: usize> DeserializeSeed<'de> for Name<'_, N> {
     type Value = Option<usize>;
@@ -165,11 +215,11 @@ impl<const N: usize> Visitor<'_> for Name<'_, N> {
     }
 
     fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
-        Ok(self.0.iter().position(|n| *n == name))
+        Ok(self.place_of(name))
     }
 
     fn visit_bytes<E>(self, name: &[u8]) -> Result<Self::Value, E> {
-        Ok(self.0.iter().position(|n| n.as_bytes() == name))
+        Ok(self.place_of(&String::from_utf8_lossy(name)))
     }
 }
 
@@ -210,6 +260,17 @@ mod tests {
         let mut items = Vec::new();
         fields.each("a", |i, raw| items.push((i, raw.get()))).unwrap();
         assert_eq!(items, [(0, "1"), (1, "2")]);
+        let told = fields.unknown().unwrap();
+        assert_eq!((told.code, told.pointer.as_deref()), (Code::UnknownField, Some("/x/z")), "{told:?}");
+        assert!(read(r#"{"a":1}"#).unwrap().unknown().is_none());
+    }
+
+    #[test]
+    fn what_is_wrong_inside_a_value_is_pointed_at() {
+        let text = r#"{"a":{"k":[1,"x"]}}"#;
+        let fields = read(text).unwrap();
+        let fault = fields.required::<std::collections::BTreeMap<String, Vec<u32>>>("a").unwrap_err();
+        assert_eq!(fault.pointer.as_deref(), Some("/x/a/k/1"), "{}", fault.message);
     }
 
     #[test]
@@ -218,7 +279,7 @@ mod tests {
         let fields = read(text).unwrap();
         let fault = fields.required::<u32>("a").unwrap_err();
         assert_eq!(fault.pointer.as_deref(), Some("/x/a"));
-        assert_eq!(fault.message, "invalid type: string \"x\", expected u32");
+        assert_eq!(fault.message, "expected a whole number; got the string \"x\"");
         assert_eq!(fields.whole::<u32>("a").unwrap_err(), fault, "what is no number at all is told in the same words");
         assert_eq!(fields.required::<u32>("b").unwrap_err().message, "`b` is required");
         assert_eq!(fields.each("a", |_, _| {}).unwrap_err().pointer.as_deref(), Some("/x/a"));

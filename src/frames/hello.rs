@@ -9,13 +9,13 @@ use helve_domain::delivery::WorkerInfo;
 use helve_domain::error::{Code, Error, Result};
 use helve_domain::limits::Limits;
 use helve_domain::name;
-use helve_domain::offer;
 use helve_domain::secret::Secret;
+use helve_domain::{offer, plain};
 use serde_json::value::RawValue;
 
-use super::fields::Fields;
+use super::fields::{self, Fields};
 use super::incoming::{Top, attempts};
-use super::{Fault, PROTOCOL, loose};
+use super::{Fault, Faults, PROTOCOL, loose};
 
 /// A `hello` of the right form, not yet checked against the limits.
 #[derive(Debug)]
@@ -31,6 +31,17 @@ pub(crate) struct HelloFrame {
     ticket: Option<Secret>,
 }
 
+/// What a `hello` says that is hardly meant; it stands in the `welcome`.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub(crate) struct Warning {
+    /// Which kind: `unknown_field`, `no_slots` or `no_workflow`.
+    pub(crate) code: &'static str,
+    /// For people.
+    pub(crate) message: String,
+    /// Where in the `hello`.
+    pub(crate) pointer: String,
+}
+
 /// A `hello` that may be acted on.
 #[derive(Debug)]
 pub(crate) struct Checked {
@@ -42,15 +53,47 @@ pub(crate) struct Checked {
     pub(crate) resume: Option<Resume>,
 }
 
-pub(super) fn read(top: &Top<'_>) -> Result<HelloFrame, Fault> {
+impl Checked {
+    /// What is allowed and hardly meant.
+    pub(crate) fn warnings(&self) -> Vec<Warning> {
+        let slots = &self.info.slots;
+        if slots.is_empty() {
+            let message = "this worker has no slots, and gets no work: `capacity` may give it some".to_owned();
+            return vec![Warning { code: "no_slots", message, pointer: "/slots".to_owned() }];
+        }
+        let none = slots.iter().filter(|(_, count)| **count == 0).map(|(kind, _)| {
+            let mut pointer = "/slots".to_owned();
+            plain::push_key(&mut pointer, kind);
+            let message = format!("this worker has no slot of kind `{kind}`, and gets no work that needs one");
+            Warning { code: "no_slots", message, pointer }
+        });
+        none.collect()
+    }
+}
+
+impl Warning {
+    /// Of an action of this `hello` that no workflow has.
+    pub(crate) fn no_workflow(action: &str) -> Self {
+        let message = format!("no workflow has a task with the action `{action}`: nothing can come for it yet");
+        Self { code: "no_workflow", message, pointer: "/actions".to_owned() }
+    }
+}
+
+impl From<Fault> for Warning {
+    /// Of a field that nobody knows.
+    fn from(Fault { code, pointer, message }: Fault) -> Self {
+        Self { code: code.as_str(), message, pointer: pointer.unwrap_or_default() }
+    }
+}
+
+pub(super) fn read(top: &Top<'_>, faults: &mut Faults) -> Result<HelloFrame, Fault> {
     let resume = match top.optional::<&RawValue>("resume")? {
-        Some(raw) => Some(resume(raw, top.pointer("resume"))?),
+        Some(raw) => Some(resume(raw, top.pointer("resume"), faults)?),
         None => None,
     };
     let mut workflows = Vec::new();
     for (i, raw) in top.optional::<Vec<&RawValue>>("workflows")?.unwrap_or_default().into_iter().enumerate() {
-        let workflow = serde_json::from_str(raw.get());
-        workflows.push(workflow.map_err(|err| Fault::bad_frame(&format!("/workflows/{i}"), err.to_string()))?);
+        workflows.push(fields::value(raw, || format!("/workflows/{i}"))?);
     }
     Ok(HelloFrame {
         protocol: top.whole("protocol")?,
@@ -74,9 +117,10 @@ pub(super) fn counts(top: &Top<'_>) -> Result<Option<BTreeMap<String, u32>>, Fau
     })
 }
 
-fn resume(raw: &RawValue, at: String) -> Result<Resume, Fault> {
+fn resume(raw: &RawValue, at: String, faults: &mut Faults) -> Result<Resume, Fault> {
     let fields = Fields::read(raw.get(), ["session", "secret", "holding"], at)?;
-    let holding = attempts(fields.optional("holding")?, &fields.pointer("holding"))?;
+    faults.note_unknown(&fields);
+    let holding = attempts(fields.optional("holding")?, &fields.pointer("holding"), faults)?;
     Ok(Resume { session: fields.required("session")?, secret: fields.required("secret")?, holding })
 }
 
@@ -166,6 +210,17 @@ mod tests {
     }
 
     #[test]
+    fn what_is_hardly_meant_is_told() {
+        let told = |changes: Value| {
+            let warnings = check(&hello(changes)).unwrap().warnings();
+            warnings.into_iter().map(|w| (w.code, w.pointer)).collect::<Vec<_>>()
+        };
+        assert_eq!(told(json!({})), []);
+        assert_eq!(told(json!({"slots": {}})), [("no_slots", "/slots".to_owned())]);
+        assert_eq!(told(json!({"slots": {"a/b": 0, "gpu": 1}})), [("no_slots", "/slots/a~1b".to_owned())]);
+    }
+
+    #[test]
     fn what_is_wrong_is_named() {
         let many: Vec<_> = (0..1_001).map(|i| format!("a{i}")).collect();
         let labels: BTreeMap<_, _> = (0..65).map(|i| (format!("l{i}"), "x")).collect();
@@ -179,11 +234,17 @@ mod tests {
             (json!({"actions": []}), Code::InvalidField, "/actions"),
             (json!({"actions": many}), Code::InvalidField, "/actions"),
             (json!({"actions": ["a b"]}), Code::InvalidField, "/actions/0"),
-            (json!({"slots": {"default": 1.5}}), Code::BadFrame, "/slots"),
+            (json!({"slots": {"default": 1.5}}), Code::BadFrame, "/slots/default"),
             (json!({"slots": {"default": 100_001}}), Code::InvalidField, "/slots/default"),
-            (json!({"labels": {"a": 1}}), Code::BadFrame, "/labels"),
+            (json!({"labels": {"a": 1}}), Code::BadFrame, "/labels/a"),
+            (json!({"actions": ["a", 2]}), Code::BadFrame, "/actions/1"),
             (json!({"labels": labels}), Code::InvalidField, "/labels"),
-            (json!({"workflows": [{"name": "w", "tasks": [], "x": 1}]}), Code::BadFrame, "/workflows/0"),
+            (json!({"workflows": [{"name": "w", "tasks": [], "x": 1}]}), Code::BadFrame, "/workflows/0/x"),
+            (
+                json!({"workflows": [{"name": "w", "tasks": [{"name": "t", "retries": {"count": "3"}}]}]}),
+                Code::BadFrame,
+                "/workflows/0/tasks/0/retries/count",
+            ),
             (json!({"workflows": [{"name": "w", "tasks": []}]}), Code::InvalidField, "/workflows/0/tasks"),
             (json!({"workflows": [{"name": "", "tasks": []}]}), Code::InvalidField, "/workflows/0/name"),
             (json!({"resume": {"session": "ses_x", "secret": ""}}), Code::BadFrame, "/resume/session"),

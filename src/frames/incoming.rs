@@ -10,7 +10,7 @@ use helve_domain::delivery::{Attempt, Incoming};
 use helve_domain::error::Code;
 use helve_domain::id::RunId;
 use helve_domain::limits::{Limits, MAX_DURATION};
-use helve_domain::offer;
+use helve_domain::{offer, plain};
 use serde_json::value::RawValue;
 
 use super::broken::{self, Mend};
@@ -42,8 +42,17 @@ pub(crate) struct Decoded {
     pub(crate) frame: Option<Frame>,
     /// What is wrong; each becomes an `error` frame.
     pub(crate) faults: Vec<Fault>,
+    /// Fields that nobody knows: they change nothing, and a worker that misspells one should hear of it.
+    pub(crate) unknown: Vec<Fault>,
     /// False: this is not a frame, and nothing of it could be made out.
     pub(crate) is_frame: bool,
+}
+
+impl Decoded {
+    /// Nothing of it can be used.
+    fn wrong(fault: Fault, is_frame: bool) -> Self {
+        Self { frame: None, faults: vec![fault], unknown: Vec::new(), is_frame }
+    }
 }
 
 /// Every field that a frame may have at its top: one pass finds them all.
@@ -75,35 +84,35 @@ pub(crate) fn decode(text: &Bytes, limits: &Limits) -> Decoded {
 pub(crate) fn decode_kept(text: &Bytes, limits: &Limits, keep: impl FnOnce(Bytes) -> Bytes) -> Decoded {
     decode_json(text, &[], limits).unwrap_or_else(|fault| match std::str::from_utf8(text) {
         Ok(utf8) => broken::decode(utf8, fault, limits, keep),
-        Err(_) => Decoded { frame: None, faults: vec![fault], is_frame: false },
+        Err(_) => Decoded::wrong(fault, false),
     })
 }
 
 /// Reads a frame of which `mends` were no JSON before. An error says why it is not JSON.
 pub(super) fn decode_json(text: &Bytes, mends: &[Mend<'_>], limits: &Limits) -> Result<Decoded, Fault> {
-    let not_json = |err: &dyn Display| Fault::whole(Code::BadFrame, format!("a frame is JSON, and this is not: {err}"));
+    let not_json = |why: &dyn Display| Fault::whole(Code::BadFrame, format!("a frame is JSON, and this is not: {why}"));
     let utf8 = std::str::from_utf8(text).map_err(|err| not_json(&err))?;
     let top = match Top::read(utf8, TOP, String::new()) {
         Ok(top) => top,
         Err(fault) => {
             // An object with a field twice is JSON nonetheless.
-            serde_json::from_str::<&RawValue>(utf8).map_err(|err| not_json(&err))?;
-            let is_frame = utf8.trim_ascii_start().starts_with('{');
-            return Ok(Decoded { frame: None, faults: vec![fault], is_frame });
+            serde_json::from_str::<&RawValue>(utf8).map_err(|err| not_json(&plain::syntax(&err)))?;
+            return Ok(Decoded::wrong(fault, utf8.trim_ascii_start().starts_with('{')));
         }
     };
     let kind: String = match top.required("type") {
         Ok(kind) => kind,
-        Err(fault) => return Ok(Decoded { frame: None, faults: vec![fault], is_frame: false }),
+        Err(fault) => return Ok(Decoded::wrong(fault, false)),
     };
     let mut faults = Faults::default();
+    faults.note_unknown(&top);
     let frame = match kind.as_str() {
         "hello" => Ok(Frame::Hello(match mends.first() {
-            None => hello::read(&top).map(Box::new),
+            None => hello::read(&top, &mut faults).map(Box::new),
             // What a worker says of itself is not guessed at.
             Some(mend) => Err(broken::not_json(String::new(), mend.was)),
         })),
-        "received" => list(&top, "tasks", &mut faults, |raw, at, _| attempt(&item(raw, at)?))
+        "received" => list(&top, "tasks", &mut faults, |raw, at, faults| attempt(&item(raw, at, faults)?))
             .map(Incoming::Received)
             .map(Frame::Said),
         "result" => {
@@ -112,10 +121,10 @@ pub(super) fn decode_json(text: &Bytes, mends: &[Mend<'_>], limits: &Limits) -> 
                 .map(Incoming::Results)
                 .map(Frame::Said)
         }
-        "extend" => list(&top, "tasks", &mut faults, |raw, at, _| extension(&item(raw, at)?))
+        "extend" => list(&top, "tasks", &mut faults, |raw, at, faults| extension(&item(raw, at, faults)?))
             .map(Incoming::Extend)
             .map(Frame::Said),
-        "free_slot" => list(&top, "tasks", &mut faults, |raw, at, _| attempt(&item(raw, at)?))
+        "free_slot" => list(&top, "tasks", &mut faults, |raw, at, faults| attempt(&item(raw, at, faults)?))
             .map(Incoming::FreeSlot)
             .map(Frame::Said),
         "labels" => labels(&top, limits).map(Incoming::Labels).map(Frame::Said),
@@ -132,7 +141,8 @@ pub(super) fn decode_json(text: &Bytes, mends: &[Mend<'_>], limits: &Limits) -> 
         }),
     };
     let frame = frame.map_err(|fault| faults.push(fault)).ok();
-    Ok(Decoded { frame, faults: faults.finish(), is_frame: true })
+    let (faults, unknown) = faults.finish();
+    Ok(Decoded { frame, faults, unknown, is_frame: true })
 }
 
 /// Every field that an item of a list may have.
@@ -140,8 +150,8 @@ const ITEM: [&str; 6] = ["task_run", "attempt", "outcome", "output", "error", "t
 
 pub(super) type Item<'a> = Fields<'a, { ITEM.len() }>;
 
-pub(super) fn item(raw: &RawValue, at: String) -> Result<Item<'_>, Fault> {
-    Item::read(raw.get(), ITEM, at)
+pub(super) fn item<'a>(raw: &'a RawValue, at: String, faults: &mut Faults) -> Result<Item<'a>, Fault> {
+    Item::read(raw.get(), ITEM, at).inspect(|item| faults.note_unknown(item))
 }
 
 /// Reads a list item by item: those that are wrong are answered, the others count.
@@ -160,8 +170,8 @@ pub(super) fn list<'a, T>(
 }
 
 /// Attempts that a resuming worker holds. Here one bad item is an error of the whole hello.
-pub(super) fn attempts(list: Option<Vec<&RawValue>>, at: &str) -> Result<Vec<Attempt>, Fault> {
-    let read = |(i, raw): (usize, &RawValue)| attempt(&item(raw, format!("{at}/{i}"))?);
+pub(super) fn attempts(list: Option<Vec<&RawValue>>, at: &str, faults: &mut Faults) -> Result<Vec<Attempt>, Fault> {
+    let read = |(i, raw): (usize, &RawValue)| attempt(&item(raw, format!("{at}/{i}"), faults)?);
     list.unwrap_or_default().into_iter().enumerate().map(read).collect()
 }
 

@@ -46,6 +46,7 @@ pub(crate) struct SaidProgress {
 pub(super) fn logs(top: &Top<'_>, limits: &Limits, faults: &mut Faults) -> Result<Vec<SaidLines>, Fault> {
     list(top, "logs", faults, |raw, at, faults| {
         let item = Fields::read(raw.get(), ["task_run", "attempt", "lines"], at)?;
+        faults.note_unknown(&item);
         let (attempt, at) = (attempt(&item)?, item.pointer("lines"));
         let mut lines = Vec::new();
         item.each("lines", |i, raw| match line(raw, format!("{at}/{i}"), limits, faults) {
@@ -58,6 +59,7 @@ pub(super) fn logs(top: &Top<'_>, limits: &Limits, faults: &mut Faults) -> Resul
 
 fn line(raw: &RawValue, at: String, limits: &Limits, faults: &mut Faults) -> Result<SaidLine, Fault> {
     let line = Fields::read(raw.get(), ["level", "message", "ago_ms"], at)?;
+    faults.note_unknown(&line);
     let level = match line.optional::<String>("level")? {
         None => LogLevel::Info,
         Some(text) => level(&text).ok_or_else(|| {
@@ -92,8 +94,9 @@ pub(super) fn progress(
     limits: &Limits,
     faults: &mut Faults,
 ) -> Result<Vec<SaidProgress>, Fault> {
-    list(top, "progress", faults, |raw, at, _| {
+    list(top, "progress", faults, |raw, at, faults| {
         let item = Fields::read(raw.get(), ["task_run", "attempt", "fraction", "current", "total", "data"], at)?;
+        faults.note_unknown(&item);
         let attempt = attempt(&item)?;
         let (fraction, parts) = how_far(&item)?;
         Ok(SaidProgress { attempt, fraction, parts, data: data(text, &item, limits)? })

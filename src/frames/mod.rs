@@ -15,13 +15,14 @@ mod vectors;
 
 use std::fmt::Write as _;
 
-pub(crate) use hello::{Checked, HelloFrame};
+pub(crate) use hello::{Checked, HelloFrame, Warning};
 pub(crate) use incoming::{Decoded, Frame, decode, decode_kept};
 #[cfg(test)]
 pub(crate) use live::SaidLine;
 pub(crate) use live::{SaidLines, SaidProgress};
 pub(crate) use outgoing::{assign, encode, fault, pong, welcome};
 
+use fields::Fields;
 use helve_domain::error::{Code, Error};
 
 /// The version of the protocol that this engine speaks.
@@ -30,6 +31,8 @@ pub(crate) const PROTOCOL: u32 = 1;
 pub(crate) const SUBPROTOCOL: &str = "helve.v1";
 /// Faults of one frame that are answered one by one; a frame may have a million bad items.
 const MAX_FAULTS: usize = 16;
+/// Unknown fields of one frame that are named.
+const MAX_UNKNOWN: usize = 4;
 
 /// What is wrong with a frame or one of its items; becomes an `error` frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,11 +93,13 @@ impl From<&Error> for Fault {
     }
 }
 
-/// The faults of one frame, bounded.
+/// The faults of one frame, bounded, and words about fields that nobody knows.
 #[derive(Debug, Default)]
 struct Faults {
     kept: Vec<Fault>,
     dropped: usize,
+    /// Their names, and what is said of them.
+    unknown: Vec<(String, Fault)>,
 }
 
 impl Faults {
@@ -106,12 +111,21 @@ impl Faults {
         }
     }
 
-    fn finish(mut self) -> Vec<Fault> {
+    /// Remembers a field that nobody knows, once for each name: a frame may have a million of them.
+    fn note_unknown<const N: usize>(&mut self, fields: &Fields<'_, N>) {
+        let Some(name) = fields.unknown_name() else { return };
+        if self.unknown.len() < MAX_UNKNOWN && self.unknown.iter().all(|(before, _)| before != name) {
+            self.unknown.extend(fields.unknown().map(|told| (name.to_owned(), told)));
+        }
+    }
+
+    /// What is wrong, and what is only worth a word.
+    fn finish(mut self) -> (Vec<Fault>, Vec<Fault>) {
         if self.dropped > 0 {
             let message = format!("{} more items of this frame are wrong", self.dropped);
             self.kept.push(Fault::whole(Code::BadFrame, message));
         }
-        self.kept
+        (self.kept, self.unknown.into_iter().map(|(_, told)| told).collect())
     }
 }
 

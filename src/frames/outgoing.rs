@@ -12,7 +12,7 @@ use helve_domain::status::RunStatus;
 use serde::Serialize;
 use tracing::error;
 
-use super::{Fault, PROTOCOL};
+use super::{Fault, PROTOCOL, Warning};
 use crate::config::Scheduling;
 
 /// The answer to `ping`.
@@ -165,6 +165,8 @@ struct WelcomeFrame<'a> {
     grace_ms: u128,
     limits: WelcomeLimits,
     superseded: Vec<SupersededItem>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    warnings: &'a [Warning],
 }
 
 #[derive(Serialize)]
@@ -185,7 +187,13 @@ struct SupersededItem {
 }
 
 /// Writes the `welcome` frame.
-pub(crate) fn welcome(welcome: &Welcome, node: NodeId, scheduling: &Scheduling, limits: &Limits) -> String {
+pub(crate) fn welcome(
+    welcome: &Welcome,
+    warnings: &[Warning],
+    node: NodeId,
+    scheduling: &Scheduling,
+    limits: &Limits,
+) -> String {
     let millis = |d: Duration| d.as_millis();
     let frame = WelcomeFrame {
         r#type: "welcome",
@@ -214,6 +222,7 @@ pub(crate) fn welcome(welcome: &Welcome, node: NodeId, scheduling: &Scheduling, 
                 reason: reason.as_str(),
             })
             .collect(),
+        warnings,
     };
     serde_json::to_string(&frame).unwrap_or_default()
 }

@@ -45,7 +45,7 @@ pub(super) fn result(
         faults.push(fault);
         (attempt, Outcome::Failed(error))
     };
-    let item = match item(raw, at) {
+    let item = match item(raw, at, faults) {
         Ok(item) => item,
         Err(fault) => {
             // Such as a field that stands twice: it counts if the attempt does not.
@@ -68,7 +68,7 @@ fn outcome(source: Source<'_>, item: &Item<'_>, faults: &mut Faults) -> Result<O
     let outcome: String = item.required("outcome")?;
     match outcome.as_str() {
         "succeeded" => succeeded(source, item, faults),
-        "failed" => match strict(item, source.limits) {
+        "failed" => match strict(item, source.limits, faults) {
             Ok(error) => Ok(Outcome::Failed(error)),
             Err(_) => mended(item, source.limits, faults).map(Outcome::Failed),
         },
@@ -103,9 +103,10 @@ fn succeeded(source: Source<'_>, item: &Item<'_>, faults: &mut Faults) -> Result
 const ERROR: [&str; 4] = ["message", "code", "retryable", "retry_after_ms"];
 
 /// A failure that is as it should be.
-fn strict(item: &Item<'_>, limits: &Limits) -> Result<RunError, Fault> {
+fn strict(item: &Item<'_>, limits: &Limits, faults: &mut Faults) -> Result<RunError, Fault> {
     let raw: &RawValue = item.required("error")?;
     let error = Fields::read(raw.get(), ERROR, item.pointer("error"))?;
+    faults.note_unknown(&error);
     let code: Option<String> = error.optional("code")?;
     if let Some(code) = &code {
         name::check_text("", code, limits).map_err(|err| Fault::from(&err))?;
@@ -130,7 +131,11 @@ fn mended(item: &Item<'_>, limits: &Limits, faults: &mut Faults) -> Result<RunEr
         Some(raw) if raw.get().starts_with('{') => raw,
         other => {
             let text = other.and_then(loose::text).filter(|text| !text.is_empty());
-            faults.push(Fault::bad_frame(&at, "expected an object with a `message`; what there is was kept as that"));
+            let told = match &text {
+                Some(_) => "expected an object with a `message`; what there is was kept as that",
+                None => "a failed result needs an `error`, an object with a `message`; it was kept without one",
+            };
+            faults.push(Fault::bad_frame(&at, told));
             return Ok(plain(kept(text.unwrap_or_else(|| NO_MESSAGE.to_owned()), MAX_ERROR_MESSAGE)));
         }
     };

@@ -94,6 +94,15 @@ fn written_cases() -> Vec<(&'static str, String)> {
         resumed: true,
         superseded: vec![(attempt(4, 1), Reason::Finished)],
     };
+    let fresh = Welcome { resumed: false, superseded: Vec::new(), ..welcome.clone() };
+    let hello = decode(&text("worker.hello_warned"), &Limits::default());
+    let mut warnings: Vec<_> = hello.unknown.into_iter().map(Warning::from).collect();
+    warnings.push(Warning::no_workflow("resise"));
+    let misspelt = format!(
+        r#"{{"type":"result","results":[{{"task_run":"{}","attempt":1,"outcome":"succeeded","result":1}}]}}"#,
+        run(1)
+    );
+    let unknown = decode(&Bytes::from(misspelt), &Limits::default()).unknown;
     let node = "node_01932c4f8a2b7c3d9e4f50617283a003".parse().unwrap();
     let task = Assignment {
         attempt: attempt(1, 1),
@@ -106,10 +115,11 @@ fn written_cases() -> Vec<(&'static str, String)> {
     };
     let mut assigned = Vec::new();
     assign(&[task], 1 << 20, |frame| assigned.push(frame));
-    let bad = Fault::bad_frame("/results/1/attempt", "invalid type: string \"x\", expected i32");
+    let bad = Fault::bad_frame("/results/1/attempt", "expected a whole number; got the string \"x\"");
     let one = |message: Outgoing| encode(&message).unwrap();
     vec![
-        ("engine.welcome", super::welcome(&welcome, node, &Scheduling::default(), &Limits::default())),
+        ("engine.welcome", super::welcome(&welcome, &[], node, &Scheduling::default(), &Limits::default())),
+        ("engine.welcome_warned", super::welcome(&fresh, &warnings, node, &Scheduling::default(), &Limits::default())),
         ("engine.assign", assigned.remove(0)),
         ("engine.stored", one(Outgoing::Stored(vec![(attempt(1, 1), RunStatus::Succeeded)]))),
         ("engine.superseded", one(Outgoing::Superseded(vec![(attempt(1, 1), Reason::Timeout)]))),
@@ -119,6 +129,7 @@ fn written_cases() -> Vec<(&'static str, String)> {
         ("engine.reconnect", one(Outgoing::Reconnect(Duration::from_secs(10)))),
         ("engine.pong", pong().to_owned()),
         ("engine.error", fault(&bad)),
+        ("engine.error_unknown_field", fault(&unknown[0])),
         ("engine.error_not_json", told(r#""outcome":"succeeded","output":NaN"#)),
         ("engine.error_repaired", told(r#""outcome":"failed","error":{"message":"half \ud83d"}"#)),
     ]
@@ -169,6 +180,6 @@ fn every_vector_is_used() {
         .collect();
     let mut used: BTreeSet<String> =
         read_cases().into_iter().chain(written_cases()).map(|(name, _)| name.to_owned()).collect();
-    used.extend(["worker.hello".to_owned(), "worker.hello_resume".to_owned()]);
+    used.extend(["worker.hello", "worker.hello_resume", "worker.hello_warned"].map(str::to_owned));
     assert_eq!(files, used);
 }

@@ -144,6 +144,14 @@ impl Definitions {
         self.0.matching(tenant, key).await
     }
 
+    /// Those of these actions that no workflow of the tenant has.
+    ///
+    /// # Errors
+    /// As [`Definitions::current`].
+    pub async fn without_workflow(&self, tenant: TenantId, actions: &[Arc<str>]) -> Result<Vec<Arc<str>>> {
+        self.0.without_workflow(tenant, actions).await
+    }
+
     /// The workflow as a trigger finds it.
     ///
     /// # Errors
@@ -200,16 +208,23 @@ impl Definitions {
     }
 
     /// Makes `definition` the current version of `name`. The same text as the current one changes nothing; one known
-    /// from earlier becomes current again under its old number.
+    /// from earlier becomes current again under its old number. `at` is the JSON pointer of the definition in the request,
+    /// for errors.
     ///
     /// # Errors
     /// `InvalidField`; `Unavailable`; `OutcomeUnknown` when the database was lost meanwhile. Safe to repeat.
-    pub async fn put(&self, tenant: TenantId, name: &str, definition: WorkflowDefinition) -> Result<Registered> {
-        self.write(tenant, "", name, definition, true).await
+    pub async fn put(
+        &self,
+        tenant: TenantId,
+        at: &str,
+        name: &str,
+        definition: WorkflowDefinition,
+    ) -> Result<Registered> {
+        self.write(tenant, at, name, definition, true).await
     }
 
-    /// Registers what a worker brings: a new text becomes current, a known one changes nothing. `at` is the JSON
-    /// pointer of the definition in the worker's message, for errors.
+    /// Registers what a worker brings: a new text becomes current, a known one changes nothing. `at` is as in
+    /// [`Definitions::put`].
     ///
     /// # Errors
     /// As [`Definitions::put`].

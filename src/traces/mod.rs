@@ -21,7 +21,7 @@ use crate::config::Traces;
 use crate::metrics::Metrics;
 use export::Exporter;
 
-pub use target::Target;
+pub use target::{Target, Wrong};
 
 /// Takes finished spans. Clones share one exporter; the default takes nothing.
 #[derive(Clone, Default)]
@@ -54,7 +54,7 @@ impl Tracer {
     /// A text for the operator, when the endpoint or a header cannot be used.
     pub fn start(parts: Parts<'_>) -> Result<Self> {
         let Parts { settings, node, clock, metrics, supervisor } = parts;
-        let Some(target) = Target::of(settings)? else { return Ok(Self::default()) };
+        let Some(target) = Target::of(settings).map_err(Wrong::into_error)? else { return Ok(Self::default()) };
         let (spans, finished) = mpsc::channel(settings.queue);
         let resource = otlp::resource(settings, node);
         let exporter = Exporter::new(target, settings, resource, (clock, Arc::clone(&metrics)))?;

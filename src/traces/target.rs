@@ -1,6 +1,6 @@
 //! Where spans go: the URL and the headers of the collector, checked before anything starts.
 
-use helve_domain::error::{Error, Result};
+use helve_domain::error::Error;
 use helve_domain::secret::Secret;
 use hyper::Uri;
 use hyper::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName, HeaderValue, TRANSFER_ENCODING};
@@ -9,6 +9,25 @@ use crate::config::Traces;
 
 /// What the exporter sets itself.
 const OWN: [HeaderName; 5] = [HOST, CONTENT_TYPE, CONTENT_LENGTH, TRANSFER_ENCODING, CONNECTION];
+
+/// What is wrong with the settings of a collector. Whoever read them knows by which name they were set.
+#[derive(Debug)]
+pub enum Wrong {
+    /// The endpoint.
+    Endpoint(String),
+    /// A header.
+    Header(String),
+}
+
+impl Wrong {
+    /// For the operator, by no name of a variable.
+    pub fn into_error(self) -> Error {
+        Error::Internal(match self {
+            Self::Endpoint(why) => format!("traces: the endpoint {why}"),
+            Self::Header(why) => format!("traces: {why}"),
+        })
+    }
+}
 
 /// A collector.
 #[derive(Debug, Clone)]
@@ -25,19 +44,19 @@ impl Target {
     /// The collector of the settings; `None`: there is none, and nothing is recorded.
     ///
     /// # Errors
-    /// `Internal` with a text for the operator.
-    pub fn of(settings: &Traces) -> Result<Option<Self>> {
+    /// What is wrong with the endpoint or a header, for the operator.
+    pub fn of(settings: &Traces) -> Result<Option<Self>, Wrong> {
         let Some(endpoint) = &settings.endpoint else { return Ok(None) };
-        let (base, path) = split(endpoint).map_err(|why| Error::Internal(format!("traces: {why}")))?;
+        let (base, path) = split(endpoint).map_err(Wrong::Endpoint)?;
         for (name, value) in &settings.headers {
-            check(name, value).map_err(|why| Error::Internal(format!("traces: {why}")))?;
+            check(name, value).map_err(Wrong::Header)?;
         }
         Ok(Some(Self { base, path, headers: settings.headers.clone() }))
     }
 }
 
 fn split(endpoint: &str) -> Result<(String, String), String> {
-    let wrong = |why: &str| format!("the endpoint {why}; it must be a URL like http://collector:4318/v1/traces");
+    let wrong = |why: &str| format!("{why}; it must be a URL like http://collector:4318/v1/traces");
     let uri: Uri = endpoint.parse().map_err(|_| wrong("is no URL"))?;
     let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
         return Err(wrong("has no scheme or no host"));
@@ -69,9 +88,10 @@ fn check(name: &str, value: &Secret) -> Result<(), String> {
 mod tests {
     use super::*;
 
-    fn target(endpoint: &str, headers: &[(&str, &str)]) -> Result<Option<Target>> {
+    fn target(endpoint: &str, headers: &[(&str, &str)]) -> Result<Option<Target>, Error> {
         let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), Secret::new(*value))).collect();
         Target::of(&Traces { endpoint: Some(endpoint.to_owned()), headers, ..Traces::default() })
+            .map_err(Wrong::into_error)
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The first words on a socket: `hello`, registration of workflows, the session, `welcome`.
 
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use helve_domain::delivery::{Close, Welcome};
@@ -10,11 +11,12 @@ use helve_domain::ticket::Allowed;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Message;
+use tracing::info;
 
 use super::guest::{Caller, Guest, Who};
 use super::wire::{End, Step, Wire};
 use super::{Context, refusals};
-use crate::frames::{self, Checked, Fault, Frame, HelloFrame};
+use crate::frames::{self, Checked, Fault, Frame, HelloFrame, Warning};
 use crate::hub::{self, Inbox};
 use crate::sched::{Connection, Hello};
 
@@ -22,6 +24,12 @@ use crate::sched::{Connection, Hello};
 const HELLO: Duration = Duration::from_secs(5);
 /// How long the registration of a worker's workflows may take.
 const REGISTRATION: Duration = Duration::from_secs(30);
+/// How long a look for workflows may take that only serves a warning.
+const LOOK: Duration = Duration::from_millis(200);
+/// Actions without a workflow that are named.
+const WARNED: usize = 16;
+/// Actions that the log names of a worker.
+const LISTED: usize = 8;
 /// Messages that are read before the worker's session is open: they wait for it, and what follows stays unread.
 const EARLY: usize = 16;
 
@@ -32,14 +40,20 @@ pub(super) async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
     mut caller: Caller,
 ) -> Result<(Guest, Welcome, Connection, Inbox), End> {
     let token = caller.token();
-    let hello = first_hello(ctx, wire, &mut caller).await?;
-    let opened = match introduce(ctx, caller, hello).await {
-        Ok((guest, hello)) => open(ctx, wire, hello).await?.map(|opened| (guest, opened)),
+    let (hello, unknown) = first_hello(ctx, wire, &mut caller).await?;
+    let mut warnings: Vec<Warning> = unknown.into_iter().map(Warning::from).collect();
+    let opened = match introduce(ctx, caller, hello, &mut warnings).await {
+        Ok((guest, hello)) => {
+            let (name, actions) = (Arc::clone(&hello.info.name), listed(&hello.info.actions));
+            open(ctx, wire, hello).await?.map(|opened| (guest, (name, actions), opened))
+        }
         Err(err) => Err(err),
     };
     match opened {
-        Ok((guest, (welcome, connection, inbox))) => {
-            wire.push(frames::welcome(&welcome, ctx.scheduler.node(), &ctx.scheduling, &ctx.limits));
+        Ok((guest, (name, actions), (welcome, connection, inbox))) => {
+            let Welcome { worker, session, resumed, .. } = &welcome;
+            info!(%worker, %session, name = &*name, actions, resumed, "worker connected");
+            wire.push(frames::welcome(&welcome, &warnings, ctx.scheduler.node(), &ctx.scheduling, &ctx.limits));
             Ok((guest, welcome, connection, inbox))
         }
         Err(err) => {
@@ -51,21 +65,47 @@ pub(super) async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
+/// Actions for a line of the log: the first of them, and how many more there are.
+fn listed(actions: &[Arc<str>]) -> String {
+    let first: Vec<_> = actions.iter().take(LISTED).map(|action| &**action).collect();
+    match actions.len().saturating_sub(LISTED) {
+        0 => first.join(","),
+        more => format!("{} and {more} more", first.join(",")),
+    }
+}
+
 /// Learns who the worker is, and registers what it brings: committed when this returns.
-async fn introduce(ctx: &Context, caller: Caller, mut hello: HelloFrame) -> Result<(Guest, Hello)> {
+async fn introduce(
+    ctx: &Context,
+    caller: Caller,
+    mut hello: HelloFrame,
+    warnings: &mut Vec<Warning>,
+) -> Result<(Guest, Hello)> {
     let ticket = hello.take_ticket();
     let checked = hello.check(&ctx.limits)?;
+    warnings.extend(checked.warnings());
     let guest = caller.guest(ticket).await?;
     let hello = register(ctx, guest.who, guest.allowed.as_ref(), checked).await?;
+    // One that goes on was told before, and comes when there is no time to lose.
+    if hello.resume.is_none() {
+        warnings.extend(without_workflow(ctx, &hello).await);
+    }
     Ok((guest, hello))
 }
 
-/// Reads until a `hello` comes. Other frames are answered and change nothing.
+/// A word on each action that no workflow has. No worker waits for it: a database that is slow has other troubles.
+async fn without_workflow(ctx: &Context, hello: &Hello) -> Vec<Warning> {
+    let found = tokio::time::timeout(LOOK, (ctx.without_workflow)(hello.tenant, hello.info.actions.clone())).await;
+    let actions = found.ok().and_then(Result::ok).unwrap_or_default();
+    actions.iter().take(WARNED).map(|action| Warning::no_workflow(action)).collect()
+}
+
+/// Reads until a `hello` comes, and gives it with its fields that nobody knows. Other frames are answered and change nothing.
 async fn first_hello<S: AsyncRead + AsyncWrite + Unpin>(
     ctx: &Context,
     wire: &mut Wire<S>,
     caller: &mut Caller,
-) -> Result<HelloFrame, End> {
+) -> Result<(HelloFrame, Vec<Fault>), End> {
     let deadline = Instant::from_std(ctx.clock.instant() + HELLO);
     let token = caller.token();
     loop {
@@ -96,7 +136,7 @@ async fn first_hello<S: AsyncRead + AsyncWrite + Unpin>(
             wire.push(frames::fault(fault));
         }
         match decoded.frame {
-            Some(Frame::Hello(Ok(hello))) => return Ok(*hello),
+            Some(Frame::Hello(Ok(hello))) => return Ok((*hello, decoded.unknown)),
             Some(Frame::Hello(Err(fault))) => {
                 return Err(refusals::refuse(ctx, wire, token, &fault, Close::BadFrame).await);
             }

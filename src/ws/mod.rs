@@ -80,10 +80,14 @@ struct Shared {
 type Register =
     Box<dyn Fn(TenantId, String, WorkflowDefinition, String) -> BoxFuture<'static, Result<()>> + Send + Sync>;
 
+/// Which of these actions no workflow of the tenant has.
+type WithoutWorkflow = Box<dyn Fn(TenantId, Vec<Arc<str>>) -> BoxFuture<'static, Result<Vec<Arc<str>>>> + Send + Sync>;
+
 /// What every session of the process shares.
 struct Context {
     scheduler: Scheduler,
     register: Register,
+    without_workflow: WithoutWorkflow,
     limits: Limits,
     shares: Shares,
     scheduling: Scheduling,
@@ -118,6 +122,11 @@ impl WsState {
     /// Composes the parts.
     pub fn new(parts: Parts<'_>) -> Self {
         let Parts { scheduler, forwarder, authenticator, tickets, definitions, shares, config, supervisor } = parts;
+        let known = definitions.clone();
+        let without_workflow: WithoutWorkflow = Box::new(move |tenant, actions| {
+            let known = known.clone();
+            Box::pin(async move { known.without_workflow(tenant, &actions).await })
+        });
         let register: Register = Box::new(move |tenant, name, definition, at| {
             let definitions = definitions.clone();
             Box::pin(async move { definitions.register(tenant, &at, &name, definition).await.map(drop) })
@@ -126,6 +135,7 @@ impl WsState {
             clock: scheduler.clock().clone(),
             scheduler,
             register,
+            without_workflow,
             limits: config.limits.clone(),
             shares,
             scheduling: config.scheduling.clone(),

@@ -35,6 +35,8 @@ const BATCH: usize = 1 << 20;
 const PINGS: u32 = 10;
 /// Attempts a second of which the engine knows nothing, and frames that are wrong or empty, past which a worker is read more slowly.
 const STRANGERS: u32 = 100;
+/// Fields that nobody knows of which a socket is told.
+const UNKNOWN: usize = 16;
 /// How long a worker whose tenant has used up its share of memory is not read, after each large frame.
 const HELD_UP: Duration = Duration::from_millis(50);
 
@@ -48,7 +50,6 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(ctx: &Context, stre
             return wire.finish(end).await;
         }
     };
-    info!(worker = %welcome.worker, session = %welcome.session, resumed = welcome.resumed, "worker connected");
     let mut session = Session::new(ctx, wire, connection, inbox, guest);
     let ended = AssertUnwindSafe(session.run()).catch_unwind().await;
     // Said before the farewell: the grace counts from the loss, not from a peer's last word.
@@ -80,6 +81,8 @@ struct Session<'c, S> {
     strangers: Pace,
     mistakes: Mistakes,
     voice: Voice,
+    /// What it was told of fields that nobody knows.
+    unknown: Vec<String>,
     /// When something was last read: the only proof of life.
     heard: Instant,
     /// When we last sent a protocol ping.
@@ -123,6 +126,7 @@ impl<'c, S: AsyncRead + AsyncWrite + Unpin> Session<'c, S> {
             strangers: Pace::new(STRANGERS, now),
             mistakes: Mistakes::none(),
             voice: Voice::new(&ctx.limits, now),
+            unknown: Vec::new(),
             heard: now,
             pinged: now,
             paused: None,
@@ -234,11 +238,22 @@ impl<'c, S: AsyncRead + AsyncWrite + Unpin> Session<'c, S> {
         for fault in &decoded.faults {
             self.wire.push(frames::fault(fault));
         }
+        for told in &decoded.unknown {
+            self.tell_unknown(told);
+        }
         self.idle_words(&decoded);
         if let (false, Some(fault)) = (decoded.is_frame, decoded.faults.first()) {
             return self.no_frame(fault).map_or(Ok(None), Err);
         }
         Ok(decoded.frame)
+    }
+
+    /// Names a field that nobody knows, once a socket: it harms nobody, and its worker may be newer than this engine.
+    fn tell_unknown(&mut self, fault: &Fault) {
+        if self.unknown.len() < UNKNOWN && !self.unknown.contains(&fault.message) {
+            self.unknown.push(fault.message.clone());
+            self.wire.push(frames::fault(fault));
+        }
     }
 
     async fn on_frame(&mut self, text: &Bytes) -> Option<End> {

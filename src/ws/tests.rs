@@ -61,6 +61,7 @@ impl Bench {
         let ctx = Context {
             scheduler,
             register: Box::new(|_, _, _, _| std::future::ready(Ok(())).boxed()),
+            without_workflow: Box::new(|_, _| std::future::ready(Ok(Vec::new())).boxed()),
             limits: Limits { frame_bytes: 64 << 10, ..Limits::default() },
             shares: Shares::new(1 << 20),
             scheduling,
@@ -180,6 +181,20 @@ async fn frames_go_both_ways_and_goodbye_is_no_loss() {
     assert!(matches!(bench.told().await, Incoming::Goodbye));
     assert_eq!(bench.closed().await, 1000);
     assert!(bench.request().await.is_none(), "nothing more is said after a goodbye");
+}
+
+#[tokio::test]
+async fn a_field_that_nobody_knows_is_named_once_and_slows_nobody_down() {
+    let mut bench = Bench::new().greeted().await;
+    for _ in 0..300 {
+        let result = json!({"task_run": attempt().run, "attempt": 1, "outcome": "succeeded", "result": 1});
+        bench.send(json!({"type": "result", "results": [result]})).await;
+        assert!(matches!(bench.told().await, Incoming::Results(results) if results.len() == 1));
+    }
+    let told = bench.frame().await;
+    assert_eq!((told["code"].as_str(), told["pointer"].as_str()), (Some("unknown_field"), Some("/results/0/result")));
+    bench.send(json!({"type": "ping"})).await;
+    assert_eq!(bench.frame().await, json!({"type": "pong"}));
 }
 
 #[tokio::test]

@@ -51,6 +51,7 @@ impl Refusal {
 const fn title(code: Code) -> &'static str {
     match code {
         Code::Malformed => "The request cannot be read",
+        Code::UpgradeRequired => "Upgrade required",
         Code::UnsupportedProtocol => "Protocol error",
         Code::Unauthenticated => "Not authenticated",
         Code::Forbidden => "Not allowed",
@@ -127,12 +128,12 @@ pub(super) fn accept(headers: &HeaderMap) -> Result<Response<Body>, Refusal> {
     if !lists(headers, &CONNECTION, "upgrade") || !lists(headers, &UPGRADE, "websocket") {
         let detail = "this is a WebSocket: ask with `Connection: Upgrade` and `Upgrade: websocket`";
         let header = Some((UPGRADE, HeaderValue::from_static("websocket")));
-        return Err(Refusal { header, ..Refusal::new(StatusCode::UPGRADE_REQUIRED, Code::Malformed, detail) });
+        return Err(Refusal { header, ..Refusal::new(StatusCode::UPGRADE_REQUIRED, Code::UpgradeRequired, detail) });
     }
     if headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|v| v != "13") {
         let header = Some((SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13")));
         let detail = "`Sec-WebSocket-Version` must be 13";
-        return Err(Refusal { header, ..Refusal::new(StatusCode::UPGRADE_REQUIRED, Code::Malformed, detail) });
+        return Err(Refusal { header, ..Refusal::new(StatusCode::UPGRADE_REQUIRED, Code::UpgradeRequired, detail) });
     }
     let accepted = headers.get(SEC_WEBSOCKET_KEY).map(|key| derive_accept_key(key.as_bytes()));
     let Some(accepted) = accepted.and_then(|text| HeaderValue::try_from(text).ok()) else {
@@ -216,7 +217,8 @@ mod tests {
     fn what_is_no_upgrade_is_told_so() {
         for change in [("connection", "close"), ("upgrade", "h2c"), ("sec-websocket-version", "8")] {
             let refusal = accept(&request(&[change])).unwrap_err();
-            assert_eq!(refusal.status, StatusCode::UPGRADE_REQUIRED, "{change:?}");
+            let found = (refusal.status, refusal.code);
+            assert_eq!(found, (StatusCode::UPGRADE_REQUIRED, Code::UpgradeRequired), "{change:?}");
             assert!(refusal.into_response().headers().len() == 2);
         }
         let mut headers = request(&[]);

@@ -18,6 +18,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "sched",
             "ops",
             "hub",
+            "frames",
             "db",
             "helve_bench",
             "helve_client",

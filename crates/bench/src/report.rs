@@ -141,14 +141,15 @@ impl Series {
         self.figure.must.is_none_or(|must| must.is_met(self.ratio().unwrap_or_else(|| self.value())))
     }
 
-    /// `ok`, `below`, or nothing if there is no target. A figure of a machine that is not durable is not compared with
-    /// a target for durable ones; the ledger applies everywhere.
+    /// `ok`, `below` or `above`, or nothing if there is no target. A figure of a machine that is not durable is not
+    /// compared with a target for durable ones; the ledger applies everywhere.
     fn verdict(&self, durable: bool) -> &'static str {
         match self.figure.must {
             None => "",
             Some(_) if !durable && !self.figure.ledger => "not durable",
             Some(_) if self.is_met() => "ok",
             Some(_) if self.figure.ledger => "broken",
+            Some(Must::AtMost(_)) => "above",
             Some(_) => "below",
         }
     }
@@ -326,7 +327,7 @@ mod tests {
             let all = document(vec![vec![figure.clone().ratio(ratio)]], off);
             all.figures[0].verdict.clone()
         };
-        assert_eq!(verdict(2.0, &[]), "below");
+        assert_eq!(verdict(2.0, &[]), "above");
         assert_eq!(verdict(1.9, &[]), "ok");
         assert_eq!(verdict(1.9, &["fsync"]), "not durable");
     }

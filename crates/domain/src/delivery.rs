@@ -207,7 +207,7 @@ impl Close {
             Self::NotAllowed => "not allowed: stop",
             Self::NoHello => "no hello in time: reconnect",
             Self::Replaced => "replaced by a newer socket: do not reconnect",
-            Self::TooSlow => "frames were not read in time: reconnect",
+            Self::TooSlow => "frames were not read or confirmed in time: reconnect",
             Self::TooLarge => "frame too large: fix the client",
             Self::TooMany => "too many: reconnect later",
             Self::Draining => "engine is stopping: reconnect",

@@ -60,6 +60,8 @@ codes! {
     NotFinished = "not_finished";
     /// The run is not parked.
     NotParked = "not_parked";
+    /// The route is a WebSocket, and the request asks for none.
+    UpgradeRequired = "upgrade_required";
     /// A body, payload or frame larger than its limit.
     TooLarge = "too_large";
     /// The body's media type is not JSON, its charset is not UTF-8, or it is encoded.
@@ -100,6 +102,8 @@ pub enum Error {
         code: Code,
         /// JSON pointer of the field, empty for the whole body, `None` outside a body.
         pointer: Option<String>,
+        /// The query parameter, where one is to blame.
+        parameter: Option<String>,
         /// What was wrong and what is allowed.
         message: String,
     },
@@ -176,7 +180,12 @@ impl Error {
 
     /// A wrong request.
     pub fn invalid(code: Code, pointer: Option<String>, message: impl Into<String>) -> Self {
-        Self::Invalid { code, pointer, message: message.into() }
+        Self::Invalid { code, pointer, parameter: None, message: message.into() }
+    }
+
+    /// A query parameter that is wrong.
+    pub fn parameter(code: Code, name: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::Invalid { code, pointer: None, parameter: Some(name.into()), message: message.into() }
     }
 
     /// Nothing of that id in the tenant.
@@ -216,8 +225,8 @@ impl Error {
             Self::Unauthenticated(why) => (*why).to_owned(),
             Self::Forbidden(scope) => format!("this token lacks the scope `{scope}`"),
             Self::NotFound { what, id, .. } => format!("there is no {what} `{id}`"),
-            Self::Limited { message, .. } => format!("{message}; nothing was written, retry later"),
-            Self::Unavailable { message, .. } => format!("{message}; nothing was written, retry is safe"),
+            Self::Limited { message, .. } => format!("{message}; a retry later is safe"),
+            Self::Unavailable { message, .. } => format!("{message}; a retry is safe"),
             Self::OutcomeUnknown => "the write was sent and its answer was lost: it may have been accepted; retry a POST \
                 with the same Idempotency-Key to learn the outcome; PUT, DELETE and a cancel may be repeated as they are"
                 .to_owned(),
@@ -229,6 +238,14 @@ impl Error {
     pub fn pointer(&self) -> Option<&str> {
         match self {
             Self::Invalid { pointer, .. } => pointer.as_deref(),
+            _ => None,
+        }
+    }
+
+    /// The query parameter that is wrong.
+    pub fn wrong_parameter(&self) -> Option<&str> {
+        match self {
+            Self::Invalid { parameter, .. } => parameter.as_deref(),
             _ => None,
         }
     }

@@ -15,6 +15,8 @@ use crate::name;
 const MAX_REQUIREMENTS: usize = 16;
 /// Values of one requirement.
 const MAX_VALUES: usize = 32;
+/// Values that are named to a person.
+const SHOWN: usize = 5;
 /// Bytes of the requirements of one run: they stand in its row.
 const MAX_OWN: usize = 4 << 10;
 const MAX_WEIGHT: u32 = 100;
@@ -166,6 +168,11 @@ impl Requirements {
         self.list().iter().all(|r| r.weight.is_some() || r.holds(labels))
     }
 
+    /// What a worker with these labels lacks to take it, each as a person would say it.
+    pub fn lacking(&self, labels: &BTreeMap<String, String>) -> Vec<String> {
+        self.list().iter().filter(|r| r.weight.is_none() && !r.holds(labels)).map(Requirement::text).collect()
+    }
+
     /// How much a worker with these labels is preferred.
     pub fn preference(&self, labels: &BTreeMap<String, String>) -> u32 {
         self.list().iter().filter(|r| r.holds(labels)).filter_map(|r| r.weight).sum()
@@ -177,6 +184,24 @@ impl Requirements {
 }
 
 impl Requirement {
+    /// `gpu=a100`, `zone in a,b`: as short as it can be said.
+    fn text(&self) -> String {
+        let key = &self.key;
+        let list = |values: &[String]| {
+            let more = if values.len() > SHOWN { ",.." } else { "" };
+            values.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(",") + more
+        };
+        match &self.test {
+            Test::In(values) if values.len() == 1 => format!("{key}={}", values[0]),
+            Test::In(values) => format!("{key} in {}", list(values)),
+            Test::NotIn(values) if values.len() == 1 => format!("{key} other than {}", values[0]),
+            Test::NotIn(values) => format!("{key} not in {}", list(values)),
+            Test::Gt(than) => format!("{key}>{than}"),
+            Test::Lt(than) => format!("{key}<{than}"),
+            Test::Exists => key.clone(),
+        }
+    }
+
     fn holds(&self, labels: &BTreeMap<String, String>) -> bool {
         let label = labels.get(&self.key);
         let number = || label.and_then(|l| l.trim().parse::<f64>().ok());
@@ -223,14 +248,18 @@ impl LabelDefinition {
             LabelOp::Exists => (false, false),
         };
         if self.value.is_some() != one {
-            let message = if one { "this comparison needs a `value`" } else { "this comparison has no `value`" };
+            let message = match (one, many) {
+                (true, _) => "this comparison needs a `value`",
+                (false, true) => "this comparison has no `value`, but `values`, a list",
+                (false, false) => "this comparison has no `value`",
+            };
             return Err(Error::field(format!("{at}/value"), message));
         }
         let count = self.values.as_ref().map_or(0, Vec::len);
         if self.values.is_some() != many || (many && !(1..=MAX_VALUES).contains(&count)) {
             let message = match many {
                 true => format!("this comparison needs 1 to {MAX_VALUES} `values`; got {count}"),
-                false => "only `in` and `not_in` have `values`".to_owned(),
+                false => "only `in` and `not_in` have `values`; the others have a `value`".to_owned(),
             };
             return Err(Error::field(format!("{at}/values"), message));
         }
@@ -310,6 +339,19 @@ mod tests {
     }
 
     #[test]
+    fn what_a_worker_lacks_is_named() {
+        let text = r#"[{"key":"gpu","op":"eq","value":"a100"},{"key":"zone","op":"in","values":["a","b"]},
+            {"key":"os","op":"not_in","values":["x"]},{"key":"mem","op":"gt","value":"4.5"},{"key":"ssd","op":"exists"},
+            {"key":"near","op":"exists","required":false}]"#;
+        let r = parse(text).unwrap();
+        assert_eq!(
+            r.lacking(&worker(&[("os", "x")])),
+            ["gpu=a100", "zone in a,b", "os other than x", "mem>4.5", "ssd"]
+        );
+        assert_eq!(r.lacking(&worker(&[("gpu", "a100"), ("zone", "b"), ("mem", "8"), ("ssd", "")])), [""; 0]);
+    }
+
+    #[test]
     fn what_is_stored_is_what_was_said() {
         let r = parse(r#"[{"op":"gt","key":"mem","value":"4"}]"#).unwrap();
         assert_eq!(Requirements::stored(r.own().unwrap()).unwrap(), r);
@@ -330,7 +372,7 @@ mod tests {
             (r#"[{"key":"","op":"exists"}]"#, "/labels/0/key"),
             (r#"[{"key":"k","op":"eq"}]"#, "/labels/0/value"),
             (r#"[{"key":"k","op":"eq","value":"a","values":["b"]}]"#, "/labels/0/values"),
-            (r#"[{"key":"k","op":"in","value":"a"}]"#, "/labels/0/value"),
+            (r#"[{"key":"k","op":"in","value":"a"}]"#, "`values`, a list"),
             (r#"[{"key":"k","op":"in","values":[]}]"#, "1 to 32"),
             (r#"[{"key":"k","op":"exists","value":"a"}]"#, "has no `value`"),
             (r#"[{"key":"k","op":"gt","value":"much"}]"#, "a number"),

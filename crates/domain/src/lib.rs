@@ -18,6 +18,7 @@ pub mod live;
 pub mod name;
 pub mod offer;
 pub mod pause;
+pub mod plain;
 pub mod ration;
 pub mod retention;
 pub mod retry;

@@ -155,6 +155,8 @@ pub struct Holder {
     pub name: Arc<str>,
     /// Whether it could take work.
     pub state: WorkerState,
+    /// What it lacks of the labels that the run requires.
+    pub lacks: Vec<String>,
     /// Its socket is gone.
     pub away: Option<Away>,
     /// Slots of the kind that is needed.

@@ -15,7 +15,13 @@ use crate::Database;
 /// `Internal` with the driver's message, which is meant for a person at a terminal.
 pub async fn connect(database: &Database, name: &str) -> Result<(Client, BoxFuture<'static, ()>)> {
     let target = Target::new(database, name)?;
-    let failed = |err: tokio_postgres::Error| Error::Internal(format!("the database cannot be reached: {err}"));
+    let failed = |err: tokio_postgres::Error| {
+        let why = match std::error::Error::source(&err) {
+            Some(source) => format!("{err}: {source}"),
+            None => err.to_string(),
+        };
+        Error::Internal(format!("{} cannot be reached: {why}{}", target.place(), Target::hint(&why)))
+    };
     if let Some(tls) = &target.tls {
         match target.config.connect(MakeRustlsConnect::new(tls.as_ref().clone())).await {
             Ok((client, driver)) => return Ok((client, driver.map(drop).boxed())),

@@ -11,6 +11,8 @@ use tokio_postgres::config::{Host, SslMode, SslNegotiation};
 use super::tls;
 use crate::Database;
 
+/// Where PostgreSQL listens unless told otherwise.
+pub const DEFAULT_PORT: u16 = 5432;
 /// How long to wait for one address of the server.
 const CONNECT: Duration = Duration::from_secs(5);
 
@@ -40,7 +42,32 @@ pub struct Target {
     pub fall_back: bool,
 }
 
+/// What to do about a password that is misread.
+const ENCODE: &str = "In a URL a password is percent-encoded: `@` is %40, `:` %3A, `/` %2F, `?` %3F, `#` %23, `%` %25";
+
 impl Target {
+    /// Where it is, for people: never with the password.
+    pub fn place(&self) -> String {
+        let config = &self.config;
+        let hosts = config.get_hosts().iter().map(|host| match host {
+            Host::Tcp(name) => name.clone(),
+            Host::Unix(dir) => dir.display().to_string(),
+        });
+        let addresses = config.get_hostaddrs().iter().map(ToString::to_string);
+        let hosts: Vec<_> = hosts.chain(addresses).collect();
+        let ports: Vec<_> = config.get_ports().iter().map(ToString::to_string).collect();
+        let port = if ports.is_empty() { DEFAULT_PORT.to_string() } else { ports.join(",") };
+        // As the server has it: without a name the database is called as the user.
+        let user = config.get_user().unwrap_or("the user of this process");
+        let name = config.get_dbname().or(config.get_user()).unwrap_or("of the same name");
+        format!("the database `{name}` at {}, port {port}, as `{user}`", hosts.join(","))
+    }
+
+    /// What may help against an error of the server or the driver.
+    pub fn hint(error: &str) -> String {
+        if error.contains("authentication failed") { format!(". {ENCODE}") } else { String::new() }
+    }
+
     /// Reads the URL of `database`; `name` is what the server shows as the application.
     pub fn new(database: &Database, name: &str) -> Result<Self> {
         let split = split(database.url.reveal())?;
@@ -91,6 +118,9 @@ fn split(url: &str) -> Result<Split> {
     let (credentials, rest) = rest.find('@').map_or(("", rest), |at| rest.split_at(at + 1));
     let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
     let (authority, path) = place.split_at(place.find('/').unwrap_or(place.len()));
+    if authority.contains('@') {
+        return Err(wrong_url(format!("its user or password has an `@`. {ENCODE}")));
+    }
 
     let (mut security, mut root_cert, mut keepalives) = (Security::Prefer, None, false);
     let mut kept = Vec::new();
@@ -140,6 +170,26 @@ fn parse_security(text: &str) -> Result<Security> {
     })
 }
 
+/// A URL without its password, for people.
+pub fn shown(url: &str) -> String {
+    if url.is_empty() {
+        return String::new();
+    }
+    let Some((scheme, rest)) = url.split_once("://") else { return "[no URL]".to_owned() };
+    // The last one: what stands before it may be a part of a password that was not encoded.
+    let (credentials, place) = rest.rsplit_once('@').unwrap_or(("", rest));
+    let user = credentials.split(':').next().filter(|user| !user.is_empty()).map(|user| format!("{user}@"));
+    let (place, query) = place.split_once('?').map_or((place, None), |(place, query)| (place, Some(query)));
+    let pairs = query.map(|query| {
+        let pairs = query.split('&').map(|pair| match pair.split_once('=') {
+            Some((key, _)) if key.contains("password") => format!("{key}=.."),
+            _ => pair.to_owned(),
+        });
+        format!("?{}", pairs.collect::<Vec<_>>().join("&"))
+    });
+    format!("{scheme}://{}{place}{}", user.unwrap_or_default(), pairs.unwrap_or_default())
+}
+
 fn wrong_url(why: String) -> Error {
     Error::Internal(format!("the database URL cannot be used: {why}"))
 }
@@ -176,6 +226,25 @@ mod tests {
         assert!(t.tls.is_none(), "a Unix socket knows no TLS");
         let t = target("postgres://postgres@localhost:1/db?host=/tmp&port=2").unwrap();
         assert_eq!(t.config.get_ports(), [2]);
+    }
+
+    #[test]
+    fn people_see_where_it_is_and_never_the_password() {
+        for (url, reads) in [
+            ("postgres://me:hunter2@db:5433/x?sslmode=require", "postgres://me@db:5433/x?sslmode=require"),
+            ("postgres://me:hun@ter2@db/x", "postgres://me@db/x"),
+            ("postgres://db/x?user=me&password=hunter2", "postgres://db/x?user=me&password=.."),
+            ("hunter2", "[no URL]"),
+            ("", ""),
+        ] {
+            assert_eq!(shown(url), reads);
+        }
+        let place = |url: &str| target(url).unwrap().place();
+        assert_eq!(place("postgres://me:hunter2@db:5433/x"), "the database `x` at db, port 5433, as `me`");
+        assert_eq!(place("postgres://me@db"), "the database `me` at db, port 5432, as `me`");
+        let wrong = target("postgres://me:hun@ter2@db/x").err().unwrap().to_string();
+        assert!(wrong.contains("%40") && !wrong.contains("hun@") && !wrong.contains("ter2"), "{wrong}");
+        assert!(Target::hint("password authentication failed for user \"me\"").contains("%40"));
     }
 
     #[test]

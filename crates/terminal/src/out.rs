@@ -27,6 +27,12 @@ pub fn is_unread() -> bool {
     UNREAD.load(Ordering::Relaxed)
 }
 
+/// Begins a new screen at a terminal, and a new paragraph elsewhere: what was shown is shown again.
+pub fn next_screen() -> Result<()> {
+    let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stdout());
+    line(if is_terminal { "\u{1b}[2J\u{1b}[H" } else { "" })
+}
+
 /// Prints one line for the person at the terminal, on standard error. Nobody has to read it: `eprintln!` would panic.
 pub fn note(text: &str) {
     ask(&format!("{text}\n"));

@@ -153,9 +153,8 @@ pub fn binary(headers: &HeaderMap, body: Bytes, traceparent: Option<String>, lim
     attributes.insert("datacontenttype".to_owned(), media);
     let event = Envelope { at: "", attributes, encoded }.finish(payload, traceparent, limits);
     event.map_err(|error| match error {
-        Error::Invalid { code, pointer: Some(place), message } if place.starts_with('/') => {
-            let message = format!("the header ce-{}: {message}", &place[1..]);
-            Error::Invalid { code, pointer: None, message }
+        Error::Invalid { code, pointer: Some(place), message, .. } if place.starts_with('/') => {
+            Error::invalid(code, None, format!("the header ce-{}: {message}", &place[1..]))
         }
         other => other,
     })

@@ -84,7 +84,7 @@ pub(in crate::api) fn statuses(query: &mut Query) -> Result<Vec<RunStatus>> {
         known.ok_or_else(|| {
             let all: Vec<_> = RunStatus::ALL.into_iter().map(RunStatus::as_str).collect();
             let message = format!("query parameter `status`: expected one or more of {}", all.join(", "));
-            Error::invalid(Code::InvalidField, None, message)
+            Error::parameter(Code::InvalidField, "status", message)
         })
     };
     values.iter().flat_map(|value| value.split(',')).map(parse).collect()

@@ -175,8 +175,12 @@ impl CreateRun<'_> {
 /// `InvalidField` for a key that is empty, too long, or has characters that are not visible ASCII.
 pub fn idempotency(key: &str, at: Option<String>, sent: &[u8], limits: &Limits) -> Result<Idempotency> {
     if key.is_empty() || key.len() > limits.name_bytes || !key.bytes().all(|b| b.is_ascii_graphic()) {
-        let message =
-            format!("an idempotency key has 1 to {} visible ASCII characters; got {}", limits.name_bytes, key.len());
+        let got = match key.len() {
+            0 => "nothing".to_owned(),
+            long if long > limits.name_bytes => format!("{long} bytes"),
+            _ => "a space, a control character or one beyond ASCII".to_owned(),
+        };
+        let message = format!("an idempotency key has 1 to {} visible ASCII characters; got {got}", limits.name_bytes);
         return Err(Error::invalid(Code::InvalidField, at, message));
     }
     Ok(Idempotency { key: key.to_owned(), body_hash: Sha256::digest(sent).into() })
@@ -194,7 +198,6 @@ pub fn header_key(headers: &HeaderMap, sent: &[u8], limits: &Limits) -> Result<O
     if values.next().is_some() {
         return Err(Error::invalid(Code::InvalidField, None, "the header Idempotency-Key stands there twice"));
     }
-    // What is no text is not visible ASCII either.
-    let key = value.to_str().unwrap_or("");
-    idempotency(key, None, sent, limits).map(Some)
+    // What is no text is not visible ASCII either, and is told so.
+    idempotency(&String::from_utf8_lossy(value.as_bytes()), None, sent, limits).map(Some)
 }

@@ -33,6 +33,10 @@ pub struct WhyWorker {
     /// `open`, `away` (its socket is gone), `draining`, `congested` (it does not read), `paused`, or
     /// `other_labels` (it lacks labels that the run requires).
     state: &'static str,
+    /// What it lacks of the labels that the run requires, such as `gpu=a100`; absent where it lacks none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    lacks: Vec<String>,
     /// Slots of the kind that the run needs.
     slots: u32,
     /// Of them taken.
@@ -152,6 +156,7 @@ impl WhyWorker {
             id: holder.worker,
             name: holder.name.to_string(),
             state: holder.state.as_str(),
+            lacks: holder.lacks,
             slots: holder.slots,
             used: holder.used,
             runs: holder.runs,

@@ -142,8 +142,9 @@ fn filter(query: &mut Query, limits: &Limits) -> Result<ChangeFilter> {
     })?;
     let (no_runs, no_events) = kind.unwrap_or_default();
     let workflows = query.all("workflow");
-    let wrong =
-        |message: String| Error::invalid(Code::InvalidField, None, format!("query parameter `workflow`: {message}"));
+    let wrong = |message: String| {
+        Error::parameter(Code::InvalidField, "workflow", format!("query parameter `workflow`: {message}"))
+    };
     if workflows.len() > WORKFLOWS {
         return Err(wrong(format!("at most {WORKFLOWS} may be given")));
     }

@@ -43,7 +43,8 @@ pub(super) async fn job(
         return Ok(None);
     }
     let runs = if total == 1 { "1 run".to_owned() } else { format!("{total} runs") };
-    let question = format!("{} {runs}?", if kind == "cancel" { "Cancel" } else { "Replay" });
+    let verb = if kind == "cancel" { "Cancel" } else { "Replay" };
+    let question = format!("{verb} {runs} of {}, those with {}?", engine.described(), filter.described()?);
     if !input::confirmed(&question, manner.yes)? {
         return Ok(None);
     }

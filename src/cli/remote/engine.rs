@@ -18,6 +18,8 @@ use super::{Common, time};
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 /// How often a write whose answer was lost is sent again, under the same key.
 const AGAIN: u32 = 2;
+/// Runs among which a part of an id is looked for.
+const NEWEST: u32 = 1_000;
 /// Before it is sent again.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -51,7 +53,18 @@ impl Engine {
         Ok(Self { http, url, source, json: common.json, utc: common.utc, clock: Clock::system() })
     }
 
-    async fn send(
+    /// Its URL, and where that comes from.
+    pub(super) fn place(&self) -> (&str, &str) {
+        (&self.url, &self.source)
+    }
+
+    /// The same in words, for a question.
+    pub(super) fn described(&self) -> String {
+        out::plain(&format!("{} ({})", self.url, self.source))
+    }
+
+    /// One request; an answer that is no success is a failure.
+    pub(super) async fn send(
         &self,
         method: Method,
         path: &str,
@@ -64,6 +77,34 @@ impl Engine {
             return Ok(response);
         }
         Err(Failure::of_answer(&response, &self.url, &self.source))
+    }
+
+    /// The id of a run that is named by it, or by a part of it that is as good: the last digits, which chance has made, or
+    /// the first ones, of the newest runs.
+    pub(super) async fn run_id(&self, given: &str) -> Result<String> {
+        let part = given.strip_prefix("run_").unwrap_or(given);
+        let is_part = (4..32).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_hexdigit());
+        if !is_part {
+            return Ok(given.to_owned());
+        }
+        let page = self.object(&self.get(&format!("/v1/runs?limit={NEWEST}")).await?)?;
+        let ids = page.list("items").into_iter().filter_map(|raw| Object::parse(raw.get().as_bytes())?.text("id"));
+        let fits = |id: &String| id.strip_prefix("run_").is_some_and(|id| id.starts_with(part) || id.ends_with(part));
+        let mut found: Vec<String> = ids.filter(fits).collect();
+        match (found.pop(), found.len()) {
+            (Some(id), 0) => Ok(id),
+            (None, _) => Err(Failure::new(
+                Exit::NotFound,
+                format!(
+                    "none of the {NEWEST} newest runs has an id that begins or ends with `{part}`: give the whole id"
+                ),
+            )),
+            (Some(one), more) => Err(Failure::usage(format!(
+                "`{part}` is a part of {} ids, among them {one} and {}: give more of it",
+                more + 1,
+                found.last().map_or("", String::as_str)
+            ))),
+        }
     }
 
     pub(super) async fn get(&self, path: &str) -> Result<Response> {
@@ -124,16 +165,44 @@ impl Engine {
     }
 
     pub(super) fn show_fields(&self, object: &Object) -> Result<()> {
-        let fields: Vec<_> = object.fields().filter(|(_, value)| !matches!(*value, "{}" | "[]")).collect();
+        // What somebody gave is shown as it is; of what the engine keeps beside it nothing is worth no line.
+        let given = |name: &str| matches!(name, "input" | "output" | "payload");
+        let is_shown = |(name, value): &(&str, &str)| given(name) || !matches!(*value, "{}" | "[]");
+        let fields: Vec<_> = object.fields().filter(is_shown).collect();
         let width = fields.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
         for (name, raw) in fields {
-            let mut value = readable(raw);
-            if name.ends_with("_at") {
-                value = self.both_times(&value);
-            }
-            out::line(&format!("{:<width$}  {}", out::plain(name), out::plain(&value)))?;
+            out::line(&format!("{:<width$}  {}", out::plain(name), out::plain(&self.field(object, name, raw))))?;
         }
         Ok(())
+    }
+
+    /// A field for people.
+    fn field(&self, object: &Object, name: &str, raw: &str) -> String {
+        let inner = || object.object(name);
+        match name {
+            "error" if raw.starts_with('{') => said_of_error(&inner()),
+            "last_loss" => self.said_of_loss(&inner()),
+            "run_at" if self.is_due(raw) => {
+                format!("overdue by {}", self.both_times(&readable(raw)).replacen(" ago", "", 1))
+            }
+            _ if name.ends_with("_at") => self.both_times(&readable(raw)),
+            _ => readable(raw),
+        }
+    }
+
+    /// Whether a time is over: what waits for it is about to happen.
+    fn is_due(&self, raw: &str) -> bool {
+        !self.utc && time::micros(&readable(raw)).is_some_and(|at| at <= self.now())
+    }
+
+    /// How a run lost its workers.
+    fn said_of_loss(&self, loss: &Object) -> String {
+        let times = match loss.number("times") {
+            1 => "once".to_owned(),
+            n => format!("{n} times, the last time"),
+        };
+        let worker = loss.text("worker").map(|worker| format!(" on {worker}")).unwrap_or_default();
+        format!("{times} {}: attempt {}{worker}, {}", self.time(loss, "at"), loss.cell("attempt"), loss.cell("reason"))
     }
 
     fn now(&self) -> i64 {
@@ -164,7 +233,50 @@ impl Engine {
     }
 }
 
+/// The message, with what decides whether it is retried.
+fn said_of_error(error: &Object) -> String {
+    let code = error.text("code").map(|code| format!("code {code}"));
+    let retried = match error.raw("retryable") {
+        Some("false") => Some("not to be retried".to_owned()),
+        _ => None,
+    };
+    let more: Vec<_> = code.into_iter().chain(retried).collect();
+    let message = error.cell("message");
+    if more.is_empty() { message } else { format!("{message} ({})", more.join(", ")) }
+}
+
 fn new_key() -> Option<String> {
     let half = || getrandom::u64().ok();
     Some(format!("cli-{:016x}{:016x}", half()?, half()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use helve_domain::clock::Timestamp;
+
+    use super::*;
+
+    #[test]
+    fn what_a_run_went_through_reads_as_words() {
+        let now = Timestamp::from_micros(1_796_041_612_000_000);
+        let engine = Engine {
+            http: Http::new("http://127.0.0.1:1", None).unwrap(),
+            url: String::new(),
+            source: String::new(),
+            json: false,
+            utc: false,
+            clock: Clock::manual(now),
+        };
+        let object = Object::parse(
+            br#"{"run_at":"2026-11-30T12:26:49Z","error":{"message":"boom","code":"x","retryable":false},
+                "last_loss":{"attempt":3,"worker":"wrk_1","at":"2026-11-30T12:26:47Z","reason":"worker_lost","times":2},
+                "finished_at":"2026-11-30T12:26:50Z","input":"\"a\""}"#,
+        )
+        .unwrap();
+        let read = |name: &str| engine.field(&object, name, object.raw(name).unwrap());
+        assert_eq!(read("run_at"), "overdue by 3s (2026-11-30T12:26:49Z)");
+        assert_eq!(read("error"), "boom (code x, not to be retried)");
+        assert_eq!(read("last_loss"), "2 times, the last time 5s ago: attempt 3 on wrk_1, worker_lost");
+        assert_eq!(read("finished_at"), "2s ago (2026-11-30T12:26:50Z)");
+    }
 }

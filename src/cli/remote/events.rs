@@ -128,7 +128,7 @@ impl Command {
     async fn run(self, engine: &Engine) -> Result<Option<Exit>> {
         match self {
             Self::Push { key, payload, metadata, source, source_id } => {
-                let payload = payload.as_deref().map(input::json).transpose()?;
+                let payload = payload.as_deref().map(|given| input::json("--payload", given)).transpose()?;
                 let metadata = input::pairs(&metadata)?;
                 let (source, source_id) = (source.as_deref(), source_id.as_deref());
                 let body = encode(&Push { key: &key, payload, metadata, source, source_id })?;
@@ -179,7 +179,8 @@ async fn replay_all(engine: &Engine, filter: &Map<String, Value>, yes: bool) -> 
         return Ok(None);
     }
     let more = if preview.raw("more") == Some("true") { "more than " } else { "" };
-    if !input::confirmed(&format!("Replay {more}{events} events, which start {more}{runs} runs?"), yes)? {
+    let question = format!("Replay {more}{events} events of {}, which start {more}{runs} runs?", engine.described());
+    if !input::confirmed(&question, yes)? {
         return Ok(None);
     }
     let (mut cursor, mut counts) = (None::<String>, [0_usize; 3]);

@@ -86,7 +86,9 @@ impl Failure {
         };
         let mut text = problem.cell("detail");
         let mut more = Vec::new();
-        for (name, field) in [("field", "pointer"), ("code", "code"), ("existing", "existing")] {
+        for (name, field) in
+            [("field", "pointer"), ("parameter", "parameter"), ("code", "code"), ("existing", "existing")]
+        {
             more.extend(problem.text(field).filter(|value| !value.is_empty()).map(|value| format!("{name} {value}")));
         }
         more.extend(problem.text("retry_after").map(|seconds| format!("try again in {seconds} s")));
@@ -100,9 +102,19 @@ impl Failure {
         Self { exit, text, problem: Some(raw), code: problem.cell("code") }
     }
 
+    /// Whether the engine refused with this code.
+    pub(super) fn is(&self, code: &str) -> bool {
+        self.code == code
+    }
+
+    /// What went wrong, without the details.
+    pub(super) fn first_line(&self) -> &str {
+        self.text.lines().next().unwrap_or_default()
+    }
+
     /// Whether the request may have been carried out all the same.
     pub(super) fn is_unknown(&self) -> bool {
-        self.code == "outcome_unknown"
+        self.is("outcome_unknown")
     }
 
     /// Says it on standard error: the engine's problem as it is when JSON is asked for.

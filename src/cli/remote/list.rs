@@ -51,7 +51,7 @@ pub(super) struct RunFilter {
 #[derive(Debug, clap::Args)]
 pub(super) struct Created {
     /// Created at this time or later: RFC 3339, or how long ago (90m, 7d)
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, visible_alias = "since", value_name = "TIME")]
     created_after: Option<String>,
     /// Created before this time
     #[arg(long, value_name = "TIME")]
@@ -94,6 +94,12 @@ impl RunFilter {
         let status = self.status.iter().map(|status| ("status", status.clone()));
         let metadata = self.metadata.iter().map(|pair| ("metadata", pair.clone()));
         Ok(self.single()?.into_iter().chain(status).chain(metadata).collect())
+    }
+
+    /// In words, for a question.
+    pub(super) fn described(&self) -> Result<String> {
+        let pairs = self.parameters()?.into_iter().map(|(name, value)| format!("{} {value}", name.replace('_', " ")));
+        Ok(out::plain(&pairs.collect::<Vec<_>>().join(", ")))
     }
 
     /// As the filter of a job.

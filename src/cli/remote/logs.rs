@@ -33,7 +33,7 @@ pub(super) struct Logs {
 impl Logs {
     /// Shows the lines; with `--json` one object of the interface a line.
     pub(super) async fn run(self, engine: &Engine) -> Result<Option<Exit>> {
-        let path = format!("/v1/runs/{}", escape(&self.id));
+        let path = format!("/v1/runs/{}", escape(&engine.run_id(&self.id).await?));
         let mut after = self.after;
         // What is stored a moment after the end is seen by one more look.
         let mut ended: Option<Instant> = None;

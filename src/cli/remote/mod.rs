@@ -1,5 +1,6 @@
 //! The commands for people: they talk to a running engine over REST, as any other client.
 
+pub(super) mod api;
 mod bulk;
 mod engine;
 pub(super) mod events;
@@ -13,6 +14,7 @@ mod object;
 pub(super) mod pauses;
 pub(super) mod profile;
 pub(super) mod runs;
+pub(super) mod status;
 mod target;
 mod time;
 mod trigger;

@@ -2,16 +2,19 @@
 
 use std::io::{IsTerminal, Read};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Subcommand;
 use helve_client::Http;
 use helve_terminal::out;
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 
-use super::failure::{Failure, Result};
+use super::failure::{Exit, Failure, Result};
 use super::finish;
 use super::target::{Profile, Profiles, file};
 
+/// How long the engine may take to say whether it knows a token.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// No token is longer.
 const MAX_TOKEN: u64 = 4096;
 
@@ -40,14 +43,14 @@ pub(crate) enum Command {
 }
 
 impl Command {
-    pub(crate) fn run(self) -> ExitCode {
-        finish(false, self.done().map(|()| None))
+    pub(crate) async fn run(self) -> ExitCode {
+        finish(false, self.done().await.map(|()| None))
     }
 
-    fn done(self) -> Result<()> {
+    async fn done(self) -> Result<()> {
         let mut known = Profiles::read()?;
         match self {
-            Self::Set { name, url } => set(&mut known, name, url)?,
+            Self::Set { name, url } => set(&mut known, name, url).await?,
             Self::List => {
                 let current = |name: &String| if known.current.as_ref() == Some(name) { "*" } else { "" };
                 let row = |(name, profile): (&String, &Profile)| {
@@ -73,31 +76,48 @@ impl Command {
 }
 
 fn exists(known: &Profiles, name: &str) -> Result<()> {
-    if known.profiles.contains_key(name) {
-        return Ok(());
-    }
-    Err(Failure::usage(format!("there is no profile `{name}`: see `helve profile list`")))
+    if known.profiles.contains_key(name) { Ok(()) } else { Err(known.missing(name)) }
 }
 
 /// The first profile becomes the current one.
-fn set(known: &mut Profiles, name: String, url: String) -> Result<()> {
+async fn set(known: &mut Profiles, name: String, url: String) -> Result<()> {
     if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) {
         return Err(Failure::usage("a profile's name has letters, digits, `-`, `_` and `.` only"));
     }
     // Before the token is asked for.
     Http::new(&url, None)?;
     let token = token()?;
-    Http::new(&url, Some(&token))?;
+    let engine = Http::new(&url, Some(&token))?.with_timeout(PATIENCE);
     if url.starts_with("http://")
         && !["http://127.", "http://localhost", "http://[::1]"].iter().any(|l| url.starts_with(l))
     {
         out::note(&format!("helve: {url} is not https: the token will cross the network as it is"));
     }
+    tried(&engine, &url).await?;
     known.current.get_or_insert_with(|| name.clone());
     known.profiles.insert(name, Profile { url, token });
     known.write()?;
     out::line(&format!("kept in {}", file()?.display()))?;
     Ok(())
+}
+
+/// Asks the engine whether it knows the token. One that does not answer may not be up yet.
+async fn tried(engine: &Http, url: &str) -> Result<()> {
+    match engine.get("/v1/runs?limit=1").await {
+        Ok(response) if response.status.as_u16() == 401 => {
+            Err(Failure::new(Exit::Refused, format!("{url} does not know this token: nothing was kept")))
+        }
+        // A token for workers alone may not read.
+        Ok(response) if response.status.is_success() || response.status.as_u16() == 403 => Ok(()),
+        Ok(response) => {
+            out::note(&format!("helve: {url} answered {}: the token was not tried", response.status.as_u16()));
+            Ok(())
+        }
+        Err(e) => {
+            out::note(&format!("helve: the token was not tried: {} ({url})", crate::cli::text(&e)));
+            Ok(())
+        }
+    }
 }
 
 fn token() -> Result<String> {

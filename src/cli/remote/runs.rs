@@ -33,10 +33,13 @@ enum Command {
         filter: RunFilter,
         #[command(flatten)]
         paging: Paging,
+        /// Show it again every two seconds, until Ctrl-C
+        #[arg(long)]
+        watch: bool,
     },
     /// Show a run
     Get {
-        /// Its id, `run_..`
+        /// Its id, `run_..`, or the last digits of it
         id: String,
     },
     /// Say why a run stands where it stands
@@ -118,6 +121,8 @@ impl Which {
     }
 }
 
+/// Between two looks at a list.
+const LOOK: Duration = Duration::from_secs(2);
 const HEAD: [&str; 7] = ["id", "workflow", "status", "attempt", "created", "took", "error"];
 
 fn row(engine: &Engine, run: &Object) -> Vec<String> {
@@ -142,10 +147,18 @@ impl Args {
 impl Command {
     async fn run(self, engine: &Engine) -> Result<Option<Exit>> {
         match self {
-            Self::List { filter, paging } => {
+            Self::List { filter, paging, watch } => loop {
                 engine.list("/v1/runs", &filter.parameters()?, &paging, &HEAD, |run| row(engine, run)).await?;
+                if !watch || out::is_unread() {
+                    break;
+                }
+                tokio::time::sleep(LOOK).await;
+                out::next_screen()?;
+            },
+            Self::Get { id } => {
+                let id = engine.run_id(&id).await?;
+                engine.show(&engine.get(&format!("/v1/runs/{}", escape(&id))).await?)?;
             }
-            Self::Get { id } => engine.show(&engine.get(&format!("/v1/runs/{}", escape(&id))).await?)?,
             Self::Why { id } => why(engine, &id).await?,
             Self::Logs(logs) => return logs.run(engine).await,
             Self::Trigger(trigger) => return trigger.run(engine).await,
@@ -171,6 +184,7 @@ impl Command {
 
 /// The sentence, and when it may start where somebody can tell.
 async fn why(engine: &Engine, id: &str) -> Result<()> {
+    let id = &engine.run_id(id).await?;
     let response = engine.get(&format!("/v1/runs/{}/why", escape(id))).await?;
     if engine.json {
         return engine.show(&response);
@@ -188,7 +202,7 @@ async fn why(engine: &Engine, id: &str) -> Result<()> {
 /// A line for each change, on standard output: it is the answer here.
 async fn watch(engine: &Engine, id: &str, timeout: Option<Duration>) -> Result<Option<Exit>> {
     let until = timeout.map(|timeout| engine.clock.instant() + timeout);
-    let path = format!("/v1/runs/{}", escape(id));
+    let path = format!("/v1/runs/{}", escape(&engine.run_id(id).await?));
     let changed = |response: &helve_client::Response, run: &Object| {
         if engine.json { engine.show(response) } else { Ok(out::line(&standing(run))?) }
     };

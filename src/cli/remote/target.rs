@@ -79,10 +79,20 @@ impl Profiles {
         kept::keep(&file, &text).map_err(|e| wrong(&e))
     }
 
-    fn take(mut self, name: &str, source: String) -> Result<Target> {
+    /// There is no profile of this name.
+    pub(super) fn missing(&self, name: &str) -> Failure {
         let known = self.profiles.keys().cloned().collect::<Vec<_>>().join(", ");
-        let missing = || Failure::usage(format!("there is no profile `{name}`; there are: {known}"));
-        let Profile { url, token } = self.profiles.remove(name).ok_or_else(missing)?;
+        Failure::usage(match known.is_empty() {
+            true => {
+                format!("there is no profile `{name}`, nor any other: `helve profile set {name} --url URL` makes it")
+            }
+            false => format!("there is no profile `{name}`; there are: {known}"),
+        })
+    }
+
+    fn take(mut self, name: &str, source: String) -> Result<Target> {
+        let missing = self.missing(name);
+        let Profile { url, token } = self.profiles.remove(name).ok_or(missing)?;
         Ok(Target { url, token, source })
     }
 }

@@ -73,9 +73,9 @@ impl Trigger {
     pub(super) async fn run(self, engine: &Engine) -> Result<Option<Exit>> {
         let body = encode(&Body {
             workflow: &self.workflow,
-            input: self.input.as_deref().map(input::json).transpose()?,
+            input: self.input.as_deref().map(|given| input::json("--input", given)).transpose()?,
             metadata: input::pairs(&self.metadata)?,
-            labels: self.labels.as_deref().map(input::json).transpose()?,
+            labels: self.labels.as_deref().map(|given| input::json("--labels", given)).transpose()?,
             priority: self.priority,
             delay: self.delay.as_deref(),
             run_at: self.run_at.as_deref(),

@@ -43,6 +43,9 @@ enum Command {
     Delete {
         /// Its name
         name: String,
+        /// Do not ask
+        #[arg(long, short)]
+        yes: bool,
     },
     /// List the versions of a workflow
     Versions {
@@ -83,10 +86,16 @@ impl Command {
             }
             Self::Get { name } => engine.show(&engine.get(&path(&name)).await?)?,
             Self::Put { name, definition } => {
-                let body = input::json(&definition)?.get().to_owned();
+                let body = input::json("the definition", &definition)?.get().to_owned();
                 engine.show(&engine.put(&path(&name), body).await?)?;
             }
-            Self::Delete { name } => {
+            Self::Delete { name, yes } => {
+                // One that is not there is no question.
+                engine.get(&path(&name)).await?;
+                let question = format!("Delete the workflow `{}` of {}?", out::plain(&name), engine.described());
+                if !input::confirmed(&question, yes)? {
+                    return Ok(None);
+                }
                 engine.delete(&path(&name)).await?;
                 if !engine.json {
                     out::line(&format!("deleted {}", out::plain(&name)))?;

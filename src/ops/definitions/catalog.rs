@@ -1,6 +1,6 @@
 //! One tenant's workflows in memory: compiled, with their event patterns.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use helve_domain::clock::Timestamp;
@@ -187,6 +187,12 @@ impl Catalog {
 
     pub(super) fn workflow(&self, name: &str) -> Option<Arc<Workflow>> {
         self.entry(name).map(|entry| Arc::clone(&entry.workflow))
+    }
+
+    /// Those of these actions that no workflow has.
+    pub(super) fn without_workflow(&self, actions: &[Arc<str>]) -> Vec<Arc<str>> {
+        let used: HashSet<&str> = self.entries.values().map(|entry| &*entry.spec.action).collect();
+        actions.iter().filter(|action| !used.contains(&***action)).cloned().collect()
     }
 
     /// Workflows with a pattern that matches, by name.

@@ -57,15 +57,30 @@ impl Shared {
         (found.is_some() || absent()).then_some(found)
     }
 
-    /// The workflows that an event of this key starts. For that all of the tenant's have to be known; none that matches
-    /// counts only while what is known is recent.
+    /// The workflows that an event of this key starts; none that matches counts only while what is known is recent.
     pub(super) async fn matching(&self, tenant: TenantId, key: &str) -> Result<Vec<Arc<Spec>>> {
-        if let Some(specs) = self.known_matching(tenant, key) {
-            return Ok(specs);
+        self.among_all(tenant, |catalog| catalog.matching(key), |specs| !specs.is_empty()).await
+    }
+
+    /// Those of these actions that no workflow has; one that is found in memory counts, one that is not only while what
+    /// is known is recent.
+    pub(super) async fn without_workflow(&self, tenant: TenantId, actions: &[Arc<str>]) -> Result<Vec<Arc<str>>> {
+        self.among_all(tenant, |catalog| catalog.without_workflow(actions), Vec::is_empty).await
+    }
+
+    /// Looks at all of the tenant's workflows. `settled`: what was found counts however old it is.
+    async fn among_all<T>(
+        &self,
+        tenant: TenantId,
+        look: impl Fn(&Catalog) -> T,
+        settled: impl Fn(&T) -> bool,
+    ) -> Result<T> {
+        if let Some(found) = self.known_among_all(tenant, &look, &settled) {
+            return Ok(found);
         }
         let _stripe = self.stripe(tenant).await?;
-        if let Some(specs) = self.known_matching(tenant, key) {
-            return Ok(specs);
+        if let Some(found) = self.known_among_all(tenant, &look, &settled) {
+            return Ok(found);
         }
         let before = self.forgotten();
         let read_at = self.clock.now();
@@ -75,14 +90,19 @@ impl Shared {
         let mut passing = Catalog::default();
         let catalog = if self.forgotten() == before { catalogs.entry(tenant).or_default() } else { &mut passing };
         catalog.replace(entries, read_at);
-        Ok(catalog.matching(key))
+        Ok(look(catalog))
     }
 
-    fn known_matching(&self, tenant: TenantId, key: &str) -> Option<Vec<Arc<Spec>>> {
+    fn known_among_all<T>(
+        &self,
+        tenant: TenantId,
+        look: impl Fn(&Catalog) -> T,
+        settled: impl Fn(&T) -> bool,
+    ) -> Option<T> {
         let catalogs = self.catalogs.read().unwrap_or_else(PoisonError::into_inner);
         let catalog = catalogs.get(&tenant)?;
         let since = catalog.complete_since()?;
-        Some(catalog.matching(key)).filter(|specs| !specs.is_empty() || self.is_recent(since))
+        Some(look(catalog)).filter(|found| settled(found) || self.is_recent(since))
     }
 
     /// Reads rows.

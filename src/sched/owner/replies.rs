@@ -162,9 +162,9 @@ impl Owner {
             // It expired between the two statements: the caller's retry will be the first again.
             None => return self.fail(reply, Error::unavailable("the idempotency key has just expired")),
         };
-        let conflict = |existing: String| Error::Conflict {
+        let conflict = |what: &str, existing: String| Error::Conflict {
             code: Code::IdempotencyConflict,
-            message: "this idempotency key was used with another body; use a new key for a new request".to_owned(),
+            message: what.to_owned(),
             existing: Some(existing),
         };
         let run = RunId::from_uuid(target);
@@ -178,9 +178,13 @@ impl Owner {
                 set(&bulk, place, Ok(EventCreated::Existing(EventId::from_uuid(target))));
             }
             reply @ (Reply::Event { .. } | Reply::EventItem { .. }) => {
-                self.fail(reply, conflict(EventId::from_uuid(target).to_string()));
+                let what = "an event of this source and id was taken with another content; give a new event a new id";
+                self.fail(reply, conflict(what, EventId::from_uuid(target).to_string()));
             }
-            other => self.fail(other, conflict(run.to_string())),
+            other => {
+                let what = "this idempotency key was used with another body; use a new key for a new request";
+                self.fail(other, conflict(what, run.to_string()));
+            }
         }
     }
 

@@ -16,7 +16,7 @@ async fn a_filter_is_counted_asked_about_and_worked_off() {
     }
     let person = Person::of(&engine);
     let cancel = ["runs", "cancel", "--workflow", "resize", "--status", "queued"];
-    person.is_refused(&cancel, 2, "Cancel 3 runs?").await;
+    person.is_refused(&cancel, 2, "those with workflow resize, status queued?").await;
     assert_eq!(person.json(&["runs", "list", "--status", "queued"]).await["items"].as_array().unwrap().len(), 4);
     assert_eq!(person.json(&["jobs", "list"]).await["items"], json!([]), "nothing was created");
 
@@ -70,7 +70,7 @@ async fn events_are_pushed_found_and_replayed() {
     let id = rows(&found)[1][0].to_owned();
     assert!(person.prints(&["events", "replay", &id]).await.contains(&id));
     let replay = ["events", "replay", "--key", "image.*"];
-    person.is_refused(&replay, 2, "Replay 1 events, which start 1 runs?").await;
+    person.is_refused(&replay, 2, "Replay 1 events of http").await;
     let done = person.run(&[replay.as_slice(), &["--yes"]].concat()).await;
     assert!(done.code == 0 && done.err.contains("1 events replayed, 1 runs started, 0 failed"), "{done:?}");
     assert_eq!(rows(&person.prints(&["runs", "list", "--workflow", "heard"]).await).len(), 4);

@@ -1,5 +1,6 @@
 //! The commands for people, through the real program against an engine.
 
+mod about;
 mod bulk;
 mod insight;
 mod profiles;

@@ -68,7 +68,35 @@ async fn wrong_usage_and_failure_end_differently() {
     assert!(said.contains("DATABASE_URL"), "{said}");
     let (ended, said) = refusal("postgres://postgres:hunter2@127.0.0.1:1/x", &["migrate"]);
     assert_eq!(ended, Some(1));
+    assert!(said.contains("the database `x` at 127.0.0.1, port 1, as `postgres` cannot be reached"), "{said}");
     assert!(said.contains("refused") && !said.contains("hunter2"), "{said}");
+}
+
+/// What is wrong is said of what is to blame: the command that was asked, and the variable where there was no flag.
+#[test]
+fn what_is_wrong_is_said_of_the_command_and_the_variable() {
+    let said = |args: &[&str], env: &[(&str, &str)]| {
+        let out = support::helve().args(args).env_remove("DATABASE_URL").envs(env.iter().copied()).output().unwrap();
+        (out.status.code(), String::from_utf8_lossy(&out.stderr).into_owned())
+    };
+    let (code, text) = said(&["serve"], &[]);
+    assert!(code == Some(2) && text.contains("DATABASE_URL") && text.contains("Usage: helve serve"), "{text}");
+    let (code, text) = said(&["serve"], &[("HELVE_LISTEN", "here")]);
+    assert!(code == Some(2) && text.contains("'here' for 'HELVE_LISTEN of the environment'"), "{text}");
+    let (code, text) = said(&["serve", "--listen", "here"], &[("HELVE_LISTEN", "127.0.0.1:0")]);
+    assert!(code == Some(2) && text.contains("'here' for '--listen"), "{text}");
+    let (code, text) = said(&["dev", "--listen", "0.0.0.0:7733"], &[]);
+    assert!(code == Some(2) && text.contains("--port") && text.contains("helve serve --listen"), "{text}");
+
+    // Nothing is made for an engine that has no place to listen.
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let place = [("HELVE_DATA_DIR", "/dev/null/none"), ("HELVE_SCHEDULNG_GRACE", "1s")];
+    let (code, text) = said(&["dev", "--port", &port], &place);
+    assert!(code == Some(1) && text.contains(&format!("127.0.0.1:{port}")) && text.contains("HELVE_PORT"), "{text}");
+    assert!(text.contains("did you mean HELVE_SCHEDULING_GRACE?"), "{text}");
+    let (code, text) = said(&["dev", "--port", "0"], &place[..1]);
+    assert!(code == Some(1) && text.contains("/dev/null") && text.contains("--data-dir"), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -103,7 +131,8 @@ fn the_settings_are_printed_without_secrets() {
     let text = String::from_utf8(out.stdout).unwrap();
     let printed: Value = serde_json::from_str(&text).unwrap();
     assert_eq!(printed["scheduling"]["optimistic"], false);
-    assert!(!text.contains("hunter2") && !text.contains("me:"), "{text}");
+    assert_eq!(printed["database"]["url"], "postgres://me@db/x");
+    assert!(!text.contains("hunter2"), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -109,6 +109,10 @@ async fn logs_are_json_without_payloads_and_secrets() {
     };
     let (has_id, refused) = said("a caller was not authenticated");
     assert!(has_id && refused["span"]["peer"] == "127.0.0.1" && refused["why"].is_string(), "{refused}");
+    let (has_id, bad) = said("refused");
+    assert!(has_id && bad["target"] == "helve::api::refused" && bad["code"].is_string(), "{bad}");
+    let (_, worker) = said("worker connected");
+    assert_eq!((&worker["name"], &worker["actions"]), (&json!("w1"), &json!("w")), "{worker}");
     // It is written by a task that the request has started.
     let (has_id, changed) = said("a workflow has changed");
     assert!(has_id, "{changed}");

@@ -3,12 +3,12 @@
 use serde_json::json;
 
 use super::problem;
-use crate::support;
+use crate::support::{self, Builder};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn unknown_routes_and_methods_are_problems() {
     let engine = support::engine().await;
-    for path in ["/", "/v1", "/v1/nothing", "/v1/runs/", "/v2/runs", "/metrics/x"] {
+    for path in ["/v1", "/v1/nothing", "/v1/runs/", "/v2/runs", "/metrics/x"] {
         problem(&engine.request("GET", path, &[], "").await, 404, "not_found");
     }
     for (method, path, allowed) in [
@@ -17,10 +17,50 @@ async fn unknown_routes_and_methods_are_problems() {
         ("PATCH", "/v1/events", ["GET", "POST"]),
     ] {
         let response = engine.request(method, path, &[], "").await;
-        problem(&response, 405, "method_not_allowed");
+        let told = problem(&response, 405, "method_not_allowed");
+        assert!(allowed.iter().all(|m| told["detail"].as_str().unwrap().contains(m)), "{told}");
         let allow = response.header("allow");
         assert!(allowed.iter().all(|m| allow.contains(m)), "{method} {path}: Allow: {allow}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_root_says_what_this_is() {
+    let engine = support::engine().await;
+    let root = engine.client().with_token(None).request("GET", "/", &[], "").await;
+    assert_eq!((root.status, root.header("content-type")), (200, "text/plain; charset=utf-8"));
+    let text = String::from_utf8(root.body.to_vec()).unwrap();
+    assert!(
+        text.lines().count() == 1 && text.contains(env!("CARGO_PKG_VERSION")) && text.contains("/openapi.json"),
+        "{text}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pages_of_listed_origins_may_ask_and_no_others() {
+    let page = "https://app.example";
+    let listed = Builder::new().http(|http| http.origins = vec![page.to_owned()]).start().await;
+    let anyone = listed.client().with_token(None);
+    let asks = [
+        ("origin", page),
+        ("access-control-request-method", "POST"),
+        ("access-control-request-headers", "authorization,idempotency-key"),
+    ];
+    let preflight = anyone.request("OPTIONS", "/v1/runs", &asks, "").await;
+    assert_eq!((preflight.status, preflight.header("access-control-allow-origin")), (200, page));
+    assert!(preflight.header("access-control-allow-methods").contains("POST"));
+    assert!(preflight.header("access-control-allow-headers").contains("idempotency-key"));
+    let answer = listed.request("GET", "/v1/runs", &[("origin", page)], "").await;
+    assert_eq!((answer.status, answer.header("access-control-allow-origin")), (200, page));
+    assert!(answer.header("access-control-expose-headers").contains("x-request-id"));
+    let refused = anyone.request("GET", "/v1/runs", &[("origin", page)], "").await;
+    assert_eq!((refused.status, refused.header("access-control-allow-origin")), (401, page), "a page may read why");
+    let other = listed.request("GET", "/v1/runs", &[("origin", "https://other.example")], "").await;
+    assert_eq!(other.header("access-control-allow-origin"), "");
+
+    let unlisted = support::engine().await;
+    let silent = unlisted.request("GET", "/v1/runs", &[("origin", page)], "").await;
+    assert_eq!((silent.status, silent.header("access-control-allow-origin"), silent.header("vary")), (200, "", ""));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

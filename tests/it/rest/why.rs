@@ -98,10 +98,12 @@ both_ways! {
             drop(worker);
             // While it may come back: when its work goes to others.
             until("its worker is away", || async {
-                let worker = why(&engine, &run).await["details"]["worker"].clone();
+                let shown = why(&engine, &run).await;
+                let worker = &shown["details"]["worker"];
                 let (since, until) = (worker["lost_at"].as_str()?, worker["given_up_at"].as_str()?);
                 assert!(since < until, "{worker}");
-                Some(())
+                let text = shown["text"].as_str()?;
+                (text.contains("lost its connection at") && text.contains("goes to another worker")).then_some(())
             })
             .await;
             until("it is taken back", || async {

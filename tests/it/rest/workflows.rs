@@ -55,6 +55,25 @@ async fn every_field_of_a_definition_is_kept() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_get_gives_can_be_put_again() {
+    let engine = support::engine().await;
+    let (_, first) = engine.put("/v1/workflows/w", definition("a")).await;
+    assert_eq!(engine.put("/v1/workflows/w", first.clone()).await, (200, first.clone()), "nothing has changed");
+    let mut changed = first.clone();
+    changed["definition"]["tasks"][0]["action"] = json!("b");
+    let (_, second) = engine.put("/v1/workflows/w", changed.clone()).await;
+    assert_eq!((&second["version"], &second["definition"]), (&json!(2), &definition("b")));
+    changed["definition"]["tasks"][0]["retries"] = json!(-1);
+    let refused = engine.request("PUT", "/v1/workflows/w", &[], changed.to_string()).await;
+    let told = problem(&refused, 400, "invalid_field");
+    assert_eq!(told["pointer"], "/definition/tasks/0/retries");
+    assert!(told["detail"].as_str().unwrap().starts_with("expected 0 to 10000 retries"), "{told}");
+    changed["definitions"] = json!(1);
+    let refused = engine.request("PUT", "/v1/workflows/w", &[], changed.to_string()).await;
+    assert_eq!(problem(&refused, 400, "unknown_field")["pointer"], "/definitions");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn workflows_are_listed_by_name() {
     let engine = support::engine().await;
     for name in ["c", "a", "b%2Fx", "d.1:2_3-4"] {

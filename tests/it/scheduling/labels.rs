@@ -50,6 +50,9 @@ both_ways! {
         let blocked = trigger(&engine, gpu()).await;
         let plain = trigger(&engine, json!([])).await;
         let task = worker.task().await;
+        let (_, why) = engine.get(&format!("/v1/runs/{}/why", blocked.as_str().unwrap())).await;
+        assert_eq!(why["details"]["workers"][0]["lacks"], json!(["gpu=yes"]), "{why}");
+        assert!(why["text"].as_str().unwrap().contains("lacks the labels that it requires, gpu=yes"), "{why}");
         assert_eq!(task["run"], plain);
         worker.finish(&task, json!(0)).await;
         assert_eq!(engine.run(&blocked).await["status"], "queued");

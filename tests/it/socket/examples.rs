@@ -122,3 +122,20 @@ async fn the_readmes_worker_shows_a_refusal_and_waits_before_it_comes_back() {
     // Five random waits below 2 s, of which the chance that all are short is one in millions, and the engine's own.
     assert!(started.elapsed() > std::time::Duration::from_millis(300), "{:?}", started.elapsed());
 }
+
+/// A socket that is refused is told in one line, by both of the workers in Python.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_python_worker_that_is_refused_says_why_without_a_stack_trace() {
+    let Some(python) = wanted_python() else { return };
+    let engine = engine().await;
+    let mut example = Command::new(python);
+    example.arg("examples/worker.py").current_dir(env!("CARGO_MANIFEST_DIR"));
+    for mut worker in [example, readme(&engine, &[])] {
+        worker.env("HELVE_URL", &engine.url).env("HELVE_TOKEN", "helve_wrong").env("NO_PROXY", "127.0.0.1");
+        worker.stdin(Stdio::null()).kill_on_drop(true);
+        let output = tokio::time::timeout(std::time::Duration::from_secs(20), worker.output()).await.unwrap().unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8_lossy(&said);
+        assert!(said.contains("401") && said.contains("unauthenticated") && !said.contains("Traceback"), "{said}");
+    }
+}

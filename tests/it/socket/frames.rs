@@ -25,8 +25,15 @@ async fn what_is_wrong_is_answered_and_the_socket_goes_on() {
         assert_eq!(error["code"], code, "{frame}");
         assert!(!error["message"].as_str().unwrap().is_empty());
     }
-    worker.send(json!({"type": "ping", "a": {"field": ["of", "the", "future"]}})).await;
-    worker.expect("pong").await;
+    // A field of the future changes nothing, and is named once.
+    for told in [true, false] {
+        worker.send(json!({"type": "ping", "a": {"field": ["of", "the", "future"]}})).await;
+        if told {
+            let error = worker.expect("error").await;
+            assert_eq!((&error["code"], &error["pointer"]), (&json!("unknown_field"), &json!("/a")));
+        }
+        worker.expect("pong").await;
+    }
     engine.trigger("work", json!({})).await;
     let task = worker.task().await;
     worker.finish(&task, json!(null)).await;

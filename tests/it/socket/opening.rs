@@ -164,3 +164,35 @@ async fn a_hello_registers_workflows_with_the_scope_to_write() {
     assert_eq!(task["task_run"], run["id"]);
     worker.finish(&task, json!(1)).await;
 }
+
+/// What is allowed and hardly meant is told once, when a person looks: not to a session that goes on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hello_is_told_what_it_hardly_means() {
+    let engine = engine().await;
+    engine.workflow("known").await;
+    let warned = |worker: &Worker| {
+        let warnings = worker.welcome["warnings"].as_array().cloned().unwrap_or_default();
+        warnings.into_iter().map(|w| (w["code"].clone(), w["pointer"].clone())).collect::<Vec<_>>()
+    };
+    let mut odd = hello("w1", &["known", "unknown"], 0);
+    odd["slot"] = json!({"default": 1});
+    let worker = Worker::connect(&engine.url, &engine.token, odd.clone()).await;
+    let told = [("unknown_field", "/slot"), ("no_slots", "/slots/default"), ("no_workflow", "/actions")];
+    assert_eq!(warned(&worker), told.map(|(code, pointer)| (json!(code), json!(pointer))));
+    let text = worker.welcome["warnings"].to_string();
+    assert!(
+        text.contains("`unknown`") && text.contains("did you mean `slots`?") && !text.contains("`known`"),
+        "{text}"
+    );
+    odd["resume"] = worker.resume(&[]);
+    odd.as_object_mut().unwrap().remove("slot");
+    odd["slots"]["default"] = json!(1);
+    drop(worker);
+    let worker = Worker::connect(&engine.url, &engine.token, odd).await;
+    assert_eq!((worker.welcome["resumed"].clone(), warned(&worker)), (json!(true), vec![]));
+    // What it brings itself is there when it is asked for.
+    let mut whole = hello("w2", &["brought"], 1);
+    whole["workflows"] = json!([{"name": "brought", "tasks": [{"name": "brought"}]}]);
+    let worker = Worker::connect(&engine.url, &engine.token, whole).await;
+    assert!(worker.welcome.get("warnings").is_none(), "{}", worker.welcome);
+}

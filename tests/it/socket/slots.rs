@@ -162,7 +162,7 @@ async fn wrong_frames_change_nothing() {
     let many: serde_json::Map<String, Value> = (0..65).map(|i| (format!("l{i}"), json!("x"))).collect();
     for (frame, pointer) in [
         (json!({"type": "labels"}), "/labels"),
-        (json!({"type": "labels", "labels": {"zone": 1}}), "/labels"),
+        (json!({"type": "labels", "labels": {"zone": 1}}), "/labels/zone"),
         (json!({"type": "labels", "labels": {"": "x"}}), "/labels"),
         (json!({"type": "labels", "labels": many}), "/labels"),
         (json!({"type": "free_slot", "tasks": [{"task_run": task["task_run"]}]}), "/tasks/0/attempt"),

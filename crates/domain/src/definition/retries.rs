@@ -1,9 +1,11 @@
 //! How failures of a task are retried, as a client writes it.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::duration::Span;
+use crate::duration::{self, Span};
 use crate::error::{Error, Result};
 use crate::limits::Limits;
 use crate::name;
@@ -28,7 +30,10 @@ impl<'de> Deserialize<'de> for Retries {
         impl<'de> serde::de::Visitor<'de> for Visitor {
             type Value = Retries;
             fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("a number of retries, or an object {count, base, factor, cap, jitter, on_exhausted, rules}")
+                write!(
+                    f,
+                    "0 to {MAX_RETRIES} retries, or an object {{count, base, factor, cap, jitter, on_exhausted, rules}}"
+                )
             }
             fn visit_u64<E: serde::de::Error>(self, v: u64) -> Result<Retries, E> {
                 u32::try_from(v)
@@ -48,6 +53,7 @@ impl<'de> Deserialize<'de> for Retries {
 #[serde(deny_unknown_fields)]
 pub struct RetryDefinition {
     /// Retries after the first attempt, 0 to 10000.
+    #[serde(deserialize_with = "some_count")]
     #[schema(minimum = 0, maximum = 10000)]
     pub count: u32,
     /// Wait before the first retry. Default `1s`.
@@ -57,7 +63,7 @@ pub struct RetryDefinition {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1, maximum = 100)]
     pub factor: Option<f64>,
-    /// The longest wait. Default `5m`.
+    /// The longest wait, no shorter than any `base`. Default `5m`, or the longest `base` where that is more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cap: Option<Span>,
     /// Full jitter: the wait is drawn evenly from zero to the computed one. Default true.
@@ -84,7 +90,7 @@ pub struct RuleDefinition {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<bool>,
     /// Retries allowed for it, if not the policy's.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "count_if_any", skip_serializing_if = "Option::is_none")]
     pub count: Option<u32>,
     /// First wait for it, if not the policy's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -93,6 +99,20 @@ pub struct RuleDefinition {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub on_exhausted: Option<OnExhausted>,
+}
+
+/// A count of retries: the type would take others, and say of one below zero only that it is not a `u32`.
+fn some_count<'de, D: serde::Deserializer<'de>>(d: D) -> Result<u32, D::Error> {
+    of_count(i64::deserialize(d)?)
+}
+
+fn count_if_any<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Option<u32>, D::Error> {
+    Option::<i64>::deserialize(d)?.map(of_count).transpose()
+}
+
+fn of_count<E: serde::de::Error>(n: i64) -> Result<u32, E> {
+    let count = u32::try_from(n).ok().filter(|n| *n <= MAX_RETRIES);
+    count.ok_or_else(|| E::custom(format_args!("expected 0 to {MAX_RETRIES} retries; got `{n}`")))
 }
 
 impl Retries {
@@ -114,8 +134,10 @@ impl Retries {
         if policy.rules.len() > 32 {
             return Err(Error::field(format!("{at}/rules"), "at most 32 rules are allowed"));
         }
+        policy.within_cap(&format!("{at}/base"), policy.base)?;
         for (i, rule) in policy.rules.iter().enumerate() {
             let at = format!("{at}/rules/{i}");
+            policy.within_cap(&format!("{at}/base"), rule.base)?;
             if rule.codes.is_empty() || rule.codes.len() > 32 {
                 return Err(Error::field(format!("{at}/codes"), "a rule names 1 to 32 error codes"));
             }
@@ -137,7 +159,7 @@ impl Retries {
                 count: p.count,
                 base: p.base.map_or(default.base, |s| s.0),
                 factor: p.factor.unwrap_or(default.factor),
-                cap: p.cap.map_or(default.cap, |s| s.0),
+                cap: p.cap.map_or_else(|| p.longest_base().max(default.cap), |s| s.0),
                 jitter: p.jitter.unwrap_or(default.jitter),
                 on_exhausted: p.on_exhausted.unwrap_or(default.on_exhausted),
                 rules: p
@@ -153,5 +175,21 @@ impl Retries {
                     .collect(),
             },
         }
+    }
+}
+
+impl RetryDefinition {
+    fn longest_base(&self) -> Duration {
+        self.rules.iter().filter_map(|rule| rule.base).chain(self.base).map(|base| base.0).max().unwrap_or_default()
+    }
+
+    /// Refuses a wait that would never be as long as it says.
+    fn within_cap(&self, at: &str, base: Option<Span>) -> Result<()> {
+        let Some((base, cap)) = base.zip(self.cap).filter(|(base, cap)| base > cap) else { return Ok(()) };
+        let [base, cap] = [base, cap].map(|span| duration::format(span.0));
+        Err(Error::field(
+            at,
+            format!("a first wait is no longer than `cap`, the longest; got {base}, and `cap` is {cap}"),
+        ))
     }
 }

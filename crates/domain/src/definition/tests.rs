@@ -28,6 +28,20 @@ fn a_policy_keeps_what_it_says_and_fills_in_the_rest() {
 }
 
 #[test]
+fn a_first_wait_is_never_cut_by_a_cap_that_nobody_gave() {
+    let caps = [
+        (r#"{"count":1}"#, 300),
+        (r#"{"count":1,"base":"1h"}"#, 3_600),
+        (r#"{"count":1,"rules":[{"codes":["x"],"base":"2h"}]}"#, 7_200),
+        (r#"{"count":1,"base":"1h","cap":"90m"}"#, 5_400),
+    ];
+    for (retries, cap) in caps {
+        let text = format!(r#"{{"tasks":[{{"name":"a","retries":{retries}}}]}}"#);
+        assert_eq!(parse(&text).unwrap().compile("w", 1).unwrap().retry.cap, Duration::from_secs(cap), "{retries}");
+    }
+}
+
+#[test]
 fn wrong_definitions_name_the_field() {
     for (text, part) in [
         (r#"{"tasks":[]}"#, "exactly one task"),
@@ -35,6 +49,13 @@ fn wrong_definitions_name_the_field() {
         (r#"{"tasks":[{"name":""}]}"#, "a name has 1 to 255 bytes"),
         (r#"{"tasks":[{"name":"a","retrys":3}]}"#, "unknown field `retrys`"),
         (r#"{"tasks":[{"name":"a","retries":10001}]}"#, "at most 10000 retries"),
+        (r#"{"tasks":[{"name":"a","retries":-1}]}"#, "expected 0 to 10000 retries"),
+        (r#"{"tasks":[{"name":"a","retries":{"count":-1}}]}"#, "expected 0 to 10000 retries"),
+        (r#"{"tasks":[{"name":"a","retries":{"count":1,"base":"2m","cap":"1m"}}]}"#, "`cap` is 1m"),
+        (
+            r#"{"tasks":[{"name":"a","retries":{"count":1,"cap":"1m","rules":[{"codes":["x"],"base":"2m"}]}}]}"#,
+            "`cap` is 1m",
+        ),
         (r#"{"tasks":[{"name":"a","retries":{"count":1,"factor":0.5}}]}"#, "a factor is 1 to 100"),
         (r#"{"tasks":[{"name":"a","retries":{"base":"1s"}}]}"#, "missing field `count`"),
         (r#"{"tasks":[{"name":"a","execution_timeout":"soon"}]}"#, "a number of seconds, or text"),

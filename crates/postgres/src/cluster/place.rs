@@ -132,6 +132,15 @@ pub(super) struct Kept {
 impl Kept {
     /// Creates or takes `path`.
     pub fn take(path: &Path, who: Option<Identity>) -> Result<Self> {
+        Self::take_there(path, who).map_err(|e| match e {
+            Error::Internal(text) if !text.contains("--data-dir") => {
+                failed(format!("{text} (--data-dir or HELVE_DATA_DIR chooses where data and token are kept)"))
+            }
+            other => other,
+        })
+    }
+
+    fn take_there(path: &Path, who: Option<Identity>) -> Result<Self> {
         let path = std::path::absolute(path).map_err(|e| at(path, e))?;
         Identity::check_reach(who, &path)?;
         make_public(&path)?;
@@ -260,6 +269,8 @@ mod tests {
         let first = Kept::take(&dir, None).unwrap();
         let text = Kept::take(&dir, None).unwrap_err().to_string();
         assert!(text.contains(&std::process::id().to_string()), "{text}");
+        let text = Kept::take(&dir.join("lock"), None).unwrap_err().to_string();
+        assert!(text.contains("lock") && text.contains("--data-dir"), "{text}");
         drop(first);
         fs::create_dir(dir.join("pg15")).unwrap();
         assert_eq!(Kept::take(&dir, None).unwrap().majors(), [15]);

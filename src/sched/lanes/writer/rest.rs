@@ -2,7 +2,7 @@
 
 use std::task::{Context, Poll};
 
-use tracing::{info, warn};
+use tracing::{debug, info};
 
 use super::{BatchDone, LaneWriter, PATIENCE};
 use crate::db::lane::{LaneError, Refusal};
@@ -31,7 +31,7 @@ impl LaneWriter {
         let late = || LaneError::Aborted(Refusal::unsent(format!("no answer within {} s", PATIENCE.as_secs())));
         let opened = tokio::time::timeout(PATIENCE, self.open()).await.unwrap_or_else(|_| Err(late()));
         if let Err(e) = &opened {
-            warn!(error = ?e, lane = self.name.as_str(), "a lane cannot be opened again yet");
+            debug!(error = ?e, lane = self.name.as_str(), "a lane cannot be opened again yet");
         }
         done(opened == Err(LaneError::Fenced))
     }
