@@ -18,4 +18,5 @@ pub mod sched;
 pub mod share;
 pub mod telemetry;
 pub mod traces;
+mod worker;
 pub mod ws;

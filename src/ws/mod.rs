@@ -5,13 +5,11 @@ mod elsewhere;
 pub mod frames;
 mod greet;
 mod guest;
-mod pace;
 mod refusals;
 mod session;
 #[cfg(test)]
 mod tests;
 mod upgrade;
-mod voice;
 mod wire;
 
 use std::sync::Arc;

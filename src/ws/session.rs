@@ -6,37 +6,27 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use helve_domain::delivery::{Close, Incoming, Outgoing, Reason};
-use helve_domain::error::Code;
+use helve_domain::delivery::{Close, Incoming, Outgoing};
 use helve_domain::id::TenantId;
 use helve_domain::json::SMALL;
-use helve_domain::ticket::Allowed;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_tungstenite::tungstenite::Message;
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
 use super::guest::{Caller, Guest};
-use super::pace::{Mistakes, Pace};
-use super::voice::Voice;
 use super::wire::{End, Step, Wire};
 use super::{Context, greet};
 use crate::failpoint::{self, Point};
-use crate::frames::{self, Fault, Frame};
+use crate::frames;
 use crate::hub::{Inbox, Next};
 use crate::sched::Connection;
 use crate::share::Held;
+use crate::worker::{Conversation, Heard, Said};
 
 /// How long a worker may take nothing of what waits for it.
 const STALL: Duration = Duration::from_secs(30);
 /// Bytes taken from the outbox for one flush.
 const BATCH: usize = 1 << 20;
-/// Pings a second, of either kind, or changes of capacity or labels, past which a worker is read more slowly. A change is a
-/// statement of its own.
-const PINGS: u32 = 10;
-/// Attempts a second of which the engine knows nothing, and frames that are wrong or empty, past which a worker is read more slowly.
-const STRANGERS: u32 = 100;
-/// Fields that nobody knows of which a socket is told.
-const UNKNOWN: usize = 16;
 /// How long a worker whose tenant has used up its share of memory is not read, after each large frame.
 const HELD_UP: Duration = Duration::from_millis(50);
 
@@ -71,18 +61,11 @@ struct Session<'c, S> {
     connection: Connection,
     tenant: TenantId,
     inbox: Inbox,
-    /// What its ticket allows.
-    allowed: Option<Allowed>,
     /// Given back with the socket.
     _place: Option<Held>,
     /// Resolves when the socket must end whatever happens on it.
     cut: BoxFuture<'static, Close>,
-    pings: Pace,
-    strangers: Pace,
-    mistakes: Mistakes,
-    voice: Voice,
-    /// What it was told of fields that nobody knows.
-    unknown: Vec<String>,
+    conversation: Conversation,
     /// When something was last read: the only proof of life.
     heard: Instant,
     /// When we last sent a protocol ping.
@@ -119,14 +102,9 @@ impl<'c, S: AsyncRead + AsyncWrite + Unpin> Session<'c, S> {
             connection,
             tenant: guest.who.tenant,
             inbox,
-            allowed: guest.allowed,
             _place: guest.place,
             cut: cut(ctx, guest.revoked),
-            pings: Pace::new(PINGS, now),
-            strangers: Pace::new(STRANGERS, now),
-            mistakes: Mistakes::none(),
-            voice: Voice::new(&ctx.limits, now),
-            unknown: Vec::new(),
+            conversation: Conversation::new(&ctx.limits, guest.allowed, now),
             heard: now,
             pinged: now,
             paused: None,
@@ -199,17 +177,16 @@ impl<'c, S: AsyncRead + AsyncWrite + Unpin> Session<'c, S> {
         self.heard = now;
         match message {
             Message::Text(text) => {
-                let frame = self.counted(text.into(), now);
-                self.on_frame(&frame).await
+                let heard = self.hear(text.into(), now);
+                self.act_on(heard).await
             }
             Message::Binary(_) => {
-                let fault = Fault::binary();
-                self.wire.push(frames::fault(&fault));
-                self.no_frame(&fault)
+                let heard = self.conversation.hear_binary(now);
+                self.act_on(heard).await
             }
             Message::Close(_) => Some(End::Gone),
             Message::Ping(_) => {
-                self.paused = self.paused.max(self.pings.take(1, now));
+                self.paused = self.paused.max(self.conversation.pinged(now));
                 None
             }
             Message::Pong(_) | Message::Frame(_) => None,
@@ -228,114 +205,32 @@ impl<'c, S: AsyncRead + AsyncWrite + Unpin> Session<'c, S> {
         self.ctx.shares.count(self.tenant, frame.len()).keep(frame)
     }
 
-    /// What a text says, after what is wrong with it was answered.
-    fn read(&mut self, text: &Bytes) -> Result<Option<Frame>, End> {
+    fn hear(&mut self, text: Bytes, now: Instant) -> Heard {
+        let text = self.counted(text, now);
+        let (shares, tenant) = (&self.ctx.shares, self.tenant);
         let keep = |mended: Bytes| match mended.len() {
             0..=SMALL => mended,
-            large => self.ctx.shares.count(self.tenant, large).keep(mended),
+            large => shares.count(tenant, large).keep(mended),
         };
-        let decoded = frames::decode_kept(text, &self.ctx.limits, keep);
-        for fault in &decoded.faults {
-            self.wire.push(frames::fault(fault));
-        }
-        for told in &decoded.unknown {
-            self.tell_unknown(told);
-        }
-        self.idle_words(&decoded);
-        if let (false, Some(fault)) = (decoded.is_frame, decoded.faults.first()) {
-            return self.no_frame(fault).map_or(Ok(None), Err);
-        }
-        Ok(decoded.frame)
+        self.conversation.hear(&text, Said { at: now, time: self.ctx.clock.now() }, keep)
     }
 
-    /// Names a field that nobody knows, once a socket: it harms nobody, and its worker may be newer than this engine.
-    fn tell_unknown(&mut self, fault: &Fault) {
-        if self.unknown.len() < UNKNOWN && !self.unknown.contains(&fault.message) {
-            self.unknown.push(fault.message.clone());
-            self.wire.push(frames::fault(fault));
+    /// What the worker said goes to the owner, and the answers to the worker.
+    async fn act_on(&mut self, heard: Heard) -> Option<End> {
+        for answer in heard.answers {
+            self.wire.push(answer);
         }
-    }
-
-    async fn on_frame(&mut self, text: &Bytes) -> Option<End> {
-        let frame = match self.read(text) {
-            Ok(frame) => frame?,
-            Err(end) => return Some(end),
-        };
-        if let Some(end) = self.beyond_ticket(&frame) {
-            return Some(end);
-        }
-        match frame {
-            Frame::Hello(_) => {
-                let message = "this socket has had its hello; this one was ignored";
-                self.wire.push(frames::fault(&Fault::whole(Code::HelloTwice, message)));
+        self.paused = self.paused.max(heard.pause);
+        if let Some(message) = heard.tell {
+            match &message {
+                Incoming::Received(_) => failpoint::hit(Point::ReadReceived).await,
+                Incoming::Results(_) => failpoint::hit(Point::ReadResult).await,
+                Incoming::Goodbye => self.left = true,
+                _ => {}
             }
-            Frame::Log(said) => {
-                let batches = self.voice.log(said, self.heard, self.ctx.clock.now());
-                self.tell(Incoming::Log(batches)).await;
-            }
-            Frame::Progress(said) => {
-                let (items, pause) = self.voice.progress(said, self.heard, self.ctx.clock.now());
-                self.paused = self.paused.max(pause);
-                self.tell(Incoming::Progress(items)).await;
-            }
-            Frame::Ping => {
-                self.paused = self.paused.max(self.pings.take(1, self.heard));
-                self.wire.push(frames::pong());
-            }
-            Frame::Said(said) if says_nothing(&said) => {}
-            Frame::Said(said) => return self.on_said(said).await,
+            self.tell(message).await;
         }
-        None
-    }
-
-    /// What the worker says goes to the owner.
-    async fn on_said(&mut self, said: Incoming) -> Option<End> {
-        match said {
-            Incoming::Received(_) => failpoint::hit(Point::ReadReceived).await,
-            Incoming::Results(_) => failpoint::hit(Point::ReadResult).await,
-            Incoming::Labels(_) | Incoming::Capacity(_) => {
-                self.paused = self.paused.max(self.pings.take(1, self.heard));
-            }
-            Incoming::Goodbye => self.left = true,
-            _ => {}
-        }
-        self.tell(said).await;
-        self.left.then_some(End::Close(Close::Normal))
-    }
-
-    /// A message that is no frame ends the socket only when such messages repeat: the worker may hold other work.
-    fn no_frame(&mut self, fault: &Fault) -> Option<End> {
-        let count = self.mistakes.one_more(self.heard);
-        if matches!(count, Some(1) | None) {
-            let ((at, reason), closed) = (frames::logged(fault), count.is_none());
-            warn!(at, reason, closed, "a worker sent what is no frame");
-        }
-        count.is_none().then_some(End::Close(Close::BadFrame))
-    }
-
-    /// Frames that are wrong or say nothing cost the worker its own time, as those about attempts that are not known.
-    fn idle_words(&mut self, decoded: &frames::Decoded) {
-        let empty = match &decoded.frame {
-            None | Some(Frame::Hello(_) | Frame::Said(Incoming::Drain)) => true,
-            Some(Frame::Said(said)) => says_nothing(said),
-            Some(Frame::Log(_) | Frame::Progress(_) | Frame::Ping) => false,
-        };
-        let idle = decoded.faults.len() + usize::from(empty && decoded.faults.is_empty());
-        if idle > 0 {
-            self.paused = self.paused.max(self.strangers.take(idle, self.heard));
-        }
-    }
-
-    /// How the socket ends when a frame asks for more than the worker's ticket allows.
-    fn beyond_ticket(&mut self, frame: &Frame) -> Option<End> {
-        let allowed = self.allowed.as_ref()?;
-        let checked = match frame {
-            Frame::Said(Incoming::Labels(labels)) => allowed.check_labels(labels),
-            Frame::Said(Incoming::Capacity(slots)) => allowed.check_slots(slots),
-            _ => return None,
-        };
-        self.wire.push(frames::fault(&Fault::from(&checked.err()?)));
-        Some(End::Close(Close::NotAllowed))
+        heard.end.map(End::Close)
     }
 
     /// Queues everything that waits, up to a batch, so that one flush writes it.
@@ -353,7 +248,8 @@ impl<'c, S: AsyncRead + AsyncWrite + Unpin> Session<'c, S> {
                 }
                 Outgoing::Close(close) => return Some(End::Close(close)),
                 message => {
-                    self.slow_down(&message);
+                    let now = self.ctx.clock.instant();
+                    self.paused = self.paused.max(self.conversation.answered(&message, now));
                     if let Outgoing::Reconnect(within) = message {
                         self.leave_by = Some(self.ctx.clock.instant() + within);
                     }
@@ -367,29 +263,7 @@ impl<'c, S: AsyncRead + AsyncWrite + Unpin> Session<'c, S> {
         None
     }
 
-    /// A worker that keeps speaking of attempts that the engine does not know is read more slowly.
-    fn slow_down(&mut self, message: &Outgoing) {
-        let strangers = match message {
-            Outgoing::Superseded(tasks) => tasks.iter().filter(|(_, reason)| *reason == Reason::Unknown).count(),
-            Outgoing::Error(Code::TooManyRequests | Code::NotHeld, _) => 1,
-            _ => 0,
-        };
-        if strangers > 0 {
-            self.paused = self.paused.max(self.strangers.take(strangers, self.ctx.clock.instant()));
-        }
-    }
-
     async fn tell(&mut self, message: Incoming) {
         self.ctx.scheduler.worker(self.connection, message).await;
-    }
-}
-
-/// Whether a list of attempts is empty: nobody need hear of it.
-const fn says_nothing(said: &Incoming) -> bool {
-    match said {
-        Incoming::Received(attempts) | Incoming::FreeSlot(attempts) => attempts.is_empty(),
-        Incoming::Results(results) => results.is_empty(),
-        Incoming::Extend(extensions) => extensions.is_empty(),
-        _ => false,
     }
 }

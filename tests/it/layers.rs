@@ -28,8 +28,10 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     ("app", &["api", "ws", "housekeeping", "forward", "sched", "traces", "ops", "hub", "db", "helve_postgres"]),
     ("api", &["housekeeping", "forward", "sched", "cluster", "live", "traces", "ops", "hub", "db", "helve_core"]),
-    ("ws", &["forward", "frames", "sched", "cluster", "ops", "hub", "db"]),
-    // What workers send and are sent, whatever carries it.
+    ("ws", &["worker", "forward", "frames", "sched", "cluster", "ops", "hub", "db"]),
+    // What a worker says, whatever carries it, and how it is judged.
+    ("worker", &["frames"]),
+    // How it is written.
     ("frames", &[]),
     // Both entries pass on what another engine owns, and do not know each other.
     ("forward", &["cluster", "sched"]),

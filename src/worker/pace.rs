@@ -10,17 +10,17 @@ const MAX_PAUSE: Duration = Duration::from_secs(5);
 
 /// What a peer may send: what it owes is how long it is not read.
 #[derive(Debug)]
-pub(super) struct Pace(Bucket<Instant>);
+pub(crate) struct Pace(Bucket<Instant>);
 
 impl Pace {
     /// A full bucket that holds one second's worth.
-    pub(super) fn new(per_second: u32, now: Instant) -> Self {
+    pub(crate) fn new(per_second: u32, now: Instant) -> Self {
         let per_second = f64::from(per_second);
         Self(Bucket::full(per_second, per_second, now).lending(per_second * MAX_PAUSE.as_secs_f64()))
     }
 
     /// Takes `n` tokens. In debt, gives the time after which the peer may be read again.
-    pub(super) fn take(&mut self, n: usize, now: Instant) -> Option<Instant> {
+    pub(crate) fn take(&mut self, n: usize, now: Instant) -> Option<Instant> {
         self.0.refill(now);
         self.0.take(u32::try_from(n).unwrap_or(u32::MAX).into());
         (!self.0.has(0.0)).then(|| now + self.0.wait_for(0.0))
@@ -34,16 +34,16 @@ const MINUTE: Duration = Duration::from_secs(60);
 
 /// Mistakes that may happen to a program now and then, and not again and again.
 #[derive(Debug)]
-pub(super) struct Mistakes(Ration<Instant>);
+pub(crate) struct Mistakes(Ration<Instant>);
 
 impl Mistakes {
     /// None so far.
-    pub(super) const fn none() -> Self {
+    pub(crate) const fn none() -> Self {
         Self(Ration::of(MISTAKES, MINUTE))
     }
 
     /// One more; the number of those in this minute, or `None` when they are too many.
-    pub(super) fn one_more(&mut self, now: Instant) -> Option<u32> {
+    pub(crate) fn one_more(&mut self, now: Instant) -> Option<u32> {
         self.0.take(now).map(|_| self.0.given())
     }
 }

@@ -19,21 +19,21 @@ const PROGRESS: u32 = 1_000;
 
 /// The budgets of one socket.
 #[derive(Debug)]
-pub(super) struct Voice {
+pub(crate) struct Voice {
     lines: Bucket<Instant>,
     bytes: Bucket<Instant>,
     progress: Pace,
 }
 
 impl Voice {
-    pub(super) fn new(limits: &Limits, now: Instant) -> Self {
+    pub(crate) fn new(limits: &Limits, now: Instant) -> Self {
         let full = |rate: f64| Bucket::full(rate, rate * BURST, now);
         let rate = f64::from(limits.log_rate);
         Self { lines: full(rate), bytes: full(rate * 1_024.0), progress: Pace::new(PROGRESS, now) }
     }
 
     /// The lines that are within the budgets; the others are counted.
-    pub(super) fn log(&mut self, said: Vec<SaidLines>, now: Instant, time: Timestamp) -> Vec<LogBatch> {
+    pub(crate) fn log(&mut self, said: Vec<SaidLines>, now: Instant, time: Timestamp) -> Vec<LogBatch> {
         self.lines.refill(now);
         self.bytes.refill(now);
         let batch = |said: SaidLines| {
@@ -55,7 +55,7 @@ impl Voice {
     }
 
     /// Progress, and until when the socket is not read if there is too much of it.
-    pub(super) fn progress(
+    pub(crate) fn progress(
         &mut self,
         said: Vec<SaidProgress>,
         now: Instant,
