@@ -109,7 +109,7 @@ impl Turn<'_> {
             self.shard.optimistic -= 1;
         }
         if !applied {
-            self.shard.uncreate(run, start);
+            self.uncreate(run, start);
             if let Some(ticket) = ticket {
                 let answer = match key {
                     Some(key) => Answer::KeyTaken(key.clone()),
@@ -142,6 +142,15 @@ impl Turn<'_> {
         self.shard.trim_body(run);
     }
 
+    /// Forgets a run that was not created. What was reserved for it goes to whoever waits.
+    pub(crate) fn uncreate(&mut self, run: RunId, start: Start) {
+        self.shard.dequeue(run);
+        self.shard.tasks.remove(&run);
+        if let Start::Assigned(to) = start {
+            self.let_go(to.session, Attempt { run, number: 1 });
+        }
+    }
+
     /// A committed run rests: in its queue, or until its time.
     fn rest(&mut self, run: RunId, place: Placed) {
         self.shard.settle_down(run, place);
@@ -152,11 +161,11 @@ impl Turn<'_> {
 
     /// The row was not as the window had it (a read's snapshot may be old): the slot is free again.
     fn claim_missed(&mut self, run: RunId, session: helve_domain::id::SessionId) {
-        if let Some(number) = self.shard.tasks.get(&run).map(|t| t.attempt + 1) {
-            self.shard.loosen(session, Attempt { run, number });
-        }
+        let number = self.shard.tasks.get(&run).map(|t| t.attempt + 1);
         self.forget(run);
-        self.offer_room(session);
+        if let Some(number) = number {
+            self.let_go(session, Attempt { run, number });
+        }
     }
 
     fn placed(&mut self, run: RunId, place: Placed, note: &Note, applied: bool) {
@@ -246,15 +255,6 @@ impl Turn<'_> {
 }
 
 impl Shard {
-    /// Forgets a run that was not created, and what was reserved for it.
-    pub(crate) fn uncreate(&mut self, run: RunId, start: Start) {
-        self.dequeue(run);
-        if let Start::Assigned(to) = start {
-            self.loosen(to.session, Attempt { run, number: 1 });
-        }
-        self.tasks.remove(&run);
-    }
-
     /// As [`Turn::rest`], without its place in the queue.
     fn settle_down(&mut self, run: RunId, place: Placed) {
         let Some(task) = self.tasks.get_mut(&run) else { return };

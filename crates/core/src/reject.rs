@@ -45,7 +45,7 @@ impl Turn<'_> {
                 if let Start::Assigned(_) = start {
                     self.shard.optimistic -= 1;
                 }
-                self.shard.uncreate(run, start);
+                self.uncreate(run, start);
                 refuse(ticket, internal(), self.out);
                 self.unlock_key(key.as_ref());
             }

@@ -79,6 +79,13 @@ impl Turn<'_> {
         Some((run, self.assigned_to(session)?))
     }
 
+    /// A run that waits although a session could take it now: there must be none when nothing is on its way.
+    #[cfg(test)]
+    pub(crate) fn waits_in_vain(&mut self) -> Option<RunId> {
+        let keys: Vec<QueueKey> = self.shard.queues.keys().cloned().collect();
+        keys.iter().find_map(|key| self.next_claim(key)).map(|(run, _)| run)
+    }
+
     /// Claims for a session what waits longest for any of its actions, if it has room.
     pub(crate) fn claim_for(&mut self, session: SessionId) -> Option<Change> {
         let s = self.shard.sessions.get(&session).filter(|s| s.takes_work())?;

@@ -146,8 +146,8 @@ impl Turn<'_> {
                     Some(_) => Outgoing::Superseded(vec![(attempt, Reason::Finished)]),
                     None => Outgoing::Superseded(vec![(attempt, Reason::Unknown)]),
                 };
-                self.shard.loosen(session, attempt);
                 self.push(session, message);
+                self.let_go(session, attempt);
             }
             Deferred::Extend { session, attempt, .. } | Deferred::FreeSlot { session, attempt } => {
                 self.push(session, Outgoing::Superseded(vec![(attempt, Reason::Finished)]));

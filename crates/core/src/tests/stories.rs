@@ -290,6 +290,48 @@ fn a_blocked_head_does_not_block_what_is_behind_it() {
 }
 
 #[test]
+fn a_slot_that_a_late_result_frees_goes_to_who_waits() {
+    let mut w = World::new(settings());
+    let worker = w.connect(1);
+    let (first, _) = w.trigger();
+    w.settle();
+    let got = w.receive(worker);
+    w.cancel(first);
+    w.succeed(worker, got[0]);
+    let (next, _) = w.trigger();
+    // The cancel is committed, and the result has to look at the row; until then the worker keeps the slot.
+    assert!(w.commit(1) && w.commit(0));
+    assert_eq!((w.state(first), w.state(next)), (Cancelled, Queued));
+    assert!(w.load());
+    w.settle();
+    assert_eq!(w.state(next), Running);
+}
+
+#[test]
+fn a_slot_of_a_create_that_was_not_written_goes_to_who_waits() {
+    for refused in [false, true] {
+        let mut w = World::new(settings());
+        let worker = w.connect(1);
+        let key = w.with_key("once");
+        w.trigger_with(|r| r.key = Some(key.clone()));
+        w.settle();
+        let got = w.receive(worker);
+        w.succeed(worker, got[0]);
+        w.settle();
+        // It takes the slot until it hears that its key is taken, or that it is refused.
+        w.trigger_with(|r| r.key = Some(key.clone()));
+        let (next, _) = w.trigger();
+        let again = w.lanes[0].pop_front().unwrap();
+        assert!(w.commit(0));
+        assert_eq!(w.state(next), Queued, "the slot is taken");
+        w.lanes[0].push_front(again);
+        assert!(if refused { w.reject(0) } else { w.commit(0) });
+        w.settle();
+        assert_eq!(w.state(next), Running);
+    }
+}
+
+#[test]
 fn who_is_ahead_of_everything_that_waits_starts_at_once() {
     let mut w = World::new(settings());
     w.connect(1);

@@ -13,6 +13,7 @@ use helve_domain::pause::{Pause, Target};
 use helve_domain::run::RunError;
 use helve_domain::status::RunStatus;
 
+use crate::turn::Turn;
 use crate::{
     Answer, Body, Command, Context, CreateKey, Effect, EndedRun, Extra, Found, Incoming, Lane, NewRunRow, NewSession,
     OpenRow, QueueKey, Settings, Shard, Ticket, Transport, Write,
@@ -60,6 +61,8 @@ pub struct World {
     pub sessions: HashMap<Transport, (SessionId, String)>,
     hellos: HashMap<Ticket, Transport>,
     timers: Option<(Vec<OpenRow>, Timestamp)>,
+    /// Until when a run may wait although a slot is free: the database refused something, and it is tried again then.
+    again_by: Timestamp,
     next: u64,
 }
 
@@ -106,6 +109,7 @@ impl World {
             sessions: HashMap::new(),
             hellos: HashMap::new(),
             timers: None,
+            again_by: now,
             next: 1,
         };
         world.load_timers();
@@ -321,6 +325,7 @@ impl World {
 
     pub fn reject(&mut self, lane: usize) -> bool {
         let write = self.lanes[lane].pop_front();
+        self.again_by = self.now.plus(Duration::from_secs(6));
         write.map(|w| self.step(Command::Rejected(w.flight, "poison".into()))).is_some()
     }
 
@@ -374,10 +379,20 @@ impl World {
             if !(self.commit(0) || self.commit(1) || self.load()) {
                 let silent: Vec<_> = self.asked.iter().filter(|ticket| !self.answers.contains_key(ticket)).collect();
                 assert!(silent.is_empty(), "triggers that nobody answers: {silent:?}");
+                if self.now > self.again_by {
+                    assert_eq!(self.waits_in_vain(), None, "a run waits, and a worker has room for it");
+                }
                 return;
             }
         }
         panic!("the shard does not come to rest");
+    }
+
+    fn waits_in_vain(&self) -> Option<RunId> {
+        let (mut shard, mut out) = (self.shard.clone(), Vec::new());
+        let (now, creating) = (self.now, shard.creates_in_flight());
+        let mut turn = Turn { shard: &mut shard, now, optimistic_room: 0, creating, watched: false, out: &mut out };
+        turn.waits_in_vain()
     }
 
     pub fn advance(&mut self, by: Duration) {
