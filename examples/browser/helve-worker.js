@@ -173,6 +173,7 @@ export class HelveWorker {
 
   welcomed(frame) {
     this.welcome = frame;
+    frame.warnings?.forEach((warning) => console.warn("Helve:", warning)); // what the hello hardly means
     this.counts.resumed += frame.resumed ? 1 : 0;
     this.session = { session: frame.session, secret: frame.secret }; // the secret is new each time
     this.drop(frame.superseded);

@@ -3,12 +3,13 @@
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
-use helve::db::Pool;
+use helve::db::{Pool, migrate};
 use helve_postgres::Database;
+use helve_postgres::cluster::Cluster;
 use serde_json::{Value, json};
 
 use crate::support::process::EngineProcess;
-use crate::support::{self, Http, Worker, fresh_database, until};
+use crate::support::{self, Http, Worker, fresh_database, options, until};
 
 /// Stands in everything that is nobody's business.
 const MARKER: &str = "marker-4711-of-a-customer";
@@ -122,6 +123,35 @@ async fn logs_are_json_without_payloads_and_secrets() {
         let found: Vec<_> = log.lines().filter(|line| line.contains(secret.as_str())).collect();
         assert!(found.is_empty(), "`{secret}` stands in the log:\n{}", found.join("\n"));
     }
+}
+
+/// Everything that needs the database finds out by itself that it is gone; an operator reads it once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_outage_of_the_database_is_one_line_at_its_begin_and_one_at_its_end() {
+    let mut cluster = Cluster::start(options(false)).await.unwrap();
+    let url = cluster.url("postgres");
+    migrate::migrate(&Database::at(&url)).await.unwrap();
+    let pool = Pool::new(&Database { pool_size: 2, ..Database::at(&url) }).unwrap();
+    let (_, token) = support::provision(&pool, "logs").await;
+    let mut engine = EngineProcess::start(&url, &[("HELVE_LOG", "info")]).await;
+    let before = engine.log().len();
+    let told = |words: &str| engine.log()[before..].matches(words).count();
+    cluster.kill().await;
+    until("the outage is told", || async { (told("cannot be reached; the next line") > 0).then_some(()) }).await;
+    let http = Http::new(&engine.url, Some(&token));
+    let refused = futures_util::future::join_all((0..8).map(|_| http.get("/v1/runs"))).await;
+    for (status, problem) in refused {
+        assert_eq!((status, &problem["code"]), (503, &json!("unavailable")));
+        let detail = problem["detail"].as_str().unwrap();
+        assert!(detail.ends_with("a retry is safe") && !detail.contains("written"), "{detail}");
+    }
+    cluster.start_again().await.unwrap();
+    until("its end is told", || async { (told("the database is back after") > 0).then_some(()) }).await;
+    until("it reads again", || async { (http.get("/v1/runs").await.0 == 200).then_some(()) }).await;
+    assert_eq!((told("cannot be reached; the next line"), told("the database is back after")), (1, 1));
+    assert_eq!(told(" WARN "), 1, "{}", &engine.log()[before..]);
+    engine.stop().await;
+    cluster.stop().await;
 }
 
 /// `helve serve` with a standard error that the test holds.
