@@ -7,12 +7,13 @@ use chrono::{DateTime, Utc};
 use diesel::QueryableByName;
 use diesel::sql_types::{Array, BigInt, Binary, Integer, Nullable, SmallInt, Text, Timestamptz};
 use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
-use helve_domain::change::{CreateKey, EndedRun, RunFacts, Stored, StoredRun, Unusual, WorkerRow};
+use helve_domain::change::{CreateKey, Unusual, WorkerRow};
 use helve_domain::clock::Timestamp;
 use helve_domain::delivery::WorkerInfo;
 use helve_domain::error::{Error, Result};
 use helve_domain::id::{EventId, RunId, SessionId, TenantId, WorkerId};
 use helve_domain::status::RunStatus;
+use helve_domain::stored::{EndedRun, RunFacts, Stored, StoredRun};
 use helve_postgres::Database;
 use uuid::Uuid;
 

@@ -22,7 +22,9 @@ pub(super) struct Mend<'a> {
 
 /// Reads what can be read of a frame that `fault` says is not JSON.
 pub(super) fn decode(text: &str, fault: Fault, limits: &Limits, keep: impl FnOnce(Bytes) -> Bytes) -> Decoded {
-    if let Some((mended, mends)) = mend(text)
+    // What is no object at all is no better for being mended.
+    if text.trim_ascii_start().starts_with('{')
+        && let Some((mended, mends)) = mend(text)
         && let Ok(mut decoded) = decode_json(&keep(Bytes::from(mended)), &mends, limits)
     {
         decoded.faults.insert(0, fault);

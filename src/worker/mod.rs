@@ -286,7 +286,7 @@ mod tests {
             assert!(talk.says("hello?").end.is_none() && talk.side.hear_binary(talk.now).end.is_none());
         }
         let last = talk.says("hello?");
-        assert_eq!((codes(&last), last.end), (vec!["bad_frame".to_owned()], Some(Close::BadFrame)));
+        assert_eq!((codes(&last), last.end), (vec!["bad_frame".to_owned()], Some(Close::BadFrame)), "{last:?}");
         talk.now += Duration::from_secs(60);
         assert!(talk.says("hello?").end.is_none(), "a minute later they are forgotten");
     }
@@ -305,7 +305,10 @@ mod tests {
 
     #[test]
     fn what_a_ticket_does_not_allow_is_the_end() {
-        let allowed: Allowed = serde_json::from_value(json!({"actions": ["a"], "slots": {"default": 2}})).unwrap();
+        let allowed: Allowed = serde_json::from_value(json!({
+            "actions": ["a"], "slots": {"default": 2}, "labels": {}
+        }))
+        .unwrap();
         let mut talk = Talk::new(Some(allowed));
         let within = talk.sends(&json!({"type": "capacity", "slots": {"default": 2}}));
         assert!(matches!((within.tell, within.end), (Some(Incoming::Capacity(_)), None)));

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use helve_domain::change::{
-    Body, CreateKey, CreateRow, EndRow, EndedRun, Extra, FinishRow, Guard, InsertRow, Mark, MoveRow, NewEventRow,
-    NewRunRow, PauseRow, Placement, Provided, RowOutcome, Rows, RunFacts, WorkerChange, WorkerRow,
+    Body, CreateKey, CreateRow, EndRow, Extra, FinishRow, Guard, InsertRow, Mark, MoveRow, NewEventRow, NewRunRow,
+    PauseRow, Placement, Provided, RowOutcome, Rows, WorkerChange, WorkerRow,
 };
+pub use helve_domain::stored::{EndedRun, RunFacts};
 
 use helve_domain::clock::Timestamp;
 use helve_domain::definition::Spec;

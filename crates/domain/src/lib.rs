@@ -28,6 +28,7 @@ pub mod scope;
 pub mod secret;
 pub mod span;
 pub mod status;
+pub mod stored;
 pub mod ticket;
 pub mod trace;
 pub mod why;

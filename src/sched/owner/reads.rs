@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use helve_core::{Command, Found, OpenRow, QueueKey, Ticket};
 use helve_domain::backoff::Backoff;
-use helve_domain::change::{CreateKey, Stored, StoredRun, WorkerRow};
+use helve_domain::change::{CreateKey, WorkerRow};
 use helve_domain::clock::Timestamp;
 use helve_domain::definition::Spec;
 use helve_domain::error::{Code, Error, Result};
 use helve_domain::id::RunId;
 use helve_domain::labels::Requirements;
 use helve_domain::pause::Paused;
+use helve_domain::stored::{Stored, StoredRun};
 use helve_domain::trace::Sampler;
 use helve_postgres::Database;
 use tracing::{error, warn};

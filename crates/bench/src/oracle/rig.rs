@@ -238,10 +238,24 @@ async fn probe(ledger: &Ledger, http: &Http, slots: u32) -> Result<()> {
     // While the tasks that have started are still running, the others can be asked why they wait.
     let soon = until("every slot of every worker is filled", WORK.mul_f64(0.9), at_once).await;
     let Err(err) = soon else { return Ok(()) };
+    // With the runs that hold the slots: one that is none of these is what went wrong.
     let mut why = Vec::new();
     for run in idle() {
         let response = http.get(&format!("/v1/runs/{run}/why")).await?;
-        why.push(format!("{run}: {}", super::json(&response.body)["text"]));
+        let answer = super::json(&response.body);
+        for held in answer["details"]["workers"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .flat_map(|w| w["runs"].as_array().into_iter().flatten())
+        {
+            let run = held.as_str().unwrap_or_default();
+            if !runs.contains(&run) {
+                let response = http.get(&format!("/v1/runs/{run}")).await?;
+                why.push(format!("held by {run}: {}", super::json(&response.body)));
+            }
+        }
+        why.push(format!("{run}: {answer}"));
     }
     let workers = http.get("/v1/workers").await?;
     let workers = String::from_utf8_lossy(&workers.body).into_owned();
