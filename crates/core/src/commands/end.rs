@@ -59,6 +59,18 @@ impl Turn<'_> {
         self.offer_room(session);
     }
 
+    /// A session has nothing of this run any more. What it was told to stop meanwhile it need not stop: the slot that is
+    /// kept for that is free.
+    pub(crate) fn let_go_of(&mut self, session: SessionId, run: RunId) {
+        let Some(s) = self.shard.sessions.get(&session) else { return };
+        let stopped = s.holds.iter().filter(|(attempt, hold)| attempt.run == run && hold.until.is_some());
+        let mut stopped: Vec<Attempt> = stopped.map(|(attempt, _)| *attempt).collect();
+        stopped.sort_unstable();
+        for attempt in stopped {
+            self.let_go(session, attempt);
+        }
+    }
+
     /// A session has room: what waits for it is claimed.
     pub(crate) fn offer_room(&mut self, session: SessionId) {
         let Some(s) = self.shard.sessions.get(&session) else { return };

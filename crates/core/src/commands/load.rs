@@ -152,7 +152,8 @@ impl Turn<'_> {
             Deferred::Extend { session, attempt, .. } | Deferred::FreeSlot { session, attempt } => {
                 self.push(session, Outgoing::Superseded(vec![(attempt, Reason::Finished)]));
             }
-            Deferred::TakeBack { .. } | Deferred::Timer => {}
+            Deferred::TakeBack { session, .. } => self.let_go_of(session, run),
+            Deferred::Timer => {}
         }
     }
 }

@@ -35,7 +35,9 @@ impl Turn<'_> {
     /// The attempt of a session that is over, or that never got it, goes to another.
     pub(crate) fn take_back(&mut self, run: RunId, session: SessionId, why: TakeBack) {
         let Some(task) = self.shard.tasks.get(&run) else { return };
-        let Some(held) = task.held().filter(|h| h.session == session) else { return };
+        let Some(held) = task.held().filter(|h| h.session == session) else {
+            return self.let_go_of(session, run);
+        };
         if why == TakeBack::Undelivered && held.delivery == Delivery::Received {
             return;
         }

@@ -308,6 +308,22 @@ fn a_slot_that_a_late_result_frees_goes_to_who_waits() {
 }
 
 #[test]
+fn a_worker_that_lacks_what_is_being_cancelled_keeps_no_slot_for_it() {
+    let mut w = World::new(settings());
+    let worker = w.connect(1);
+    let (lost, _) = w.trigger();
+    w.settle();
+    // The assignment never came; while the cancel is being written the worker says that it holds nothing.
+    w.say(worker, Incoming::Lost);
+    w.cancel(lost);
+    w.hello(1, Some(worker), &[]);
+    w.settle();
+    let (next, _) = w.trigger();
+    w.settle();
+    assert_eq!((w.state(lost), w.state(next)), (Cancelled, Running));
+}
+
+#[test]
 fn a_slot_of_a_create_that_was_not_written_goes_to_who_waits() {
     for refused in [false, true] {
         let mut w = World::new(settings());
