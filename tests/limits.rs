@@ -132,9 +132,9 @@ pub const DATABASE: &[Limit] = &[
 
 /// Heap allocations: of the core and of frames each time, of the whole engine each run.
 pub const ALLOCATIONS: &[Limit] = &[
-    near("core: life of a run", 23.0, 0.5),
-    near("core: life of a run, 1,000 workers", 23.2, 1.0),
-    near("core: life of a run behind 1,000 queued", 29.17, 1.0),
+    near("core: life of a run", 22.0, 0.5),
+    near("core: life of a run, 1,000 workers", 22.2, 1.0),
+    near("core: life of a run behind 1,000 queued", 27.17, 1.0),
     near("frames: write assign with a task", 7.0, 0.5),
     near("frames: write assign with 100 tasks", 7.0, 0.5),
     near("frames: write stored with a result", 1.0, 0.5),
@@ -153,13 +153,13 @@ pub const OTHER_COMPILER: f64 = 10.0;
 
 /// Instructions, each time.
 pub const INSTRUCTIONS: &[Limit] = &[
-    near("core: life of a run", 29_438.0, 4.0),
-    near("core: life of a run, 1,000 workers", 29_528.0, 4.0),
-    near("core: life of a run behind 1,000 queued", 45_570.0, 4.0),
+    near("core: life of a run", 30_040.0, 4.0),
+    near("core: life of a run, 1,000 workers", 30_125.0, 4.0),
+    near("core: life of a run behind 1,000 queued", 47_098.0, 4.0),
     near("frames: write assign with a task", 4_437.0, 4.0),
     near("frames: write assign with 100 tasks", 264_837.0, 4.0),
     near("frames: write stored with a result", 1_879.0, 4.0),
-    near("frames: read received with a task", 7_996.0, 4.0),
-    near("frames: read result with a result", 17_633.0, 4.0),
-    near("frames: read result with 100 results", 1_435_578.0, 4.0),
+    near("frames: read received with a task", 8_439.0, 4.0),
+    near("frames: read result with a result", 15_467.0, 4.0),
+    near("frames: read result with 100 results", 1_221_101.0, 4.0),
 ];
