@@ -161,7 +161,7 @@ fn a_field_that_nobody_knows_is_named_and_everything_else_counts() {
             "/results/0/result",
             "known are `task_run`, `attempt`, `outcome`, `output`",
         ),
-        (r#""outcome":"succeeded","ouput":1"#, "/results/0/ouput", "did you mean `output`?"),
+        (r#""outcome":"succeeded","outptu":1"#, "/results/0/outptu", "did you mean `output`?"),
         (r#""outcome":"failed","error":{"message":"m","cod":"x"}"#, "/results/0/error/cod", "did you mean `code`?"),
     ] {
         let decoded = read(&one(rest));

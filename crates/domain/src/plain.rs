@@ -206,7 +206,7 @@ mod tests {
     #[test]
     fn a_slip_is_known_and_another_word_is_not() {
         let known = ["type", "slots", "name", "at"];
-        for (name, found) in [("slot", Some("slots")), ("nmae", Some("name")), ("result", None), ("t", None)] {
+        for (name, found) in [("slot", Some("slots")), ("na_me", Some("name")), ("result", None), ("t", None)] {
             assert_eq!(meant(name, known), found, "{name}");
         }
     }
