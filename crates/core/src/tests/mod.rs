@@ -1,5 +1,6 @@
 //! The core against a store of memory: single stories, then every order of everything.
 
+mod answers;
 mod clock;
 mod early;
 mod hellos;
