@@ -29,7 +29,6 @@ const UNKNOWN: usize = 16;
 
 /// One worker's side of a conversation, after its `hello`.
 pub(crate) struct Conversation {
-    limits: Limits,
     /// What its ticket allows.
     allowed: Option<Allowed>,
     pings: Pace,
@@ -73,7 +72,6 @@ impl Heard {
 impl Conversation {
     pub(crate) fn new(limits: &Limits, allowed: Option<Allowed>, now: Instant) -> Self {
         Self {
-            limits: limits.clone(),
             allowed,
             pings: Pace::new(PINGS, now),
             strangers: Pace::new(STRANGERS, now),
@@ -84,9 +82,15 @@ impl Conversation {
     }
 
     /// A text from the worker. `keep` counts what of it had to be written anew.
-    pub(crate) fn hear(&mut self, text: &Bytes, said: Said, keep: impl FnOnce(Bytes) -> Bytes) -> Heard {
+    pub(crate) fn hear(
+        &mut self,
+        text: &Bytes,
+        said: Said,
+        limits: &Limits,
+        keep: impl FnOnce(Bytes) -> Bytes,
+    ) -> Heard {
         let mut heard = Heard::default();
-        let decoded = frames::decode_kept(text, &self.limits, keep);
+        let decoded = frames::decode_kept(text, limits, keep);
         for fault in &decoded.faults {
             heard.answer(fault);
         }
@@ -236,7 +240,7 @@ mod tests {
 
         fn says(&mut self, text: &str) -> Heard {
             let said = Said { at: self.now, time: Timestamp::from_micros(1_800_000_000_000_000) };
-            self.side.hear(&Bytes::copy_from_slice(text.as_bytes()), said, |bytes| bytes)
+            self.side.hear(&Bytes::copy_from_slice(text.as_bytes()), said, &Limits::default(), |bytes| bytes)
         }
 
         fn sends(&mut self, frame: &Value) -> Heard {

@@ -212,7 +212,8 @@ impl<'c, S: AsyncRead + AsyncWrite + Unpin> Session<'c, S> {
             0..=SMALL => mended,
             large => shares.count(tenant, large).keep(mended),
         };
-        self.conversation.hear(&text, Said { at: now, time: self.ctx.clock.now() }, keep)
+        let said = Said { at: now, time: self.ctx.clock.now() };
+        self.conversation.hear(&text, said, &self.ctx.limits, keep)
     }
 
     /// What the worker said goes to the owner, and the answers to the worker.

@@ -18,8 +18,8 @@ use super::{Common, time};
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 /// How often a write whose answer was lost is sent again, under the same key.
 const AGAIN: u32 = 2;
-/// Runs among which a part of an id is looked for.
-const NEWEST: u32 = 1_000;
+/// Runs among which a part of an id is looked for: those that a list has just shown. Each comes with its input and output.
+const NEWEST: u32 = 200;
 /// Before it is sent again.
 const PAUSE: Duration = Duration::from_millis(500);
 

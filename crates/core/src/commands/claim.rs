@@ -69,10 +69,10 @@ impl Turn<'_> {
     /// The earliest run of a queue that a session could take now, with the session.
     fn next_claim(&mut self, key: &QueueKey) -> Option<(RunId, Assigned)> {
         let shard = &mut *self.shard;
-        let queue = shard.queues.get(key).filter(|q| q.count > 0)?;
-        if shard.pauses.block(key) {
+        if !shard.is_open(key) {
             return None;
         }
+        let queue = shard.queues.get(key).filter(|q| q.count > 0)?;
         let offer = offer_of(&mut shard.offers, key)?;
         let (run, session) =
             queue.heads().find_map(|(head, needs)| Some((head.1, offer.pick(&shard.sessions, needs)?)))?;
